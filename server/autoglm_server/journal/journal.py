@@ -1,0 +1,217 @@
+"""The journal: an append-only store of events, one log per plan.
+
+Bodies are serialised ``autoglm.v1.Event`` messages. The journal never looks into them: it stores the bytes it is given and
+gives the same bytes back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from autoglm.model import PlanState
+
+
+class JournalError(Exception):
+    """The root of what a journal raises or settles an append with."""
+
+
+class FencedError(JournalError):
+    """The epoch or the first sequence is not the plan's: another owner has taken it up. This process lets go of it."""
+
+
+class DuplicateRequestError(JournalError):
+    """The request key is another plan's already."""
+
+    def __init__(self, plan_id: str, request_digest: str) -> None:
+        """Name the plan that has the key, and the digest of the request that made it."""
+        super().__init__(f"request_id belongs to plan {plan_id}")
+        self.plan_id = plan_id
+        self.request_digest = request_digest
+
+
+class JournalFailedError(JournalError):
+    """The writer failed for good: the outcome of the append is not known and the process must end."""
+
+
+class JournalLockedError(JournalError):
+    """Another process has the data directory."""
+
+
+class JournalVersionError(JournalError):
+    """The journal was written by a newer version."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestKey:
+    """What makes a create idempotent. ``tenant`` is empty until there are tenants."""
+
+    tenant: str
+    principal: str
+    request_id: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRow:
+    """What ListPlans needs of a plan; written in the transaction of the events that changed it.
+
+    ``body`` is the serialised ``autoglm.v1.Plan`` in view BASIC, given back as it is.
+    """
+
+    plan_id: str
+    tenant: str
+    principal: str
+    state: PlanState
+    labels: Mapping[str, str]
+    context_id: str
+    parent_plan_id: str
+    create_time: datetime
+    body: bytes
+
+
+@dataclass(slots=True)
+class Append:
+    """Events of one plan, to become durable together: all or none.
+
+    Succeeds only if ``epoch`` is the plan's and ``first_sequence`` is the next one (a new plan has epoch 1 and starts at
+    1). ``row`` is set when the plan's row changes; always in the first append, and ``request_key`` only there.
+    ``settled`` is called exactly once, on the loop, in the order of the appends of the plan: with None when durable, or
+    with the :class:`JournalError` that refused it.
+    """
+
+    plan_id: str
+    epoch: int
+    first_sequence: int
+    bodies: Sequence[bytes]
+    settled: Callable[[JournalError | None], None]
+    row: PlanRow | None = None
+    request_key: RequestKey | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A durable event as every plan's log holds it. ``position`` grows in commit order over all plans."""
+
+    position: int
+    plan_id: str
+    sequence: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A plan taken up: its new epoch and the last sequence of its log."""
+
+    plan_id: str
+    epoch: int
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlanQuery:
+    """Which plans to list, newest first. Empty and None mean no condition; labels must all match."""
+
+    tenant: str = ""
+    states: frozenset[PlanState] = frozenset()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    context_id: str = ""
+    parent_plan_id: str = ""
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+    page_size: int = 50
+    page_token: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanPage:
+    """A page of rows, and the token of the next one (empty at the end)."""
+
+    rows: Sequence[PlanRow]
+    next_page_token: str
+
+
+class Journal(Protocol):
+    """The port. All methods are called on the loop; none blocks it.
+
+    ``append`` hands over and returns at once; what has been handed over when the writer is free becomes one commit. Then
+    every ``settled`` is called, and ``on_commit`` once with all records of the commit, before anything later is settled.
+    """
+
+    on_commit: Callable[[Sequence[Record]], None]
+    """Told of every commit, right before the appends in it are settled. Set before :meth:`open`."""
+    on_health: Callable[[], None]
+    """Told when :attr:`stalled` or :attr:`failure` changes."""
+
+    @property
+    def journal_id(self) -> str:
+        """New at creation and at every restore."""
+        ...
+
+    @property
+    def stalled(self) -> str:
+        """Why nothing can be written for now (disk full); empty when all is well. What was handed over is kept."""
+        ...
+
+    @property
+    def failure(self) -> JournalFailedError | None:
+        """Why the writer is dead; the process must end."""
+        ...
+
+    async def open(self) -> None:
+        """Open or create, and migrate.
+
+        Raises:
+            JournalLockedError, JournalVersionError: with who, where and what to do.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Make durable what was handed over, and let go."""
+        ...
+
+    def append(self, append: Append) -> None:
+        """Hand over. Never raises."""
+        ...
+
+    async def claim(self, plan_ids: Sequence[str], owner: str) -> Sequence[Claim]:
+        """Take plans up: each gets the next epoch, durably, and appends with an older one are refused from now on."""
+        ...
+
+    async def open_plans(self) -> Sequence[str]:
+        """Give the ids of all plans that have not ended, oldest first."""
+        ...
+
+    async def read(self, plan_id: str, after_sequence: int, *, limit: int = 500, bytes_max: int = 1 << 20) -> Sequence[bytes]:
+        """Give the bodies after a sequence, in order; at least one if there is one. Unknown plan: nothing."""
+        ...
+
+    async def last_sequence(self, plan_id: str) -> int | None:
+        """Give the last durable sequence, or None for an unknown plan."""
+        ...
+
+    async def read_all(self, after_position: int, *, limit: int = 500, bytes_max: int = 1 << 20) -> Sequence[Record]:
+        """Give the records of all plans after a position, in commit order."""
+        ...
+
+    async def last_position(self) -> int:
+        """Give the position of the newest durable record, 0 if there is none."""
+        ...
+
+    async def get_row(self, plan_id: str) -> PlanRow | None:
+        """Give a plan's row."""
+        ...
+
+    async def list_rows(self, query: PlanQuery) -> PlanPage:
+        """Give a page of rows, newest first.
+
+        Raises:
+            ValueError: the page token is not one of ours, or belongs to another query.
+        """
+        ...
+
+    async def find_request(self, tenant: str, principal: str, request_id: str) -> tuple[str, str] | None:
+        """Give (plan id, request digest) of the plan that has the key."""
+        ...

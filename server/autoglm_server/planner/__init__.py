@@ -1,0 +1,1 @@
+"""Planners: from a request to steps, and from results to an answer."""

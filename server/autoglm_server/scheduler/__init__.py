@@ -1,0 +1,1 @@
+"""The scheduler: apply, decide, and the one loop."""

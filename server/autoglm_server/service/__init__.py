@@ -1,0 +1,1 @@
+"""The gRPC edge: validate, delegate, translate the error."""

@@ -1,0 +1,1 @@
+"""Tools: the catalog, and one way to call."""
