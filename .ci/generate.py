@@ -3,8 +3,8 @@
     python .ci/generate.py            write it
     python .ci/generate.py --check    compare with what is there; exit 1 and name the differences
 
-The generator is the pinned grpcio-tools, run in this process, with the two plugins of the pinned mypy-protobuf for typed
-stubs. Nothing else is needed, no network in particular, and the same pins give the same text everywhere.
+The generator is the pinned grpcio-tools, run in this process, with the two plugins of the pinned mypy-protobuf for
+typed stubs. Nothing else is needed, no network in particular, and the same pins give the same text everywhere.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ FIX = "python .ci/generate.py"
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="compare instead of writing; exit 1 if anything differs")
-    parser.add_argument("--root", type=Path, default=ROOT, help="the tree that holds proto/ and sdk/ (default: this one)")
+    parser.add_argument(
+        "--root", type=Path, default=ROOT, help="the tree that holds proto/ and sdk/ (default: this one)"
+    )
     options = parser.parse_args(arguments)
 
     with tempfile.TemporaryDirectory(prefix="autoglm-generate-") as folder:
@@ -90,7 +92,12 @@ def compare(fresh: Path, present: Path) -> dict[str, str]:
             differences[name] = f"not generated any more: {name}"
         elif wanted[name] != found[name]:
             lines = difflib.unified_diff(
-                found[name].splitlines(), wanted[name].splitlines(), f"{name} (present)", f"{name} (fresh)", lineterm="", n=1
+                found[name].splitlines(),
+                wanted[name].splitlines(),
+                f"{name} (present)",
+                f"{name} (fresh)",
+                lineterm="",
+                n=1,
             )
             differences[name] = "\n".join([f"differs: {name}", *list(lines)[:20]])
 

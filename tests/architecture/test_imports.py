@@ -1,0 +1,79 @@
+"""The code keeps its shape: layers hold, and `import autoglm` stays light."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+LOADED = """
+import sys
+before = set(sys.modules)
+import autoglm
+print(*sorted({name.partition(".")[0] for name in set(sys.modules) - before} - sys.stdlib_module_names))
+"""
+# What the SDK may load: itself, and the closure of its base dependencies. Everything else waits until it is used.
+LIGHT = {"autoglm", "google", "grpc", "grpc_health", "grpc_status", "typing_extensions"}
+
+
+def lint_imports(root: Path) -> subprocess.CompletedProcess[str]:
+    program = shutil.which("lint-imports", path=sysconfig.get_path("scripts"))
+    assert program is not None, "import-linter is not installed beside this Python; install the extra `dev`"
+    path = os.pathsep.join([str(root / "sdk"), str(root / "server")])
+    return subprocess.run(
+        [program, "--no-cache", "--config", str(root / "pyproject.toml")],
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": path, "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    for folder in ("sdk", "server"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+
+    shutil.copyfile(ROOT / "pyproject.toml", tmp_path / "pyproject.toml")
+    return tmp_path
+
+
+def test_layers_hold() -> None:
+    done = lint_imports(ROOT)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "line", "broken"),
+    [
+        ("server/autoglm_server/journal", "import autoglm_server.scheduler", "each knows only what is below"),
+        ("server/autoglm_server/planner", "import autoglm_server.tools", "each knows only what is below"),
+        ("server/autoglm_server/scheduler", "import grpc", "gRPC only at the edges"),
+        ("server/autoglm_server/scheduler", "import apsw", "SQL only in the journal"),
+        ("sdk/autoglm", "import autoglm_server", "the SDK never imports the server"),
+        ("sdk/autoglm", "import grpc", "gRPC only at the edges"),
+    ],
+)
+def test_broken_layer_is_noticed(copy: Path, module: str, line: str, broken: str) -> None:
+    (copy / module / "intruder.py").write_text(f"{line}\n")
+
+    done = lint_imports(copy)
+
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert re.search(rf"^{broken}.* BROKEN", done.stdout, flags=re.MULTILINE), done.stdout
+
+
+def test_import_autoglm_is_light() -> None:
+    done = subprocess.run([sys.executable, "-c", LOADED], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    loaded = set(done.stdout.split())
+    assert {name for name in loaded - LIGHT if not name.startswith("_cython_")} == set()
+    assert "autoglm" in loaded
