@@ -436,6 +436,7 @@ class PlanFold:
                 call.start_time,
                 now,
                 call.child_plan_id,
+                call.arguments_digest,
             )
 
     def _step_started(self, event: Event, fact: StepStarted) -> None:
@@ -455,6 +456,7 @@ class PlanFold:
                 arguments=fact.arguments,
                 start_time=event.event_time,
                 child_plan_id=fact.child_plan_id,
+                arguments_digest=fact.arguments_digest,
             ),
         )
         usage = self.usage

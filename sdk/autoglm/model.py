@@ -564,11 +564,12 @@ class StepRejected:
 
 @dataclass(frozen=True, slots=True)
 class StepStarted:
-    """A call begins. ``arguments`` are resolved; above 64 KiB they are left out and only their digest is known."""
+    """A call begins. ``arguments`` are resolved; above 64 KiB they are left out and ``arguments_digest`` stands for them."""
 
     idempotency_key: str = ""
     arguments: JsonObject | None = None
     child_plan_id: str = ""
+    arguments_digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)

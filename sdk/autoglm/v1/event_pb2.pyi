@@ -499,13 +499,18 @@ class StepStarted(_message.Message):
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     ARGUMENTS_FIELD_NUMBER: _builtins.int
     CHILD_PLAN_ID_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_DIGEST_FIELD_NUMBER: _builtins.int
     idempotency_key: _builtins.str
     """`plan/step`: the same for every attempt."""
     child_plan_id: _builtins.str
     """The plan this call runs as its own, if the tool is one that makes plans. Empty otherwise."""
+    arguments_digest: _builtins.str
+    """SHA-256 of the canonical JSON of the resolved arguments, in lower-case hexadecimal. Set only where `arguments` are
+    left out for their size.
+    """
     @_builtins.property
     def arguments(self) -> _struct_pb2.Struct:
-        """The arguments as resolved. Unset above 64 KiB: resolving the step's arguments again gives the same."""
+        """The arguments as resolved. Unset above 64 KiB: then `arguments_digest` stands for them."""
 
     def __init__(
         self,
@@ -513,10 +518,11 @@ class StepStarted(_message.Message):
         idempotency_key: _builtins.str = ...,
         arguments: _struct_pb2.Struct | None = ...,
         child_plan_id: _builtins.str = ...,
+        arguments_digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "child_plan_id", b"child_plan_id", "idempotency_key", b"idempotency_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "arguments_digest", b"arguments_digest", "child_plan_id", b"child_plan_id", "idempotency_key", b"idempotency_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

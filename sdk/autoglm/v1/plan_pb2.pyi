@@ -905,6 +905,7 @@ class ToolCall(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     CHILD_PLAN_ID_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_DIGEST_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """`step/attempt`, such as `a/1`."""
     attempt: _builtins.int
@@ -917,9 +918,13 @@ class ToolCall(_message.Message):
     """
     child_plan_id: _builtins.str
     """The plan this call runs as its own, if the tool is one that makes plans. Empty otherwise."""
+    arguments_digest: _builtins.str
+    """SHA-256 of the canonical JSON of the resolved arguments, in lower-case hexadecimal. Set only where `arguments` are
+    left out for their size.
+    """
     @_builtins.property
     def arguments(self) -> _struct_pb2.Struct:
-        """The arguments as resolved. Unset above 64 KiB: resolving the step's arguments again gives the same."""
+        """The arguments as resolved. Unset above 64 KiB: then `arguments_digest` stands for them."""
 
     @_builtins.property
     def failure(self) -> _failure_pb2.Failure:
@@ -945,10 +950,11 @@ class ToolCall(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         child_plan_id: _builtins.str = ...,
+        arguments_digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "end_time", b"end_time", "failure", b"failure", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "attempt", b"attempt", "child_plan_id", b"child_plan_id", "end_time", b"end_time", "failure", b"failure", "id", b"id", "idempotency_key", b"idempotency_key", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "arguments_digest", b"arguments_digest", "attempt", b"attempt", "child_plan_id", b"child_plan_id", "end_time", b"end_time", "failure", b"failure", "id", b"id", "idempotency_key", b"idempotency_key", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
