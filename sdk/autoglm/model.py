@@ -373,7 +373,10 @@ class ToolResult:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """One attempt at a step. ``id`` is ``step/attempt``; ``idempotency_key`` is the same for all attempts of a step."""
+    """One attempt at a step. ``id`` is ``step/attempt``; ``idempotency_key`` is the same for all attempts of a step.
+
+    ``arguments`` are resolved; above 64 KiB they are left out and ``arguments_digest`` stands for them.
+    """
 
     id: str = ""
     attempt: int = 0
@@ -384,6 +387,7 @@ class ToolCall:
     start_time: datetime | None = None
     end_time: datetime | None = None
     child_plan_id: str = ""
+    arguments_digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
