@@ -1,0 +1,265 @@
+"""JSON as this product means it: what a Struct or Value can carry and give back unchanged.
+
+A number that is integral and within ±(2^53-1) is an integer; an integer beyond that is a string of decimal digits; NaN and the
+infinities do not exist. A value is at most :data:`DEPTH_MAX` deep, where ``1``, ``""``, ``[]`` and ``{}`` are 1 deep and
+``[1]`` is 2 deep: the most that protobuf's limit of 100 nested messages can read back wherever a value may stand in an event.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Final, NoReturn
+
+from autoglm.model import Json, Violation
+
+INTEGER_MAX: Final = (1 << 53) - 1
+"""The largest integer a double holds with all its neighbours."""
+DEPTH_MAX: Final = 32
+"""How deep a JSON value may be."""
+TEXT_BYTES_MAX: Final = 16 << 20
+"""How long a JSON text may be, in bytes."""
+FAULTS_MAX: Final = 50
+"""How many faults of one value are told; who has more than these has one bug, not fifty."""
+
+_write = json.JSONEncoder(ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")).encode
+
+
+class WireError(ValueError):
+    """A value cannot be carried, or was carried but has no meaning; ``violations`` names every place."""
+
+    def __init__(self, violations: tuple[Violation, ...]) -> None:
+        """Tell of all ``violations``."""
+        super().__init__("; ".join(f"{v.field}: {v.description}" if v.field else v.description for v in violations))
+        self.violations = violations
+
+
+def normal_json(value: Json, *, depth_max: int = DEPTH_MAX) -> Json:
+    """Give ``value`` as it comes back from the wire, made of nothing but dict, list, str, int, float, bool and None.
+
+    Raises:
+        WireError: it is not JSON, too deep, or has a number that is not finite.
+    """
+    try:
+        return _normal(value, depth_max)
+    except (ValueError, TypeError) as error:
+        raise wire_error(json_faults(value, "", depth_max=depth_max), error) from error
+
+
+def canonical_json(value: Json) -> str:
+    """Give the one text of ``value``: keys sorted, no spaces, numbers in their normal form.
+
+    Raises:
+        WireError: as :func:`normal_json`.
+    """
+    text = write_json(normal_json(value))
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise wire_error(json_faults(value, ""), error) from error
+
+    return text
+
+
+def write_json(value: Json) -> str:
+    """Give the text of a value that is already normal: keys sorted, no spaces."""
+    return _write(value)
+
+
+def digest(value: Json) -> str:
+    """Give ``sha256:`` and the hexadecimal SHA-256 of the canonical JSON; the same before and after the wire."""
+    return digest_text(canonical_json(value))
+
+
+def digest_text(text: str) -> str:
+    """Give ``sha256:`` and the hexadecimal SHA-256 of a text in UTF-8."""
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def parse_json(text: str | bytes, *, depth_max: int = DEPTH_MAX, bytes_max: int = TEXT_BYTES_MAX) -> Json:
+    """Read JSON strictly; an integral number within ±(2^53-1) becomes an int, a larger integer stays the int it is.
+
+    Raises:
+        ValueError: not UTF-8, not JSON, a key twice in one object, a number no double can hold, half of a surrogate pair,
+            too deep or too long. The message is a sentence that says where or what.
+    """
+    if len(text) > bytes_max:
+        raise ValueError(f"the JSON text is longer than {bytes_max} bytes")
+
+    try:
+        text = text.decode() if isinstance(text, bytes) else text
+        value = json.loads(text, object_pairs_hook=_object, parse_float=_float, parse_constant=_constant)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"the text is not UTF-8: byte {error.start} cannot be read") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from error
+    except RecursionError as error:
+        raise ValueError(f"the JSON value is more than {depth_max} deep") from error
+
+    # Both can be seen without a walk: no text is deeper than its brackets, and lone surrogates are only made by escapes.
+    if text.count("{") + text.count("[") >= depth_max or "\\u" in text:
+        faults = tuple(json_faults(value, "", depth_max=depth_max))
+        if faults:
+            raise WireError(faults)
+
+    return value
+
+
+def json_faults(value: Json, field: str, *, depth_max: int = DEPTH_MAX) -> tuple[Violation, ...]:
+    """Give what keeps ``value`` from being carried, with the path of each fault; the first :data:`FAULTS_MAX` of them."""
+    return tuple(islice(_faults(value, field, depth_max), FAULTS_MAX))
+
+
+def wire_error(violations: tuple[Violation, ...], error: Exception) -> WireError:
+    """Make the error that tells ``violations``; when none was found, what ``error`` said."""
+    return WireError(violations or (Violation("", str(error) or type(error).__name__, "INVALID"),))
+
+
+def join(path: str, key: str) -> str:
+    """Give the path of the member ``key`` of the object at ``path``."""
+    if not key.isidentifier():
+        return f"{path}[{json.dumps(key)}]"
+
+    return f"{path}.{key}" if path else key
+
+
+def plain(value: object) -> Json:
+    """Give a value of a subclass (an IntEnum, an OrderedDict, a tuple, …) as the JSON type it stands for.
+
+    Raises:
+        TypeError: it stands for none.
+    """
+    if isinstance(value, str):
+        return str.__str__(value)
+
+    if isinstance(value, int):
+        return int(value)
+
+    if isinstance(value, float):
+        return float(value)
+
+    if isinstance(value, Mapping):
+        return dict(value)
+
+    if isinstance(value, list | tuple):
+        return list(value)
+
+    raise TypeError(f"{type(value).__name__} is not a JSON type; give None, bool, int, float, str, list or dict")
+
+
+def decimal(value: int) -> str:
+    """Give an integer beyond ±(2^53-1) as it travels.
+
+    Raises:
+        ValueError: it has more digits than Python writes (4,300).
+    """
+    return str(value)
+
+
+def _normal(value: Json, room: int) -> Json:
+    kind = type(value)
+    if kind is str or kind is bool or value is None:
+        return value
+
+    if kind is int:
+        return value if -INTEGER_MAX <= value <= INTEGER_MAX else decimal(value)
+
+    if kind is float:
+        return _number(value)
+
+    if room <= 1 and value and kind in (dict, list):
+        raise ValueError("too deep")
+
+    if kind is dict:
+        for key in value:
+            if type(key) is not str:
+                raise TypeError("a key is not a string")
+
+        return {key: _normal(item, room - 1) for key, item in value.items()}
+
+    if kind is list:
+        return [_normal(item, room - 1) for item in value]
+
+    return _normal(plain(value), room)
+
+
+def _number(value: float) -> int | float:
+    if value.is_integer():
+        return int(value) if -INTEGER_MAX <= value <= INTEGER_MAX else value
+
+    if math.isfinite(value):
+        return value
+
+    raise ValueError(f"{value} is no JSON number")
+
+
+def _faults(value: Json, path: str, room: int) -> Iterator[Violation]:
+    try:
+        value = value if value is None else plain(value)
+    except TypeError as error:
+        yield Violation(path, str(error), "INVALID_TYPE")
+        return
+
+    match value:
+        case str():
+            if not _encodable(value):
+                yield Violation(path, "the text has half of a surrogate pair, which UTF-8 cannot carry", "INVALID_TEXT")
+
+        case float():
+            if not math.isfinite(value):
+                yield Violation(path, f"{value} is no JSON number; give a finite one, or null", "NOT_FINITE")
+
+        case int():
+            try:
+                decimal(value)
+            except ValueError:
+                yield Violation(path, "the integer has more than 4300 digits", "TOO_LARGE")
+
+        case dict() | list() if value and room <= 1:
+            yield Violation(path, "the value is too deep; give it less nesting", "TOO_DEEP")
+
+        case dict():
+            for key, item in value.items():
+                if not isinstance(key, str) or not _encodable(key):
+                    yield Violation(path, f"the key {key!r:.100} is not a string that UTF-8 can carry", "INVALID_KEY")
+                else:
+                    yield from _faults(item, join(path, key), room - 1)
+
+        case list():
+            for index, item in enumerate(value):
+                yield from _faults(item, f"{path}[{index}]", room - 1)
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+
+    return True
+
+
+def _object(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {json.dumps(twice)} stands twice in one object")
+
+    return members
+
+
+def _float(literal: str) -> int | float:
+    value = float(literal)
+    if math.isinf(value):
+        raise ValueError(f"the number {literal:.40} is larger than a double can be")
+
+    return _number(value)
+
+
+def _constant(literal: str) -> NoReturn:
+    raise ValueError(f"{literal} is no JSON; give a finite number, or null")

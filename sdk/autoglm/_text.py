@@ -1,0 +1,336 @@
+"""Dataclasses as JSON text: protobuf's JSON mapping, written and read directly, with no message in between.
+
+Written: lowerCamelCase, 64-bit integers as strings, times in RFC 3339, durations as ``1.5s``, enums by their full names, what is
+at its default left out, keys sorted at every level. Read: snake_case too, enums by number too, and every fault is told at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import Any, Final
+
+from google.protobuf.descriptor import EnumDescriptor
+
+from autoglm._faults import BITS
+from autoglm._json import FAULTS_MAX, join, json_faults, normal_json
+from autoglm._shape import Field, Kind, Label, Shape, shape_of
+from autoglm._values import DURATION_SECONDS_MAX
+from autoglm.model import Json, JsonObject, UnknownFact, Violation
+
+_TIME: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)", re.ASCII)
+_DURATION: Final = re.compile(r"(-?)(\d{1,12})(?:\.(\d{1,9}))?s", re.ASCII)
+_INTEGER: Final = re.compile(r"-?\d{1,20}", re.ASCII)
+
+
+def to_object(value: object) -> JsonObject:
+    """Give a dataclass as the object of its JSON text; raises ValueError or TypeError if it cannot be carried."""
+    members: JsonObject = {}
+    for each in shape_of(type(value)).fields:
+        part = getattr(value, each.name)
+        if each.kind is Kind.ONEOF:
+            member = _chosen(each, part)
+            if member is not None:
+                members[member.json_name] = _WRITERS[member.kind](member, part)
+
+        elif part is None or not part and each.label is not Label.OPTIONAL:
+            continue
+        elif each.label is Label.MAP:
+            members[each.json_name] = dict(part)
+        elif each.label is Label.REPEATED:
+            write = _WRITERS[each.kind]
+            members[each.json_name] = [write(each, one) for one in part]
+        else:
+            members[each.json_name] = _WRITERS[each.kind](each, part)
+
+    return members
+
+
+def _chosen(oneof: Field, part: object) -> Field | None:
+    if part is None or isinstance(part, UnknownFact):
+        return None
+
+    for member in oneof.members:
+        if type(part) is (member.type or str):
+            return member
+
+    raise TypeError(f"{type(part).__name__} is no {oneof.name}")
+
+
+def _write_time(_field: Field, value: datetime) -> str:
+    digits = "microseconds" if value.microsecond % 1_000 else "milliseconds" if value.microsecond else "seconds"
+    if value.tzinfo is None:
+        raise ValueError("no time zone")
+
+    return value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec=digits) + "Z"
+
+
+def _write_duration(_field: Field, value: timedelta) -> str:
+    seconds, micros = divmod(abs(value) // timedelta(microseconds=1), 1_000_000)
+    if seconds > DURATION_SECONDS_MAX:
+        raise ValueError("not a Duration")
+
+    fraction = f".{micros:06d}" if micros % 1_000 else f".{micros // 1_000:03d}" if micros else ""
+    return f"{'-' if value < timedelta() else ''}{seconds}{fraction}s"
+
+
+def _write_enum(field: Field, value: int) -> str:
+    return _names(field.enum)[value]
+
+
+@cache
+def _names(descriptor: EnumDescriptor) -> Mapping[int, str]:
+    return {value.number: value.name for value in descriptor.values}
+
+
+def _write_json(_field: Field, value: Json) -> Json:
+    return normal_json(value)
+
+
+def _write_string(_field: Field, value: str) -> str:
+    value.encode()
+    return value
+
+
+_WRITERS: Final[Mapping[Kind, Callable[[Field, Any], Json]]] = {
+    Kind.STRING: _write_string,
+    Kind.BOOL: lambda _field, value: bool(value),
+    Kind.INT32: lambda _field, value: int(value),
+    Kind.INT64: lambda _field, value: str(int(value)),
+    Kind.DOUBLE: _write_json,
+    Kind.ENUM: _write_enum,
+    Kind.TIME: _write_time,
+    Kind.DURATION: _write_duration,
+    Kind.STRUCT: _write_json,
+    Kind.VALUE: _write_json,
+    Kind.MESSAGE: lambda _field, value: to_object(value),
+}
+
+
+@dataclass(slots=True)
+class Reader:
+    """Reads an object of JSON into a dataclass and gathers every fault on the way; a part at fault reads as its default."""
+
+    faults: list[Violation] = field(default_factory=list)
+
+    def read(self, cls: type, value: Json, path: str = "") -> Any:
+        """Give the instance of ``cls`` that ``value`` describes."""
+        shape = shape_of(cls)
+        if not isinstance(value, Mapping):
+            self._refuse(path, f"{_told(value)} is not an object; give {{…}} with the fields of {cls.__name__}", "INVALID_TYPE")
+            return cls()
+
+        known = _known(shape)
+        parts: dict[str, Any] = {}
+        given: dict[str, str] = {}
+        for key, part in value.items():
+            if key not in known:
+                self._refuse(join(path, str(key)), f"no such field; {_nearest(str(key), known)}", "UNKNOWN_FIELD")
+                continue
+
+            owner, each = known[key]
+            if part is None:
+                continue
+
+            if owner.name in given:
+                told = f"only one of {given[owner.name]} and {key} can be given"
+                self._refuse(join(path, each.name), told, "DUPLICATE_FIELD")
+                continue
+
+            given[owner.name] = key
+            parts[owner.name] = self._field(each, part, join(path, each.name))
+
+        return cls(**{name: part for name, part in parts.items() if part is not None})
+
+    def _field(self, each: Field, value: Json, path: str) -> Any:
+        if each.label is Label.MAP:
+            return self._map(value, path)
+
+        if each.label is not Label.REPEATED:
+            return self._one(each, value, path)
+
+        if not isinstance(value, Sequence) or isinstance(value, str):
+            self._refuse(path, f"{_told(value)} is not a list; give […]", "INVALID_TYPE")
+            return None
+
+        return tuple(self._one(each, one, f"{path}[{index}]") for index, one in enumerate(value))
+
+    def _map(self, value: Json, path: str) -> dict[str, str] | None:
+        if not isinstance(value, Mapping):
+            self._refuse(path, f"{_told(value)} is not an object of strings", "INVALID_TYPE")
+            return None
+
+        for key, item in value.items():
+            if isinstance(item, str):
+                self.faults += json_faults(item, join(path, str(key)))
+            else:
+                self._refuse(join(path, str(key)), f"{_told(item)} is not a string; put it in quotes", "INVALID_TYPE")
+
+        return dict(value)
+
+    def _one(self, each: Field, value: Json, path: str) -> Any:
+        if each.kind is Kind.MESSAGE:
+            return self.read(each.type, value, path)
+
+        if each.kind in (Kind.STRUCT, Kind.VALUE):
+            return self._json(each, value, path)
+
+        try:
+            return _READERS[each.kind](each, value)
+        except ValueError as error:
+            self._refuse(path, str(error), "INVALID_TYPE" if isinstance(error, _TypeFault) else "INVALID_VALUE")
+            return None
+
+    def _json(self, each: Field, value: Json, path: str) -> Json:
+        if each.kind is Kind.STRUCT and not isinstance(value, Mapping):
+            self._refuse(path, f"{_told(value)} is not an object; give {{…}}", "INVALID_TYPE")
+            return None
+
+        faults = json_faults(value, path)
+        self.faults += faults
+        return None if faults else normal_json(value)
+
+    def _refuse(self, path: str, description: str, reason: str) -> None:
+        if len(self.faults) < FAULTS_MAX:
+            self.faults.append(Violation(path or "$", description, reason))
+
+
+class _TypeFault(ValueError):
+    """The value is of another JSON type than the field."""
+
+
+def _read_string(_field: Field, value: Json) -> str:
+    if not isinstance(value, str):
+        raise _TypeFault(f"{_told(value)} is not a string; put it in quotes")
+
+    for fault in json_faults(value, ""):
+        raise ValueError(fault.description)
+
+    return value
+
+
+def _read_bool(_field: Field, value: Json) -> bool:
+    if not isinstance(value, bool):
+        raise _TypeFault(f"{_told(value)} is not true or false")
+
+    return value
+
+
+def _read_integer(each: Field, value: Json) -> int:
+    bits = BITS[each.kind]
+    if isinstance(value, str) and _INTEGER.fullmatch(value) or isinstance(value, float) and value.is_integer():
+        value = int(value)
+
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise _TypeFault(f"{_told(value)} is not an integer")
+
+    if not -(1 << bits - 1) <= value < 1 << bits - 1:
+        raise ValueError(f"{_told(value)} does not fit in {bits} bits")
+
+    return value
+
+
+def _read_double(_field: Field, value: Json) -> float:
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            raise _TypeFault(f"{_told(value)} is not a number") from None
+
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise _TypeFault(f"{_told(value)} is not a number")
+
+    try:
+        return _finite(float(value))
+    except OverflowError:
+        raise ValueError(f"{_told(value)} is larger than a double can be") from None
+
+
+def _finite(value: float) -> float:
+    for fault in json_faults(value, ""):
+        raise ValueError(fault.description)
+
+    return value
+
+
+def _read_enum(each: Field, value: Json) -> Any:
+    names = {name: number for number, name in _names(each.enum).items()}
+    number = names.get(value) if isinstance(value, str) else value
+    if isinstance(number, int) and not isinstance(number, bool) and number in names.values():
+        return each.type(number)
+
+    if not isinstance(value, str | int) or isinstance(value, bool):
+        raise _TypeFault(f"{_told(value)} is not a name of {each.type.__name__}; {_nearest('', names)}")
+
+    endings = [name for name in names if isinstance(value, str) and value and name.endswith(f"_{value.upper()}")]
+    raise ValueError(f"{_told(value)} is no {each.type.__name__}; {_nearest(*(endings[:1] or [str(value)]), names)}")
+
+
+def _read_time(_field: Field, value: Json) -> datetime:
+    match = _TIME.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise _TypeFault(f'{_told(value)} is not a time; give one as "2026-01-31T12:00:00Z"')
+
+    base, fraction, zone = match.groups()
+    micros = f"{fraction or '0':0<6}"[:6]
+    try:
+        return datetime.fromisoformat(f"{base}.{micros}{zone.replace('Z', '+00:00')}").astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ValueError(f"{_told(value)} is not a time of the years 1 to 9999") from None
+
+
+def _read_duration(_field: Field, value: Json) -> timedelta:
+    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise _TypeFault(f'{_told(value)} is not a duration; give one in seconds, as "1.5s"')
+
+    sign, seconds, fraction = match.groups()
+    if int(seconds) > DURATION_SECONDS_MAX:
+        raise ValueError(f"{_told(value)} is more than 10,000 years")
+
+    length = timedelta(seconds=int(seconds), microseconds=int(f"{fraction or '0':0<6}"[:6]))
+    return -length if sign else length
+
+
+_READERS: Final[Mapping[Kind, Callable[[Field, Json], Any]]] = {
+    Kind.STRING: _read_string,
+    Kind.BOOL: _read_bool,
+    Kind.INT32: _read_integer,
+    Kind.INT64: _read_integer,
+    Kind.DOUBLE: _read_double,
+    Kind.ENUM: _read_enum,
+    Kind.TIME: _read_time,
+    Kind.DURATION: _read_duration,
+}
+
+
+@cache
+def _known(shape: Shape) -> Mapping[str, tuple[Field, Field]]:
+    """Give, for each spelling of a field of the message, the field of the dataclass it sets and itself."""
+    return {
+        spelling: (owner, each)
+        for owner in shape.fields
+        for each in owner.members or (owner,)
+        for spelling in (each.name, each.json_name)
+    }
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    """Say which of ``known`` was probably meant, or what there is."""
+    known = list(known)
+    close = difflib.get_close_matches(word, known, n=1)
+    if close:
+        return f"did you mean {close[0]}?"
+
+    # Both spellings of a field are known; one of them is enough to tell.
+    return "there are " + ", ".join(dict.fromkeys(re.sub(r"(?<=[a-z])([A-Z])", r"_\1", name).lower() if name[:1].islower() else name for name in known))
+
+
+def _told(value: Json) -> str:
+    """Show a value of JSON, shortened."""
+    shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+    return shown if len(shown) <= 60 else f"{shown[:57]}…"

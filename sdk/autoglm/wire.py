@@ -1,0 +1,277 @@
+"""The one place that knows both forms of the vocabulary: dataclasses of :mod:`autoglm.model`, messages of ``autoglm.v1``.
+
+Bytes: :func:`encode`, :func:`decode`, and :func:`to_message`, :func:`from_message` where a message is what is at hand. Text:
+:func:`to_json`, :func:`from_json`, protobuf's JSON mapping with sorted keys. JSON values (arguments and outputs) have one normal
+form, one text and one digest: :func:`normal_json`, :func:`canonical_json`, :func:`digest`. What cannot be carried raises
+:class:`WireError` with every place at fault; what a person wrote wrongly, :class:`~autoglm.errors.InvalidRequestError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Final, TypeVar
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.struct_pb2 import Struct, Value
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from autoglm import _values
+from autoglm._codec import codecs
+from autoglm._faults import message_faults, value_faults
+from autoglm._json import (
+    DEPTH_MAX,
+    INTEGER_MAX,
+    WireError,
+    canonical_json,
+    digest,
+    digest_text,
+    json_faults,
+    normal_json,
+    parse_json,
+    wire_error,
+    write_json,
+)
+from autoglm._shape import CLASSES, MESSAGES
+from autoglm._text import Reader, to_object
+from autoglm.errors import InvalidRequestError
+from autoglm.model import Json, JsonObject, Violation
+
+__all__ = [
+    "DEPTH_MAX",
+    "INTEGER_MAX",
+    "MESSAGES",
+    "WireError",
+    "canonical_json",
+    "check_json",
+    "decode",
+    "digest",
+    "digest_text",
+    "encode",
+    "encode_watch",
+    "encode_watch_all",
+    "from_json",
+    "from_message",
+    "normal_json",
+    "parse_json",
+    "to_json",
+    "to_message",
+    "to_struct",
+    "to_value",
+]
+
+T = TypeVar("T")
+
+_TEXT_DEPTH_MAX: Final = 2 * DEPTH_MAX
+"""A JSON value may be DEPTH_MAX deep and stands inside the objects of the message that has it."""
+_FAILURES: Final = (ValueError, TypeError, AttributeError, OverflowError)
+_WELL_KNOWN: Final[Mapping[type, Any]] = {
+    Timestamp: _values.read_time,
+    Duration: _values.read_duration,
+    Struct: _values.read_struct,
+    Value: _values.read_value,
+}
+_EVENTS, _SEQUENCE, _JOURNAL_ID, _CURSOR = b"\x0a", b"\x10", b"\x1a", b"\x12"
+"""Tags of WatchPlanResponse 1, 2, 3 and of WatchPlansResponse 2."""
+
+
+def encode(value: object) -> bytes:
+    """Give the bytes of a dataclass of the vocabulary.
+
+    Raises:
+        WireError: a part of it cannot be carried.
+        TypeError: it is not of the vocabulary.
+    """
+    return to_message(value).SerializeToString()
+
+
+def decode(cls: type[T], data: bytes) -> T:
+    """Give the instance of ``cls`` that ``data`` are the bytes of.
+
+    A CreatePlanRequest may be decoded from the bytes of a RunPlanRequest, which has the same fields at the same numbers.
+
+    Raises:
+        WireError: they are not the bytes of a message, or a part of it means nothing (a number that is not finite, a time
+            outside the calendar).
+    """
+    codec = codecs()[cls]
+    try:
+        message = codec.message.FromString(data)
+    except DecodeError as error:
+        raise wire_error((Violation("", f"not the bytes of a {cls.__name__}: {error}", "INVALID_BYTES"),), error) from error
+
+    try:
+        return codec.read(message)  # type: ignore[no-any-return]
+    except _FAILURES as error:
+        raise wire_error(message_faults(message), error) from error
+
+
+def to_message(value: object) -> Message:
+    """Give a dataclass as a new message; raises as :func:`encode`."""
+    codec = codecs().get(type(value))
+    if codec is None:
+        raise TypeError(f"{type(value).__name__} is not a dataclass of autoglm.model that travels by itself")
+
+    message = codec.message()
+    try:
+        codec.fill(message, value)
+    except (*_FAILURES, KeyError) as error:
+        raise wire_error(value_faults(value), error) from error
+
+    return message
+
+
+def from_message(message: Message) -> Any:
+    """Give a message of ``autoglm.v1`` as its dataclass; a Timestamp, Duration, Struct or Value as what it stands for.
+
+    Raises:
+        WireError: a part of it means nothing.
+        TypeError: there is no dataclass for it.
+    """
+    kind = type(message)
+    read = codecs()[CLASSES[kind]].read if kind in CLASSES else _WELL_KNOWN.get(kind)
+    if read is None:
+        raise TypeError(f"{message.DESCRIPTOR.full_name} has no dataclass in autoglm.model")
+
+    try:
+        return read(message)
+    except _FAILURES as error:
+        raise wire_error(message_faults(message), error) from error
+
+
+def to_struct(value: JsonObject) -> Struct:
+    """Give an object as a Struct.
+
+    Raises:
+        WireError: it is not JSON, too deep, or has a number that is not finite.
+    """
+    message = Struct()
+    try:
+        _values.fill_struct(message, value)
+    except _FAILURES as error:
+        raise wire_error(json_faults(value, ""), error) from error
+
+    return message
+
+
+def to_value(value: Json) -> Value:
+    """Give a JSON value as a Value; raises as :func:`to_struct`."""
+    message = Value()
+    try:
+        _values.fill_value(message, value)
+    except _FAILURES as error:
+        raise wire_error(json_faults(value, ""), error) from error
+
+    return message
+
+
+def check_json(value: Json, field: str, *, depth_max: int = DEPTH_MAX, bytes_max: int) -> list[Violation]:
+    """Give what keeps ``value`` from being the JSON value of ``field``.
+
+    Its size is that of its canonical text, or of its Value where that is larger: ``[0,0,…]`` grows to six times its text, and
+    it is the Value that must fit into an event.
+    """
+    faults = json_faults(value, field, depth_max=depth_max)
+    if faults:
+        return list(faults)
+
+    size = len(write_json(normal_json(value, depth_max=depth_max)).encode())
+    if size * _VALUE_GROWTH > bytes_max:
+        message = Value()
+        _values.fill_value(message, value, depth_max)
+        size = max(size, message.ByteSize())
+
+    if size <= bytes_max:
+        return []
+
+    return [Violation(field, f"the value has {size} bytes; at most {bytes_max} are allowed", "TOO_LARGE")]
+
+
+_VALUE_GROWTH: Final = 6
+"""A Value has at most this many times the bytes of its canonical text."""
+
+
+def to_json(value: object) -> str:
+    """Give a dataclass as one line of JSON: protobuf's JSON mapping, keys sorted at every level, no spaces.
+
+    Raises:
+        WireError: a part of it cannot be carried.
+        TypeError: it is not of the vocabulary.
+    """
+    if type(value) not in MESSAGES:
+        raise TypeError(f"{type(value).__name__} is not a dataclass of autoglm.model that travels by itself")
+
+    try:
+        return write_json(to_object(value))
+    except (*_FAILURES, KeyError) as error:
+        raise wire_error(value_faults(value), error) from error
+
+
+def from_json(cls: type[T], source: str | bytes | Mapping[str, Json]) -> T:
+    """Give the instance of ``cls`` that a JSON text, or the object of one, describes.
+
+    Fields may be spelled ``dependsOn`` or ``depends_on``; the paths of violations are spelled as in the contract.
+
+    Raises:
+        InvalidRequestError: with every fault at once; ``$`` is the path of the whole.
+    """
+    if isinstance(source, str | bytes):
+        try:
+            source = parse_json(source, depth_max=_TEXT_DEPTH_MAX)
+        except WireError as error:
+            raise InvalidRequestError.of(error.violations) from error
+        except ValueError as error:
+            raise InvalidRequestError.of([Violation("$", str(error), "INVALID_JSON")]) from error
+
+    reader = Reader()
+    found: T = reader.read(cls, source)
+    if reader.faults:
+        raise InvalidRequestError.of(reader.faults)
+
+    return found
+
+
+def encode_watch(bodies: Sequence[bytes], sequence: int, journal_id: str) -> bytes:
+    """Give the bytes of a WatchPlanResponse, or RunPlanResponse, of events that are serialised already."""
+    parts = _events(bodies)
+    if sequence:
+        parts += (_SEQUENCE, _varint(sequence))
+
+    if journal_id:
+        text = journal_id.encode()
+        parts += (_JOURNAL_ID, _varint(len(text)), text)
+
+    return b"".join(parts)
+
+
+def encode_watch_all(bodies: Sequence[bytes], cursor: str) -> bytes:
+    """Give the bytes of a WatchPlansResponse of events that are serialised already."""
+    parts = _events(bodies)
+    if cursor:
+        text = cursor.encode()
+        parts += (_CURSOR, _varint(len(text)), text)
+
+    return b"".join(parts)
+
+
+def _events(bodies: Iterable[bytes]) -> list[bytes]:
+    return [part for body in bodies for part in (_event_head(len(body)), body)]
+
+
+@lru_cache(maxsize=4096)
+def _event_head(length: int) -> bytes:
+    return _EVENTS + _varint(length)
+
+
+def _varint(number: int) -> bytes:
+    if number < 0:
+        raise ValueError(f"{number} is negative; sequences and lengths are not")
+
+    digits = bytearray()
+    while number > 0x7F:
+        digits.append(number & 0x7F | 0x80)
+        number >>= 7
+
+    digits.append(number)
+    return bytes(digits)
