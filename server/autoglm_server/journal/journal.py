@@ -58,6 +58,7 @@ class RequestKey:
 class PlanRow:
     """What ListPlans needs of a plan; written in the transaction of the events that changed it.
 
+    The row of the first append says what the plan is; a later one changes ``state`` and ``body`` alone.
     ``body`` is the serialised ``autoglm.v1.Plan`` in view BASIC, given back as it is.
     """
 
@@ -184,7 +185,9 @@ class Journal(Protocol):
         """Give the ids of all plans that have not ended, oldest first."""
         ...
 
-    async def read(self, plan_id: str, after_sequence: int, *, limit: int = 500, bytes_max: int = 1 << 20) -> Sequence[bytes]:
+    async def read(
+        self, plan_id: str, after_sequence: int, *, limit: int = 500, bytes_max: int = 1 << 20
+    ) -> Sequence[bytes]:
         """Give the bodies after a sequence, in order; at least one if there is one. Unknown plan: nothing."""
         ...
 

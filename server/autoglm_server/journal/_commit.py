@@ -1,0 +1,271 @@
+"""One commit of the SQLite journal: which of the jobs are admitted, and the statements that store them.
+
+Each statement gives the interpreter's lock up and must win it back from the loop's thread, so a row at a time starves when
+the loop is busy. A commit is therefore a handful of statements however many jobs it has: events go in as one array of blobs
+(``carray``), what is rarer as one JSON document.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import apsw
+
+from autoglm_server.journal._check import fault_of
+from autoglm_server.journal.journal import (
+    Append,
+    Claim,
+    DuplicateRequestError,
+    FencedError,
+    JournalError,
+    PlanRow,
+    Record,
+)
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+_HEADS = """
+    SELECT json_group_array(json_array(
+        p.id, p.key, p.epoch, coalesce((SELECT max(sequence) FROM event WHERE plan = p.key), 0)))
+    FROM carray(?) AS wanted CROSS JOIN plan AS p ON p.id = wanted.value
+"""
+_REQUESTS = """
+    SELECT json_group_array(json_array(r.tenant, r.principal, r.request_id, p.id, r.digest))
+    FROM json_each(?) AS wanted
+    CROSS JOIN request AS r
+        ON r.tenant = wanted.value ->> 0 AND r.principal = wanted.value ->> 1 AND r.request_id = wanted.value ->> 2
+    CROSS JOIN plan AS p ON p.key = r.plan
+"""
+_ADD_PLANS = """
+    INSERT INTO plan(key, id, epoch, owner, tenant, principal, state, labels, context_id, parent, create_time, body)
+    SELECT value ->> 0, value ->> 1, 1, '', value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
+        value ->> 8, unhex(value ->> 9)
+    FROM json_each(?)
+"""
+_ADD_LABELS = "INSERT INTO label(plan, name, value) SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?)"
+_ADD_REQUESTS = """
+    INSERT INTO request(plan, tenant, principal, request_id, digest)
+    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM json_each(?)
+"""
+_SET_ROWS = """
+    UPDATE plan SET state = changed.value ->> 1, body = unhex(changed.value ->> 2)
+    FROM json_each(?) AS changed WHERE plan.key = changed.value ->> 0
+"""
+_SET_EPOCHS = """
+    UPDATE plan SET epoch = claimed.value ->> 1, owner = claimed.value ->> 2
+    FROM json_each(?) AS claimed WHERE plan.key = claimed.value ->> 0
+"""
+# carray binds one array, and joining two is quadratic: so the plan's key and the sequence stand before each body.
+_ADD_EVENTS = """
+    INSERT INTO event(id, plan, sequence, body)
+    SELECT ?1 + rowid, CAST(substr(value, 1, 12) AS INTEGER), CAST(substr(value, 13, 12) AS INTEGER), substr(value, 25)
+    FROM carray(?2)
+"""
+
+
+@dataclass(slots=True)
+class ClaimJob:
+    """Plans to take up for ``owner``; ``claims`` is the loop's and settled there."""
+
+    plan_ids: Sequence[str]
+    owner: str
+    claims: asyncio.Future[Sequence[Claim]]
+
+
+Job = Append | ClaimJob
+Outcome = JournalError | Sequence[Claim] | None
+
+
+@dataclass(slots=True)
+class Counters:
+    """The last numbers given out; known to the one writer, so not asked for again."""
+
+    plan: int
+    position: int
+
+    @classmethod
+    def of(cls, db: apsw.Connection) -> Counters:
+        """Read them off the tables."""
+        plan, position = db.execute(
+            "SELECT coalesce((SELECT max(key) FROM plan), 0), coalesce((SELECT max(id) FROM event), 0)"
+        ).get
+        return cls(plan, position)
+
+
+@dataclass(slots=True)
+class Commit:
+    """What became durable together, and what to tell each job, in their order."""
+
+    jobs: Sequence[Job]
+    outcomes: list[Outcome] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Head:
+    key: int
+    epoch: int
+    sequence: int
+
+
+def commit(db: apsw.Connection, jobs: Sequence[Job], counters: Counters) -> Commit:
+    """Admit the jobs one after the other and make durable what was admitted; ``counters`` advance on success.
+
+    Raises:
+        apsw.Error: nothing was stored (full), or it is not known whether (any other).
+    """
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        admission = _Admission(db, jobs, counters)
+        admission.store(db)
+        db.execute("COMMIT")
+    finally:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+
+    counters.plan = admission.plan
+    counters.position += len(admission.commit.records)
+    return admission.commit
+
+
+class _Admission:
+    """The decision on each job of a commit, each seeing what the ones before it did, and the rows that follow from it."""
+
+    def __init__(self, db: apsw.Connection, jobs: Sequence[Job], counters: Counters) -> None:
+        self.commit = Commit(jobs)
+        self.plan = counters.plan
+        self._position = counters.position
+        self._heads = _heads(db, jobs)
+        self._requests = _requests(db, jobs)
+        self._plans: list[list[Any]] = []
+        self._labels: list[list[Any]] = []
+        self._new_requests: list[list[Any]] = []
+        self._rows: dict[int, PlanRow] = {}
+        self._epochs: list[list[Any]] = []
+        self._events: list[bytes] = []
+        for job in jobs:
+            self.commit.outcomes.append(self._append(job) if isinstance(job, Append) else self._claim(job))
+
+    def store(self, db: apsw.Connection) -> None:
+        """Write what was admitted."""
+        rows = [[key, int(row.state), row.body.hex()] for key, row in self._rows.items()]
+        for statement, values in (
+            (_ADD_PLANS, self._plans),
+            (_ADD_LABELS, self._labels),
+            (_ADD_REQUESTS, self._new_requests),
+            (_SET_ROWS, rows),
+            (_SET_EPOCHS, self._epochs),
+        ):
+            if values:
+                db.execute(statement, (json.dumps(values),))
+
+        if self._events:
+            db.execute(_ADD_EVENTS, (self._position, apsw.carray(tuple(self._events))))
+
+    def _append(self, append: Append) -> JournalError | None:
+        refusal = fault_of(append) or self._refusal(append)
+        if refusal is not None:
+            return refusal
+
+        head = self._heads.get(append.plan_id)
+        if head is None:
+            head = self._add_plan(append)
+        elif append.row is not None:
+            self._rows[head.key] = append.row
+
+        records = self.commit.records
+        for body in append.bodies:
+            head.sequence += 1
+            self._events.append(b"%12d%12d%b" % (head.key, head.sequence, body))
+            records.append(Record(self._position + len(self._events), append.plan_id, head.sequence, body))
+
+        return None
+
+    def _refusal(self, append: Append) -> JournalError | None:
+        head = self._heads.get(append.plan_id)
+        epoch, following = (head.epoch, head.sequence + 1) if head else (1, 1)
+        if append.epoch != epoch or append.first_sequence != following:
+            return FencedError(
+                f"plan {append.plan_id} is at epoch {epoch} and takes sequence {following}, "
+                f"not {append.epoch} and {append.first_sequence}"
+            )
+
+        key = append.request_key
+        known = self._requests.get((key.tenant, key.principal, key.request_id)) if key else None
+        return DuplicateRequestError(*known) if known else None
+
+    def _add_plan(self, append: Append) -> _Head:
+        row, request = append.row, append.request_key
+        assert row is not None, "fault_of refuses a first append without a row"
+        self.plan += 1
+        self._plans.append(
+            [
+                self.plan,
+                row.plan_id,
+                row.tenant,
+                row.principal,
+                int(row.state),
+                json.dumps(dict(row.labels)),
+                row.context_id,
+                row.parent_plan_id,
+                microseconds(row.create_time),
+                row.body.hex(),
+            ]
+        )
+        self._labels += [[self.plan, name, value] for name, value in row.labels.items()]
+        if request is not None:
+            self._new_requests.append(
+                [self.plan, request.tenant, request.principal, request.request_id, request.digest]
+            )
+            self._requests[request.tenant, request.principal, request.request_id] = (row.plan_id, request.digest)
+
+        head = self._heads[append.plan_id] = _Head(self.plan, 1, 0)
+        return head
+
+    def _claim(self, job: ClaimJob) -> Sequence[Claim]:
+        claims = []
+        for plan_id in dict.fromkeys(job.plan_ids):
+            head = self._heads.get(plan_id)
+            if head is not None:
+                head.epoch += 1
+                self._epochs.append([head.key, head.epoch, job.owner])
+                claims.append(Claim(plan_id, head.epoch, head.sequence))
+
+        return claims
+
+
+def microseconds(time: datetime) -> int:
+    """Give a time as the tables hold it."""
+    return (time - EPOCH) // timedelta(microseconds=1)
+
+
+def _heads(db: apsw.Connection, jobs: Sequence[Job]) -> dict[str, _Head]:
+    wanted: dict[str, None] = {}
+    for job in jobs:
+        if isinstance(job, Append):
+            wanted[job.plan_id] = None
+        else:
+            wanted.update(dict.fromkeys(job.plan_ids))
+
+    if not wanted:
+        return {}
+
+    found = json.loads(str(db.execute(_HEADS, (apsw.carray(tuple(wanted)),)).get))
+    return {plan_id: _Head(key, epoch, sequence) for plan_id, key, epoch, sequence in found}
+
+
+def _requests(db: apsw.Connection, jobs: Sequence[Job]) -> dict[tuple[str, str, str], tuple[str, str]]:
+    keys = [job.request_key for job in jobs if isinstance(job, Append) and job.request_key is not None]
+    if not keys:
+        return {}
+
+    wanted = json.dumps([[key.tenant, key.principal, key.request_id] for key in keys])
+    found = json.loads(str(db.execute(_REQUESTS, (wanted,)).get))
+    return {
+        (tenant, principal, request_id): (plan_id, digest) for tenant, principal, request_id, plan_id, digest in found
+    }

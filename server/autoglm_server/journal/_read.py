@@ -1,0 +1,157 @@
+"""The SQLite journal's reads: each one statement that gives one value, so that a busy loop cannot starve it row by row."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import apsw
+
+from autoglm.model import PlanState
+from autoglm_server.journal._commit import EPOCH, microseconds
+from autoglm_server.journal._paging import PAGE_BYTES_MAX, make_token, page_size, read_token
+from autoglm_server.journal.journal import PlanPage, PlanQuery, PlanRow, Record
+
+# The sizes are summed before a body is touched (length() reads the row's header alone); the first one always fits.
+_READ = """
+    WITH page AS MATERIALIZED (
+        SELECT id, sequence, length(body) AS size FROM event
+        WHERE plan = (SELECT key FROM plan WHERE id = ?1) AND sequence > ?2 ORDER BY sequence LIMIT ?3
+    ), summed AS (SELECT id, sequence, size, sum(size) OVER (ORDER BY sequence) AS total FROM page)
+    SELECT group_concat(hex(event.body), ' ' ORDER BY summed.sequence)
+    FROM summed CROSS JOIN event ON event.id = summed.id WHERE total <= ?4 OR total = size
+"""
+_READ_ALL = """
+    WITH page AS MATERIALIZED (SELECT id, length(body) AS size FROM event WHERE id > ?1 ORDER BY id LIMIT ?2),
+    summed AS (SELECT id, size, sum(size) OVER (ORDER BY id) AS total FROM page)
+    SELECT json_group_array(json_array(event.id, plan.id, event.sequence, hex(event.body)) ORDER BY event.id)
+    FROM summed CROSS JOIN event ON event.id = summed.id CROSS JOIN plan ON plan.key = event.plan
+    WHERE total <= ?3 OR total = size
+"""
+_ROW = """json_array(plan.key, plan.id, plan.tenant, plan.principal, plan.state, plan.labels, plan.context_id, plan.parent,
+    plan.create_time, hex(plan.body))"""
+
+
+def read(db: apsw.Connection, plan_id: str, after_sequence: int, limit: int, bytes_max: int) -> list[bytes]:
+    found = db.execute(_READ, (plan_id, after_sequence, limit, bytes_max)).get
+    return [bytes.fromhex(body) for body in str(found).split(" ")] if found else []
+
+
+def read_all(db: apsw.Connection, after_position: int, limit: int, bytes_max: int) -> list[Record]:
+    found = json.loads(str(db.execute(_READ_ALL, (after_position, limit, bytes_max)).get))
+    return [Record(position, plan_id, sequence, bytes.fromhex(body)) for position, plan_id, sequence, body in found]
+
+
+def last_sequence(db: apsw.Connection, plan_id: str) -> int | None:
+    found = db.execute(
+        "SELECT coalesce((SELECT max(sequence) FROM event WHERE plan = key), 0) FROM plan WHERE id = ?", (plan_id,)
+    ).get
+    return None if found is None else int(found)
+
+
+def last_position(db: apsw.Connection) -> int:
+    return int(db.execute("SELECT coalesce(max(id), 0) FROM event").get)
+
+
+def open_plans(db: apsw.Connection) -> list[str]:
+    found = db.execute("SELECT json_group_array(id ORDER BY key) FROM plan WHERE state < 6").get
+    return [str(plan_id) for plan_id in json.loads(str(found))]
+
+
+def get_row(db: apsw.Connection, plan_id: str) -> PlanRow | None:
+    found = db.execute(f"SELECT {_ROW} FROM plan WHERE id = ?", (plan_id,)).get  # noqa: S608 - a constant
+    return None if found is None else _row(json.loads(str(found)))
+
+
+def find_request(db: apsw.Connection, tenant: str, principal: str, request_id: str) -> tuple[str, str] | None:
+    found = db.execute(
+        """SELECT json_array(plan.id, request.digest) FROM request JOIN plan ON plan.key = request.plan
+        WHERE request.tenant = ? AND request.principal = ? AND request.request_id = ?""",
+        (tenant, principal, request_id),
+    ).get
+    if found is None:
+        return None
+
+    plan_id, digest = json.loads(str(found))
+    return plan_id, digest
+
+
+def list_rows(db: apsw.Connection, query: PlanQuery) -> PlanPage:
+    source, conditions, values = _filters(query)
+    where = " AND ".join(conditions) or "true"
+    size = page_size(query)
+    found = db.execute(
+        # Only constants are put together here; what comes from the query is bound.
+        f"""
+        WITH page AS MATERIALIZED (
+            SELECT plan.key AS key, length(plan.body) AS size FROM {source} WHERE {where} ORDER BY plan.key DESC LIMIT {size + 1}
+        ), summed AS (SELECT key, size, sum(size) OVER (ORDER BY key DESC) AS total FROM page)
+        SELECT json_array((SELECT count(*) FROM page), json_group_array({_ROW} ORDER BY plan.key DESC))
+        FROM (SELECT * FROM summed ORDER BY key DESC LIMIT {size}) AS fit CROSS JOIN plan ON plan.key = fit.key
+        WHERE total <= {PAGE_BYTES_MAX} OR total = size
+        """,  # noqa: S608
+        values,
+    ).get
+    matching, rows = json.loads(str(found))
+    token = make_token(query, rows[-1][0]) if len(rows) < matching else ""
+    return PlanPage([_row(row) for row in rows], token)
+
+
+def _filters(query: PlanQuery) -> tuple[str, list[str], dict[str, Any]]:
+    """Give where to look, the conditions, and the values they are bound to."""
+    source, conditions, values = "plan", [], {}
+
+    def add(condition: str, **bound: Any) -> None:
+        conditions.append(condition)
+        values.update(bound)
+
+    for number, (name, value) in enumerate(sorted(query.labels.items())):
+        condition = f"name = :name{number} AND value = :value{number}"
+        bound = {f"name{number}": name, f"value{number}": value}
+        if number == 0:  # the index of the first label gives the plans newest first; the others are looked up
+            source = "label CROSS JOIN plan ON plan.key = label.plan"
+            add(f"label.{condition.replace('AND value', 'AND label.value')}", **bound)
+        else:
+            add(f"EXISTS (SELECT 1 FROM label AS other WHERE other.plan = plan.key AND {condition})", **bound)
+
+    last_key = read_token(query)
+    if last_key is not None:
+        add("plan.key < :last_key", last_key=last_key)
+
+    if query.tenant:
+        add("plan.tenant = :tenant", tenant=query.tenant)
+
+    if query.states:
+        add(f"plan.state IN ({', '.join(str(int(state)) for state in sorted(query.states))})")
+        if not any(state.terminal for state in query.states):
+            add("plan.state < 6")  # says to the planner that the index of open plans will do
+
+    if query.context_id:
+        add("plan.context_id = :context_id AND plan.context_id <> ''", context_id=query.context_id)
+
+    if query.parent_plan_id:
+        add("plan.parent = :parent AND plan.parent <> ''", parent=query.parent_plan_id)
+
+    if query.created_after is not None:
+        add("plan.create_time >= :after", after=microseconds(query.created_after))
+
+    if query.created_before is not None:
+        add("plan.create_time < :before", before=microseconds(query.created_before))
+
+    return source, conditions, values
+
+
+def _row(found: list[Any]) -> PlanRow:
+    _, plan_id, tenant, principal, state, labels, context_id, parent, create_time, body = found
+    return PlanRow(
+        plan_id=plan_id,
+        tenant=tenant,
+        principal=principal,
+        state=PlanState(state),
+        labels=json.loads(labels),
+        context_id=context_id,
+        parent_plan_id=parent,
+        create_time=EPOCH + timedelta(microseconds=create_time),
+        body=bytes.fromhex(body),
+    )

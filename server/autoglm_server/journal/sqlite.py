@@ -1,0 +1,284 @@
+"""The journal on SQLite: one file, one process, durable when told.
+
+One connection writes and checkpoints (the writer's thread), a second one reads (the reader's thread). The loop collects what
+is appended in one turn and hands it over at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+import apsw
+
+from autoglm_server.journal import _read
+from autoglm_server.journal._commit import ClaimJob, Commit, Job
+from autoglm_server.journal._lock import DirectoryLock
+from autoglm_server.journal._schema import migrate
+from autoglm_server.journal._settle import settle
+from autoglm_server.journal._writer import Writer
+from autoglm_server.journal.journal import (
+    Append,
+    Claim,
+    JournalError,
+    JournalFailedError,
+    PlanPage,
+    PlanQuery,
+    PlanRow,
+    Record,
+)
+
+_T = TypeVar("_T")
+
+FILE = "journal.db"
+
+_SQLITE_MIN = (3, 51, 3)
+"""Before it, two connections could lose committed transactions when the WAL was reset."""
+
+_BUSY_MS = 5000
+
+PRAGMAS = {
+    "journal_mode": "wal",  # readers do not stop the writer, and a commit is one write and one fsync
+    "synchronous": 2,  # FULL: an fsync at every commit. NORMAL lost acknowledged events in power cuts
+    "foreign_keys": 1,  # no event, label or request without its plan
+    "trusted_schema": 0,  # a file from elsewhere cannot make SQLite call functions
+    "temp_store": 2,  # MEMORY: no files beside the data directory
+    "journal_size_limit": 64 << 20,  # bytes; a WAL that grew under a long read is cut back
+    "cache_size": -16384,  # KiB; the ends of the indexes of live plans stay in memory
+}
+"""How the writing connection is set up."""
+
+
+class SqliteJournal:
+    """A :class:`~autoglm_server.journal.journal.Journal` in ``<data directory>/journal.db``."""
+
+    def __init__(
+        self,
+        data_dir: Path | str,
+        *,
+        what: str = "an AutoGLM server",
+        vfs: str | None = None,
+        retry_seconds: float = 1.0,
+    ) -> None:
+        """Name the data directory, which is made if need be.
+
+        Args:
+            data_dir: the directory; this process alone has it while the journal is open.
+            what: tells a process that finds the directory in use what uses it.
+            vfs: the SQLite VFS to go through; the system's own by default.
+            retry_seconds: how long to wait between tries while the disk is full.
+        """
+        self.on_commit: Callable[[Sequence[Record]], None] = lambda records: None
+        self.on_health: Callable[[], None] = lambda: None
+        self._directory = Path(data_dir)
+        self._what = what
+        self._vfs = vfs
+        self._retry_seconds = retry_seconds
+        self._journal_id = ""
+        self._stalled = ""
+        self._failure: JournalFailedError | None = None
+        self._turn: list[Job] = []
+        self._pid = 0
+        self._writer: Writer | None = None
+
+    @property
+    def journal_id(self) -> str:
+        return self._journal_id
+
+    @property
+    def stalled(self) -> str:
+        return self._stalled
+
+    @property
+    def failure(self) -> JournalFailedError | None:
+        return self._failure
+
+    async def open(self) -> None:
+        """Open or create, and migrate.
+
+        Raises:
+            JournalLockedError: another process has the directory.
+            JournalVersionError: a newer version of the server wrote the file.
+            JournalError: the directory or file cannot be used, with the reason and the remedy.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._pid = os.getpid()
+        self._turn, self._stalled, self._failure = [], "", None
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="journal-reader")
+        try:
+            db = await self._loop.run_in_executor(self._executor, self._open)
+        except BaseException:
+            self._executor.shutdown(wait=False)
+            raise
+
+        self._stopped = asyncio.Event()
+        self._writer = Writer(
+            db,
+            retry_seconds=self._retry_seconds,
+            tell=self._tell,
+            on_commit=self._committed,
+            on_health=self._health_changed,
+            on_stopped=self._stopped.set,
+        )
+        self._writer.start()
+
+    def _open(self) -> apsw.Connection:
+        version = tuple(int(part) for part in apsw.sqlite_lib_version().split("."))
+        if version < _SQLITE_MIN:
+            raise JournalError(
+                f"SQLite {apsw.sqlite_lib_version()} can lose committed data; install apsw's own build, with {'.'.join(map(str, _SQLITE_MIN))} or later"
+            )
+
+        self._lock = DirectoryLock(self._directory, self._what)
+        path = self._directory / FILE
+        try:
+            return self._open_file(path)
+        except BaseException as error:
+            self._lock.release()
+            if isinstance(error, (apsw.Error, OSError)):
+                raise JournalError(
+                    f"cannot open the journal {path}: {error}; make it readable and writable for this user, or restore a backup"
+                ) from error
+
+            raise
+
+    def _open_file(self, path: Path) -> apsw.Connection:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # the WAL takes over the file's mode
+        db = self._connect(path, apsw.SQLITE_OPEN_READWRITE)
+        try:
+            for name, value in PRAGMAS.items():
+                db.execute(f"PRAGMA {name} = {value}")
+
+            self._journal_id = migrate(db, str(path))
+            for directory in (self._directory, self._directory.parent):
+                _sync_directory(directory)  # or a power cut could take the new file's name with it
+
+            self._reader = self._connect(path, apsw.SQLITE_OPEN_READONLY)
+            self._reader.execute("PRAGMA trusted_schema = 0")
+        except BaseException:
+            db.close()
+            raise
+
+        return db
+
+    def _connect(self, path: Path, flags: int) -> apsw.Connection:
+        db = apsw.Connection(str(path), flags=flags, vfs=self._vfs)
+        db.set_busy_timeout(_BUSY_MS)  # its default is 0, and closing the last connection locks for a moment
+        return db
+
+    async def close(self) -> None:
+        """Make durable what was handed over, and let go. What a full disk does not take is refused."""
+        if self._writer is None:
+            return
+
+        writer, self._writer = self._writer, None
+        if self._turn:
+            writer.put(self._turn)
+            self._turn = []
+
+        await self._loop.run_in_executor(self._executor, self._reader.close)  # first, so that the WAL can be emptied
+        writer.stop()
+        await self._stopped.wait()
+        writer.join()
+        self._executor.shutdown()
+        self._lock.release()
+
+    def append(self, append: Append) -> None:
+        if self._writer is None or os.getpid() != self._pid:
+            refusal = JournalFailedError(
+                "the journal is closed" if self._writer is None else "the journal does not survive a fork"
+            )
+            asyncio.get_running_loop().call_soon(settle, append, refusal)
+            return
+
+        self._submit(append)
+
+    async def claim(self, plan_ids: Sequence[str], owner: str) -> Sequence[Claim]:
+        if self._writer is None:
+            raise JournalFailedError("the journal is closed")
+
+        job = ClaimJob(plan_ids, owner, self._loop.create_future())
+        self._submit(job)
+        return await job.claims
+
+    def _submit(self, job: Job) -> None:
+        if not self._turn:
+            self._loop.call_soon(self._hand_over)
+
+        self._turn.append(job)
+
+    def _hand_over(self) -> None:
+        if self._turn and self._writer is not None:
+            self._writer.put(self._turn)
+            self._turn = []
+
+    def _tell(self, call: Callable[[], None]) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody is left to tell
+            self._loop.call_soon_threadsafe(call)
+
+    def _committed(self, commit: Commit) -> None:
+        if commit.records:
+            self.on_commit(commit.records)
+
+        for job, outcome in zip(commit.jobs, commit.outcomes, strict=True):
+            if isinstance(job, Append):
+                assert outcome is None or isinstance(outcome, JournalError)
+                settle(job, outcome)
+            elif not job.claims.done():
+                assert outcome is not None
+                if isinstance(outcome, JournalError):
+                    job.claims.set_exception(outcome)
+                else:
+                    job.claims.set_result(outcome)
+
+    def _health_changed(self, stalled: str, failure: JournalFailedError | None) -> None:
+        self._stalled, self._failure = stalled, failure
+        self.on_health()
+
+    async def _read(self, call: Callable[[apsw.Connection], _T]) -> _T:
+        if self._writer is None:
+            raise JournalError("the journal is closed")
+
+        try:
+            return await self._loop.run_in_executor(self._executor, call, self._reader)
+        except apsw.Error as error:
+            raise JournalError(f"reading the journal failed: {type(error).__name__}: {error}") from error
+
+    async def open_plans(self) -> Sequence[str]:
+        return await self._read(_read.open_plans)
+
+    async def read(
+        self, plan_id: str, after_sequence: int, *, limit: int = 500, bytes_max: int = 1 << 20
+    ) -> Sequence[bytes]:
+        return await self._read(lambda db: _read.read(db, plan_id, after_sequence, limit, bytes_max))
+
+    async def last_sequence(self, plan_id: str) -> int | None:
+        return await self._read(lambda db: _read.last_sequence(db, plan_id))
+
+    async def read_all(self, after_position: int, *, limit: int = 500, bytes_max: int = 1 << 20) -> Sequence[Record]:
+        return await self._read(lambda db: _read.read_all(db, after_position, limit, bytes_max))
+
+    async def last_position(self) -> int:
+        return await self._read(_read.last_position)
+
+    async def get_row(self, plan_id: str) -> PlanRow | None:
+        return await self._read(lambda db: _read.get_row(db, plan_id))
+
+    async def list_rows(self, query: PlanQuery) -> PlanPage:
+        return await self._read(lambda db: _read.list_rows(db, query))
+
+    async def find_request(self, tenant: str, principal: str, request_id: str) -> tuple[str, str] | None:
+        return await self._read(lambda db: _read.find_request(db, tenant, principal, request_id))
+
+
+def _sync_directory(directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
