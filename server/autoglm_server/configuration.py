@@ -1,0 +1,357 @@
+"""Loading the settings from their sources, and telling them: the reference for people, the effective configuration.
+
+Every fault is found at once and told with its source: the file and line, the variable, or the flag.
+"""
+
+from __future__ import annotations
+
+import difflib
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from autoglm_server.settings import Section, Settings, format_bytes, format_duration
+
+PREFIX = "AUTOGLM_"
+CLIENT_VARIABLES = frozenset({"AUTOGLM_ADDRESS", "AUTOGLM_CONFIG"})
+"""Variables with our prefix that are not settings of the server."""
+FILE_BYTES_MAX = 1 << 20
+MASK = "********"
+
+_Path = tuple[str | int, ...]
+
+
+class ConfigurationError(Exception):
+    """The configuration is wrong; ``faults`` says every one, each with its source and the fix."""
+
+    def __init__(self, faults: list[str]) -> None:
+        """Carry all faults."""
+        super().__init__("\n".join(faults))
+        self.faults = faults
+
+
+@dataclass(slots=True)
+class _Layers:
+    """The merged values, and where each came from."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    origins: dict[_Path, str] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+
+    def put(self, path: _Path, value: Any, origin: str) -> None:
+        """Set one value over what an earlier source said."""
+        target = self.values
+
+        for key in path[:-1]:
+            inner = target.get(str(key))
+
+            if not isinstance(inner, dict):
+                inner = target[str(key)] = {}
+
+            target = inner
+
+        target[str(path[-1])] = value
+        self.origins[path] = origin
+
+    def origin(self, path: _Path) -> str:
+        """Say where the value at ``path``, or the nearest one around it, came from."""
+        for end in range(len(path), 0, -1):
+            if found := self.origins.get(path[:end]):
+                return found
+
+        return next((origin for known, origin in self.origins.items() if known[: len(path)] == path), "configuration")
+
+
+def load(
+    *,
+    file: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    flags: Mapping[str, tuple[str, Any]] | None = None,
+) -> Settings:
+    """Load the settings. ``flags`` maps a dotted key to the flag's name and its value.
+
+    Raises:
+        ConfigurationError: with all faults of all sources.
+    """
+    layers = _Layers()
+
+    if file is not None:
+        _read_file(file, layers)
+
+    _read_environment(environment or {}, layers)
+
+    for key, (flag, value) in (flags or {}).items():
+        section, _, name = key.partition(".")
+        layers.put((section, name) if name else (section,), value, flag)
+
+    try:
+        settings = Settings.model_validate(layers.values)
+    except ValidationError as error:
+        raise ConfigurationError([*layers.faults, *_faults(error, layers)]) from None
+
+    if layers.faults:
+        raise ConfigurationError(layers.faults)
+
+    return settings
+
+
+# --- sources
+
+
+def _read_file(file: Path, layers: _Layers) -> None:
+    try:
+        text = _text(file)
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        layers.faults.append(f"{file}: cannot be read: {error}")
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{file}:{mark.line + 1}" if mark else str(file)
+        layers.faults.append(f"{where}: not YAML: {getattr(error, 'problem', None) or error}")
+    else:
+        if isinstance(node, yaml.MappingNode):
+            _read_mapping(node, (), file, layers)
+        elif node is not None:
+            layers.faults.append(f"{file}:{node.start_mark.line + 1}: the file must be a mapping of sections")
+
+
+def _text(file: Path) -> str:
+    if file.stat().st_size > FILE_BYTES_MAX:
+        raise ValueError(f"larger than {format_bytes(FILE_BYTES_MAX)}")
+
+    return file.read_text(encoding="utf-8")
+
+
+def _read_mapping(node: yaml.MappingNode, path: _Path, file: Path, layers: _Layers) -> None:
+    seen: set[str] = set()
+
+    for key_node, value_node in node.value:
+        key, where = str(key_node.value), f"{file}:{key_node.start_mark.line + 1}"
+        here = (*path, key)
+
+        if key in seen:
+            layers.faults.append(f"{where}: {_dotted(here)} is there twice")
+
+        seen.add(key)
+        layers.origins[here] = where
+
+        if isinstance(value_node, yaml.MappingNode) and len(path) < 2:
+            layers.put(here, {}, where) if not value_node.value else None
+            _read_mapping(value_node, here, file, layers)
+        else:
+            layers.put(here, _plain(value_node), where)
+
+
+def _plain(node: yaml.Node) -> Any:
+    loader = yaml.SafeLoader("")
+
+    try:
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _read_environment(environment: Mapping[str, str], layers: _Layers) -> None:
+    for variable in sorted(environment):
+        if not variable.startswith(PREFIX) or variable in CLIENT_VARIABLES or not environment[variable]:
+            continue
+
+        path = tuple(part.lower() for part in variable.removeprefix(PREFIX).split("__", 1))
+        text = environment[variable]
+        layers.put(path, _environment_value(path, text), variable)
+
+
+def _environment_value(path: _Path, text: str) -> Any:
+    """Read YAML where the setting is a list or mapping; text everywhere else, so that ``0123`` and ``no`` stay names."""
+    if path in {("plugins",), ("providers",)}:
+        try:
+            return yaml.safe_load(text)
+        except yaml.YAMLError:
+            return text
+
+    return text
+
+
+# --- faults
+
+
+def _faults(error: ValidationError, layers: _Layers) -> Iterator[str]:
+    for detail in error.errors(include_url=False, include_context=True):
+        path: _Path = detail["loc"]
+        origin, key = layers.origin(path), _dotted(path)
+
+        if detail["type"] == "extra_forbidden":
+            yield f"{origin}: {key} is not a setting{_nearest(path)}"
+        elif not path:
+            yield f"{_message(detail)}"
+        else:
+            yield f"{origin}: {key} = {_shown(detail['input'])}: {_message(detail)}"
+
+
+def _message(detail: Any) -> str:
+    return str(detail["msg"]).removeprefix("Value error, ").rstrip(".")
+
+
+def _shown(value: object) -> str:
+    text = repr(mask_uri(value) if isinstance(value, str) else value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _nearest(path: _Path) -> str:
+    """Say which known key is meant, in the same section or, if it stands in the wrong one, in another."""
+    known = {_dotted(key): key for key, _, _ in fields()} | {name: (name,) for name in Settings.model_fields}
+    wanted = _dotted(path)
+    section = wanted.rpartition(".")[0]
+    siblings = [key for key in known if key.rpartition(".")[0] == section]
+    found = difflib.get_close_matches(wanted, siblings, 1, 0.5)
+    found = found or [key for key in known if key.rpartition(".")[2] == wanted.rpartition(".")[2]][:1]
+    found = found or difflib.get_close_matches(wanted, list(known), 1, 0.5)
+
+    if found:
+        return f"; did you mean {found[0]} ({variable_of(known[found[0]])})?"
+
+    return f"; in {section or 'the configuration'} there are: {', '.join(siblings) or 'none'}"
+
+
+def _dotted(path: _Path) -> str:
+    return ".".join(map(str, path))
+
+
+# --- telling
+
+
+def variable_of(path: _Path) -> str:
+    """Name the environment variable of a setting."""
+    return PREFIX + "__".join(str(part).upper() for part in path)
+
+
+def fields() -> Iterator[tuple[tuple[str, ...], Any, type[Section]]]:
+    """Give every setting: its path, what pydantic knows of it, and its section."""
+    for name, info in Settings.model_fields.items():
+        section = info.annotation
+
+        if isinstance(section, type) and issubclass(section, Section):
+            for key, inner in section.model_fields.items():
+                yield (name, key), inner, section
+        else:
+            yield (name,), info, Settings
+
+
+def mask_uri(text: str) -> str:
+    """Leave out the password, and the values of the query, of what looks like a URI."""
+    if "://" not in text:
+        return text
+
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return MASK
+
+    user, at, host = parts.netloc.rpartition("@")
+    netloc = f"{user.partition(':')[0]}:{MASK}@{host}" if at and ":" in user else parts.netloc
+    query = "&".join(f"{pair.partition('=')[0]}={MASK}" for pair in parts.query.split("&")) if parts.query else ""
+    return urlunsplit((parts.scheme, netloc, parts.path, query, parts.fragment)) if (at or query) else text
+
+
+def render_effective(settings: Settings) -> str:
+    """Give the settings that hold, as YAML, with secrets masked."""
+    return yaml.safe_dump(_shown_tree(settings), sort_keys=False, allow_unicode=True)
+
+
+def _shown_tree(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        plain = value.model_dump(mode="json")
+        return {
+            name: _shown_tree(getattr(value, name))
+            if isinstance(getattr(value, name), BaseModel | tuple | dict)
+            else _shown_tree(plain[name])
+            for name in type(value).model_fields
+        }
+
+    if isinstance(value, dict):
+        return {key: _shown_tree(inner) for key, inner in value.items()}
+
+    if isinstance(value, tuple | list):
+        return [_shown_tree(inner) for inner in value]
+
+    return mask_uri(value) if isinstance(value, str) else value
+
+
+def render_reference() -> str:
+    """Give the reference of all settings, as Markdown."""
+    lines = [
+        "# Configuration",
+        "",
+        "<!-- Written by `python -m autoglm_server.configuration`; change the docstrings in settings.py. -->",
+        "",
+        "Defaults < YAML file (`--config`) < environment < flags. An unknown key is an error that names the nearest known one.",
+        "Durations are a number and a unit (`500ms`, `30s`, `10m`, `2h`, `7d`), sizes likewise (`64KiB`, `1MiB`).",
+    ]
+    top = [entry for entry in fields() if entry[2] is Settings]
+    lines += _table("Top level", "", top)
+
+    for name, info in Settings.model_fields.items():
+        section = info.annotation
+
+        if isinstance(section, type) and issubclass(section, Section):
+            lines += _table(f"`{name}`", section.__doc__ or "", [entry for entry in fields() if entry[0][0] == name])
+
+    return "\n".join(lines) + "\n"
+
+
+def _table(title: str, text: str, entries: list[tuple[tuple[str, ...], Any, type[Section]]]) -> list[str]:
+    lines = ["", f"## {title}", ""]
+    lines += [text, ""] if text else []
+    lines += ["| key | default | environment | meaning |", "| --- | --- | --- | --- |"]
+
+    for path, info, _ in entries:
+        meaning = " ".join((info.description or "").split())
+        bounds = _bounds(info.metadata)
+        default = "the platform's user data folder" if path == ("data_dir",) else f"`{_default(info)}`"
+        lines.append(f"| `{_dotted(path)}` | {default} | `{variable_of(path)}` | {meaning}{_choices(info)}{bounds} |")
+
+    return lines
+
+
+def _default(info: Any) -> str:
+    value = info.get_default(call_default_factory=True)
+
+    if value is None or value in ("", (), {}):
+        return "(empty)"
+
+    if type(value).__name__ == "ByteSize":
+        return format_bytes(value)
+
+    return (
+        format_duration(value)
+        if type(value).__name__ == "timedelta"
+        else str(value).lower()
+        if value in (True, False)
+        else str(value)
+    )
+
+
+def _choices(info: Any) -> str:
+    choices = typing.get_args(info.annotation) if typing.get_origin(info.annotation) is typing.Literal else ()
+    return f" One of {', '.join(f'`{choice}`' for choice in choices)}." if choices else ""
+
+
+def _bounds(metadata: list[Any]) -> str:
+    told = []
+
+    for words, name in (("at least", "ge"), ("above", "gt"), ("at most", "le")):
+        for bound in metadata:
+            if (value := getattr(bound, name, None)) is not None:
+                told.append(f"{words} {format_duration(value) if hasattr(value, 'total_seconds') else value}")
+
+    return f" ({', '.join(told)})" if told else ""
+
+
+if __name__ == "__main__":
+    print(render_reference(), end="")  # noqa: T201 - what this command is for

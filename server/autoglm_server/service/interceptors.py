@@ -1,0 +1,245 @@
+"""The outermost boundary of every call: whatever happens inside, the caller gets a status that says what to do.
+
+It takes (de)serialisation inside, so that garbage on the wire is an INVALID_REQUEST like any other and an answer that is too
+large a RESPONSE_TOO_LARGE. It is the one place where an unexpected exception becomes a status: its text goes to the log, and
+the caller gets an id to find it there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError
+
+from autoglm import _ids
+from autoglm.errors import AutoglmError, InvalidRequestError, error
+from autoglm.model import ErrorReason, Violation
+from autoglm_server.service.status import code_of, to_status, trailing
+from autoglm_server.telemetry import logger
+
+if TYPE_CHECKING:
+    from autoglm_server.clock import Clock
+
+ABORT_SECONDS: Final = 2.0
+"""How long sending a status may take; a peer that reads nothing would hold the call for ever. It still arrives later."""
+
+_Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+_Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+_log = logger(__name__)
+
+
+class Boundary(grpc.aio.ServerInterceptor):
+    """Turns every end of a call into a status, gives unary calls a deadline, counts and logs calls."""
+
+    def __init__(self, *, clock: Clock, timeout: timedelta, response_bytes: int) -> None:
+        """``timeout`` is for unary calls whose client set none; ``response_bytes`` bounds the answer of a unary call."""
+        self.active = 0
+        """Calls under way now."""
+        self.calls = 0
+        """Calls begun so far."""
+        self._clock = clock
+        self._timeout = timeout.total_seconds()
+        self._response_bytes = response_bytes
+        self._wrapped: dict[str, _Handler] = {}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> _Handler:
+        """Give the handler of a call, wrapped; one that refuses if there is none."""
+        method = handler_call_details.method
+
+        if wrapped := self._wrapped.get(method):
+            return wrapped
+
+        handler = await continuation(handler_call_details)
+
+        if handler is None:  # not kept: anybody can make up methods
+            return self._unknown(method)
+
+        wrapped = self._wrapped[method] = self._wrap(method, handler)
+        return wrapped
+
+    def _wrap(self, method: str, handler: _Handler) -> _Handler:
+        """Wrap by arity. Requests arrive as bytes; answers of streams are serialised where they are written."""
+        read, write = handler.request_deserializer, handler.response_serializer
+
+        if handler.unary_unary:
+            return grpc.unary_unary_rpc_method_handler(self._unary_unary(method, handler.unary_unary, read, write))
+
+        if handler.stream_unary:
+            return grpc.stream_unary_rpc_method_handler(self._stream_unary(method, handler.stream_unary, read, write))
+
+        if handler.unary_stream:
+            behaviour = self._unary_stream(method, _written(handler.unary_stream), read)
+            return grpc.unary_stream_rpc_method_handler(behaviour, response_serializer=write)
+
+        behaviour = self._stream_stream(method, _written(handler.stream_stream), read)
+        return grpc.stream_stream_rpc_method_handler(behaviour, response_serializer=write)
+
+    def _unary_unary(self, method: str, behaviour: Any, read: Any, write: Any) -> Any:
+        async def call(raw: bytes, context: _Context) -> bytes:
+            async def body() -> bytes:
+                return self._answer(await behaviour(_read(read, raw), context), write)
+
+            return await self._guard(method, context, body, self._timeout)
+
+        return call
+
+    def _stream_unary(self, method: str, behaviour: Any, read: Any, write: Any) -> Any:
+        async def call(raws: AsyncIterator[bytes], context: _Context) -> bytes:
+            async def body() -> bytes:
+                return self._answer(await behaviour(_read_each(read, raws), context), write)
+
+            return await self._guard(method, context, body, self._timeout)
+
+        return call
+
+    def _unary_stream(self, method: str, behaviour: Any, read: Any) -> Any:
+        async def call(raw: bytes, context: _Context) -> None:
+            async def body() -> None:
+                await behaviour(_read(read, raw), context)
+
+            await self._guard(method, context, body)
+
+        return call
+
+    def _stream_stream(self, method: str, behaviour: Any, read: Any) -> Any:
+        async def call(raws: AsyncIterator[bytes], context: _Context) -> None:
+            async def body() -> None:
+                await behaviour(_read_each(read, raws), context)
+
+            await self._guard(method, context, body)
+
+        return call
+
+    def _unknown(self, method: str) -> _Handler:
+        """Refuse a method that is not there; a unary refusal serves every arity."""
+
+        async def call(_raw: bytes, context: _Context) -> bytes:
+            async def body() -> bytes:
+                raise error(ErrorReason.UNIMPLEMENTED, f"there is no method {method[:200]!r}; list them by reflection")
+
+            return await self._guard(method, context, body)
+
+        return grpc.unary_unary_rpc_method_handler(call)
+
+    def _answer(self, message: Any, write: Any) -> bytes:
+        raw: bytes = write(message) if write else message
+
+        if len(raw) > self._response_bytes:
+            raise too_large(len(raw), self._response_bytes)
+
+        return raw
+
+    async def _guard(
+        self, method: str, context: _Context, body: Callable[[], Awaitable[Any]], timeout: float | None = None
+    ) -> Any:
+        """Run a call's body and turn what it raises into a status."""
+        self.active += 1
+        self.calls += 1
+        started, code = self._clock.monotonic(), "OK"
+
+        try:
+            return await self._within(context, body, timeout)
+        except asyncio.CancelledError:
+            if (task := asyncio.current_task()) and task.cancelling():
+                code = "CANCELLED"
+                raise
+
+            # Something inside was cancelled, not the call: without a status of ours its client would wait for ever.
+            code = "UNAVAILABLE"
+            refusal = error(ErrorReason.SERVER_DRAINING, "the call was stopped inside the server; try again")
+            refusal.retry_after = timedelta(seconds=1)
+            await _refuse(context, refusal)
+        except AutoglmError as refusal:
+            code = code_of(refusal).name
+            await _refuse(context, refusal)
+        except grpc.aio.BaseError:
+            code = "ABORTED_BY_TRANSPORT"
+            raise
+        except Exception:  # the documented boundary: see the module's docstring
+            code = "INTERNAL"
+            error_id = _ids.new_id()
+            _log.exception("call failed", method=method, error_id=error_id)
+            message = f"a fault of the server's own; its log says more under {error_id}"
+            await _refuse(context, error(ErrorReason.INTERNAL, message, error_id=error_id))
+        finally:
+            self.active -= 1
+            seconds = round(self._clock.monotonic() - started, 6)
+            _log.debug("call", method=method, code=code, seconds=seconds)
+
+    async def _within(self, context: _Context, body: Callable[[], Awaitable[Any]], timeout: float | None) -> Any:
+        """Run within the server's deadline; a client's own is kept by the transport."""
+        if timeout is None or context.time_remaining() is not None:
+            return await body()
+
+        scope = asyncio.timeout(timeout)
+
+        try:
+            async with scope:
+                return await body()
+        except TimeoutError:
+            if not scope.expired():
+                raise
+
+            message = (
+                f"not done within {timeout:g} s, the server's deadline (server.timeout); set a longer one in the call"
+            )
+            raise error(ErrorReason.DEADLINE_EXCEEDED, message) from None
+
+
+def too_large(size: int, limit: int) -> AutoglmError:
+    """Refuse to send an answer that clients would not take."""
+    message = (
+        f"the answer is {size} bytes, at most {limit} (limits.response_bytes); ask for less, or page with ListSteps"
+    )
+    return error(ErrorReason.RESPONSE_TOO_LARGE, message, limit=str(limit), size=str(size))
+
+
+def _written(behaviour: Any) -> Any:
+    """Give a streaming behaviour as a coroutine that writes, whichever way it was made."""
+    if not inspect.isasyncgenfunction(behaviour):
+        return behaviour
+
+    async def write_all(request: Any, context: _Context) -> None:
+        async for message in behaviour(request, context):
+            await context.write(message)
+
+    return write_all
+
+
+def _read(deserialize: Any, raw: bytes) -> Any:
+    if deserialize is None:
+        return raw
+
+    try:
+        return deserialize(raw)
+    except DecodeError:
+        kind = getattr(getattr(deserialize, "__self__", None), "DESCRIPTOR", None)
+        what = kind.full_name if kind else "this method's request"
+        description = f"cannot be read as {what}: not its protobuf encoding, or JSON in it is more than 32 deep"
+        raise InvalidRequestError.of([Violation("", description, "MALFORMED")]) from None
+
+
+async def _read_each(deserialize: Any, raws: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+    async for raw in raws:
+        yield _read(deserialize, raw)
+
+
+async def _refuse(context: _Context, refusal: AutoglmError) -> None:
+    """End the call with the error's status; never returns."""
+    status = to_status(refusal)
+
+    try:
+        async with asyncio.timeout(ABORT_SECONDS):
+            await context.abort(code_of(refusal), status.message, trailing(status))
+    except TimeoutError:
+        raise asyncio.CancelledError from None

@@ -1,0 +1,288 @@
+"""PlanService: each method checks, hands over, and answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from autoglm import wire
+from autoglm.errors import InvalidRequestError
+from autoglm.model import CreatePlanRequest, Plan, PlanState, Violation
+from autoglm.v1 import plan_pb2, plan_service_pb2 as pb
+from autoglm.v1 import plan_service_pb2_grpc
+from autoglm_server.journal.journal import Journal, PlanPage, PlanQuery
+from autoglm_server.service import pages, validate
+from autoglm_server.service.principal import principal_of
+from autoglm_server.service.watch import check_journal
+
+if TYPE_CHECKING:
+    import grpc.aio
+
+    from autoglm_server.service.ports import FollowPort, PlanPort
+    from autoglm_server.service.watch import Disconnects, Watches
+    from autoglm_server.settings import LimitSettings
+
+    _Context = grpc.aio.ServicerContext[Any, Any]
+
+RAW_METHODS: Final = frozenset({"RunPlan", "WatchPlan", "WatchPlans"})
+"""Methods that write bytes which are serialised already."""
+
+TENANT: Final = ""
+"""The one tenant there is."""
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What GetServerInfo tells."""
+
+    version: str
+    planner: str
+    capabilities: tuple[str, ...]
+
+
+class PlanService(plan_service_pb2_grpc.PlanServiceServicer):
+    """The edge of plans. It reads the journal, and hands over what callers ask for through one port."""
+
+    def __init__(
+        self,
+        *,
+        plans: PlanPort,
+        journal: Journal,
+        feed: FollowPort,
+        watches: Watches,
+        disconnects: Disconnects,
+        limits: LimitSettings,
+        about: About,
+    ) -> None:
+        """Join the pieces; none of them is owned."""
+        self._plans = plans
+        self._journal = journal
+        self._feed = feed
+        self._watches = watches
+        self._disconnects = disconnects
+        self._limits = limits
+        self._about = about
+
+    async def CreatePlan(self, request: pb.CreatePlanRequest, context: _Context) -> pb.CreatePlanResponse:  # noqa: N802
+        """Accept a plan."""
+        plan, existing = await self._create(request, principal_of(context))
+        response = pb.CreatePlanResponse(plan=_message(plan), existing=existing)
+
+        if response.ByteSize() > self._limits.response_bytes:  # the plan is made; its steps are read with ListSteps
+            response = pb.CreatePlanResponse(plan=_message(basic(plan)), existing=existing)
+
+        return response
+
+    async def RunPlan(self, request: pb.RunPlanRequest, context: _Context) -> None:  # noqa: N802
+        """Accept a plan and send its events from the start."""
+        with self._watches.admit(context.peer()):
+            plan, _ = await self._create(request, principal_of(context))
+
+            with self._disconnects.attached(plan.id, asked=request.cancel_on_disconnect):
+                await self._stream(context, plan.id, 0, durable_only=request.durable_only)
+
+    async def GetPlan(self, request: pb.GetPlanRequest, context: _Context) -> pb.GetPlanResponse:  # noqa: N802
+        """Give a snapshot."""
+        accept(validate.get_plan(request))
+        plan = await self._plans.get(request.plan_id)
+        view = basic(plan) if request.view == pb.PLAN_VIEW_BASIC else plan
+        return pb.GetPlanResponse(plan=_message(view))
+
+    async def ListPlans(self, request: pb.ListPlansRequest, context: _Context) -> pb.ListPlansResponse:  # noqa: N802
+        """Give a page of plans."""
+        accept(validate.list_plans(request, self._limits))
+        page = await self._page(_query(request))
+        plans = [plan_pb2.Plan.FromString(row.body) for row in page.rows]
+        return pb.ListPlansResponse(plans=plans, next_page_token=page.next_page_token)
+
+    async def ListSteps(self, request: pb.ListStepsRequest, context: _Context) -> pb.ListStepsResponse:  # noqa: N802
+        """Give a page of a plan's steps."""
+        accept(validate.list_steps(request))
+        filters = pages.filters_of(request)
+        start = _index(pages.place_of(request.page_token, filters))
+        plan = await self._plans.get(request.plan_id)
+        steps, end = self._steps(plan, start, pages.page_size(request.page_size), frozenset(request.states))
+        more = pages.token(str(end), filters) if end < len(plan.steps) else ""
+        return pb.ListStepsResponse(steps=steps, next_page_token=more, sequence=plan.sequence)
+
+    async def WatchPlan(self, request: pb.WatchPlanRequest, context: _Context) -> None:  # noqa: N802
+        """Send a plan's events."""
+        accept(validate.watch_plan(request))
+        check_journal(request.journal_id, self._journal.journal_id)
+
+        with self._watches.admit(context.peer()):
+            await self._stream(context, request.plan_id, request.after_sequence, durable_only=request.durable_only)
+
+    async def WatchPlans(self, request: pb.WatchPlansRequest, context: _Context) -> None:  # noqa: N802
+        """Send every plan's events."""
+        accept(validate.watch_plans(request, self._limits))
+
+        with self._watches.admit(context.peer()):
+            cursor = self._feed.follow_all(
+                request.cursor,
+                from_now=request.from_now,
+                labels=dict(request.labels),
+                durable_only=request.durable_only,
+            )
+            await self._watches.stream_all(context, cursor, start=request.cursor)
+
+    async def CancelPlan(self, request: pb.CancelPlanRequest, context: _Context) -> pb.CancelPlanResponse:  # noqa: N802
+        """Ask a plan to stop."""
+        accept(validate.cancel_plan(request))
+        plan = await self._plans.cancel(request.plan_id, reason=request.reason, principal=principal_of(context))
+        return pb.CancelPlanResponse(plan=_message(basic(plan)))
+
+    async def ResolveStep(self, request: pb.ResolveStepRequest, context: _Context) -> pb.ResolveStepResponse:  # noqa: N802
+        """Decide what a step waits for."""
+        accept(validate.resolve_step(request, self._limits))
+        plan = await self._plans.resolve(
+            request.plan_id,
+            request.step_id,
+            wait_sequence=request.wait_sequence,
+            decision=wire.from_message(request.decision),
+            comment=request.comment,
+            principal=principal_of(context),
+        )
+        return pb.ResolveStepResponse(plan=_message(basic(plan)))
+
+    async def GetServerInfo(  # noqa: N802
+        self, request: pb.GetServerInfoRequest, context: _Context
+    ) -> pb.GetServerInfoResponse:
+        """Say what server this is."""
+        return pb.GetServerInfoResponse(
+            version=self._about.version,
+            journal_id=self._journal.journal_id,
+            capabilities=sorted(self._about.capabilities),
+            planner=self._about.planner,
+        )
+
+    async def _create(self, message: pb.CreatePlanRequest | pb.RunPlanRequest, principal: str) -> tuple[Plan, bool]:
+        """Check a request, its shape first and then its meaning, and hand it over."""
+        accept(validate.create_plan(message, self._limits))
+        request = create_request(message)
+        digest = request_digest(request)
+        violations = self._plans.check(request)
+
+        if violations and not await self._known(request.request_id, principal, digest):
+            raise InvalidRequestError.of(violations)
+
+        return await self._plans.create(request, principal=principal, digest=digest)
+
+    async def _known(self, request_id: str, principal: str, digest: str) -> bool:
+        """Whether this very request made a plan before: then it is answered, whatever became of its tools since."""
+        if not request_id:
+            return False
+
+        found = await self._journal.find_request(TENANT, principal, request_id)
+        return found is not None and found[1] == digest
+
+    async def _stream(self, context: _Context, plan_id: str, after_sequence: int, *, durable_only: bool) -> None:
+        with closing(self._feed.follow(plan_id, after_sequence, durable_only=durable_only)) as cursor:
+            await self._watches.stream_plan(
+                context, cursor, after_sequence=after_sequence, journal_id=self._journal.journal_id
+            )
+
+    async def _page(self, query: PlanQuery) -> PlanPage:
+        """Read a page; of rows that are too large together, as many as fit."""
+        try:
+            page = await self._journal.list_rows(query)
+            fits = _fitting((len(row.body) for row in page.rows), self._limits.response_bytes)
+
+            if fits < len(page.rows):
+                page = await self._journal.list_rows(replace(query, page_size=fits))
+        except ValueError:
+            raise pages.malformed() from None
+
+        return page
+
+    def _steps(self, plan: Plan, start: int, most: int, states: frozenset[int]) -> tuple[list[plan_pb2.Step], int]:
+        """Give the steps from ``start`` that fit the filter and one answer, and the index after the last one looked at."""
+        found: list[plan_pb2.Step] = []
+        size = 0
+
+        for index, step in enumerate(plan.steps[start:], start):
+            if states and step.state not in states:
+                continue
+
+            message = wire.to_message(step)
+            size += message.ByteSize() + 8
+
+            if len(found) == most or (found and size > self._limits.response_bytes - 1024):
+                return found, index
+
+            found.append(message)  # type: ignore[arg-type]
+
+        return found, len(plan.steps)
+
+
+def accept(violations: Sequence[Violation]) -> None:
+    """Let a sound request pass.
+
+    Raises:
+        InvalidRequestError: with every violation.
+    """
+    if violations:
+        raise InvalidRequestError.of(violations)
+
+
+def create_request(message: pb.CreatePlanRequest | pb.RunPlanRequest) -> CreatePlanRequest:
+    """Give the request as a value; RunPlanRequest has the same fields at the same numbers, and is never a dry run."""
+    if isinstance(message, pb.CreatePlanRequest):
+        request: CreatePlanRequest = wire.from_message(message)
+        return request
+
+    return replace(wire.decode(CreatePlanRequest, message.SerializeToString()), validate_only=False)
+
+
+def request_digest(request: CreatePlanRequest) -> str:
+    """Give the digest of what was asked, as it was sent: without the id and without defaults."""
+    return wire.digest_text(wire.to_json(replace(request, request_id="", validate_only=False)))
+
+
+def basic(plan: Plan) -> Plan:
+    """Give the plan in view BASIC."""
+    return replace(plan, steps=(), rounds=(), context=())
+
+
+def _message(plan: Plan) -> plan_pb2.Plan:
+    message = wire.to_message(plan)
+    assert isinstance(message, plan_pb2.Plan)
+    return message
+
+
+def _query(request: pb.ListPlansRequest) -> PlanQuery:
+    return PlanQuery(
+        tenant=TENANT,
+        states=frozenset(PlanState(state) for state in request.states),
+        labels=dict(request.labels),
+        context_id=request.context_id,
+        parent_plan_id=request.parent_plan_id,
+        created_after=wire.from_message(request.created_after) if request.HasField("created_after") else None,
+        created_before=wire.from_message(request.created_before) if request.HasField("created_before") else None,
+        page_size=pages.page_size(request.page_size),
+        page_token=request.page_token,
+    )
+
+
+def _index(place: str) -> int:
+    if place and not (place.isascii() and place.isdecimal() and len(place) < 10):
+        raise pages.malformed()
+
+    return int(place or 0)
+
+
+def _fitting(sizes: Iterable[int], room: int) -> int:
+    """Count how many of the first fit together; the first one always does."""
+    used = count = 0
+
+    for size in sizes:
+        used += size + 8
+
+        if count and used > room - 1024:
+            break
+
+        count += 1
+
+    return count

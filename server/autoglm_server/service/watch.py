@@ -1,0 +1,233 @@
+"""Streams of events: a cursor's batches, sent as the bytes the journal holds.
+
+A watcher holds no queue. A slow one is not cut: its write waits and its cursor lags. One that reads nothing for a minute, or
+whose server drains, ends UNAVAILABLE ``WATCH_ENDED``, with where to resume in the details.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from autoglm import wire
+from autoglm.errors import AutoglmError, error
+from autoglm.model import ErrorReason
+from autoglm_server.service.ports import AllCursor, Cursor, PlanPort
+from autoglm_server.telemetry import logger
+
+if TYPE_CHECKING:
+    import grpc.aio
+
+    from autoglm_server.settings import LimitSettings
+
+HEARTBEAT_SECONDS: Final = 15.0
+WRITE_SECONDS: Final = 60.0
+DISCONNECT_SECONDS: Final = 10.0
+FIRST_SECONDS: Final = 0.005
+"""How long the first message waits for events; a watcher of a quiet plan is told at once that it is attached."""
+RETRY_AFTER: Final = timedelta(seconds=1)
+
+_log = logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class WatchTimes:
+    """How long things wait, in seconds."""
+
+    heartbeat: float = HEARTBEAT_SECONDS
+    write: float = WRITE_SECONDS
+    disconnect: float = DISCONNECT_SECONDS
+
+
+class Watches:
+    """All open streams of events: their number is bounded, per process and per connection."""
+
+    def __init__(self, limits: LimitSettings, times: WatchTimes | None = None) -> None:
+        """``times`` are the contract's unless a test cannot wait."""
+        self._limits = limits
+        self._times = times or WatchTimes()
+        self._open = 0
+        self._peers: Counter[str] = Counter()
+
+    @property
+    def count(self) -> int:
+        """How many are open."""
+        return self._open
+
+    @contextmanager
+    def admit(self, peer: str) -> Iterator[None]:
+        """Take a place for a stream.
+
+        Raises:
+            LimitError: TOO_MANY_WATCHES.
+        """
+        if self._open >= self._limits.watches:
+            raise too_many(self._limits.watches, "of this server (limits.watches)")
+
+        # Peers on a Unix socket all have the same name, so there the bound of the process is the only one.
+        own = "" if peer.startswith("unix:") else peer
+
+        if own and self._peers[own] >= self._limits.watches_per_connection:
+            raise too_many(self._limits.watches_per_connection, "of this connection (limits.watches_per_connection)")
+
+        self._open += 1
+        self._peers[own] += 1
+
+        try:
+            yield
+        finally:
+            self._open -= 1
+            self._peers[own] -= 1
+
+            if not self._peers[own]:
+                del self._peers[own]
+
+    async def stream_plan(
+        self, context: grpc.aio.ServicerContext[Any, Any], cursor: Cursor, *, after_sequence: int, journal_id: str
+    ) -> None:
+        """Send a plan's events until its end.
+
+        Raises:
+            UnavailableError: WATCH_ENDED.
+        """
+        sent, timeout = after_sequence, FIRST_SECONDS
+
+        try:
+            while True:
+                batch = await cursor.next(timeout)
+                raw = wire.encode_watch(batch.bodies, batch.sequence, journal_id)
+                await self._write(context, raw, {"after_sequence": str(sent), "journal_id": journal_id})
+                sent, timeout = batch.sequence, self._times.heartbeat
+
+                if batch.ended:
+                    return
+
+                if batch.drained:
+                    raise draining({"after_sequence": str(sent), "journal_id": journal_id})
+        finally:
+            cursor.close()
+
+    async def stream_all(self, context: grpc.aio.ServicerContext[Any, Any], cursor: AllCursor, *, start: str) -> None:
+        """Send every plan's events until the client or the server goes away.
+
+        Raises:
+            UnavailableError: WATCH_ENDED.
+        """
+        sent, timeout = start, FIRST_SECONDS
+
+        try:
+            while True:
+                batch = await cursor.next(timeout)
+                await self._write(context, wire.encode_watch_all(batch.bodies, batch.cursor), {"cursor": sent})
+                sent, timeout = batch.cursor, self._times.heartbeat
+
+                if batch.drained:
+                    raise draining({"cursor": sent})
+        finally:
+            cursor.close()
+
+    async def _write(self, context: grpc.aio.ServicerContext[Any, Any], raw: bytes, resume: dict[str, str]) -> None:
+        try:
+            async with asyncio.timeout(self._times.write):
+                await context.write(raw)
+        except TimeoutError:
+            seconds = self._times.write
+            message = f"the watch read nothing for {seconds:g} s and was ended; watch again from where this says"
+            raise ended(message, resume) from None
+
+
+class Disconnects:
+    """Cancels plans whose clients went away, where they asked for that."""
+
+    def __init__(self, plans: PlanPort, tasks: asyncio.TaskGroup, *, seconds: float = DISCONNECT_SECONDS) -> None:
+        """``seconds`` pass between the end of the last stream that asked and the cancellation."""
+        self._plans = plans
+        self._tasks = tasks
+        self._seconds = seconds
+        self._streams: Counter[str] = Counter()
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._draining = False
+
+    def drain(self) -> None:
+        """Cancel nothing from now on: streams that end now are ended by the server."""
+        self._draining = True
+
+        for timer in self._timers.values():
+            timer.cancel()
+
+        self._timers.clear()
+
+    @contextmanager
+    def attached(self, plan_id: str, *, asked: bool) -> Iterator[None]:
+        """Note a stream of a plan while it is open; ``asked``: it asked for the cancellation."""
+        if not asked:
+            yield
+            return
+
+        self._streams[plan_id] += 1
+
+        if timer := self._timers.pop(plan_id, None):
+            timer.cancel()
+
+        gone = False
+
+        try:
+            yield
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            gone = task is not None and task.cancelling() > 0
+            raise
+        finally:
+            self._streams[plan_id] -= 1
+
+            if not self._streams[plan_id]:
+                del self._streams[plan_id]
+
+                if gone and not self._draining:
+                    self._timers[plan_id] = asyncio.get_running_loop().call_later(self._seconds, self._due, plan_id)
+
+    def _due(self, plan_id: str) -> None:
+        del self._timers[plan_id]
+        self._tasks.create_task(self._cancel(plan_id))
+
+    async def _cancel(self, plan_id: str) -> None:
+        _log.info("client went away, cancelling its plan", plan_id=plan_id)
+
+        try:
+            await self._plans.cancel(
+                plan_id, reason="the client that asked for cancel_on_disconnect went away", principal=""
+            )
+        except AutoglmError as refused:
+            _log.warning("could not cancel", plan_id=plan_id, reason=refused.reason)
+
+
+def check_journal(asked: str, journal_id: str) -> None:
+    """Refuse a place in another journal.
+
+    Raises:
+        PreconditionError: JOURNAL_CHANGED.
+    """
+    if asked and asked != journal_id:
+        message = f"this journal is {journal_id}, not {asked}: it was restored or replaced. GetPlan, then watch from its sequence"
+        raise error(ErrorReason.JOURNAL_CHANGED, message, journal_id=journal_id)
+
+
+def ended(message: str, resume: dict[str, str]) -> AutoglmError:
+    """End a watch, saying where to resume."""
+    return error(ErrorReason.WATCH_ENDED, message, retry_after=RETRY_AFTER, **resume)
+
+
+def draining(resume: dict[str, str]) -> AutoglmError:
+    """End a watch because the server goes away."""
+    return ended("the server is shutting down; watch again from where this says", resume)
+
+
+def too_many(limit: int, whose: str) -> AutoglmError:
+    """Refuse a watch."""
+    message = f"the limit of {limit} open watches {whose} is reached; close one, or use WatchPlans for many plans"
+    return error(ErrorReason.TOO_MANY_WATCHES, message, retry_after=RETRY_AFTER, limit=str(limit))

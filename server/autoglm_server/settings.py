@@ -1,0 +1,228 @@
+"""The server's settings: one documented class for each section, frozen once loaded.
+
+Defaults < YAML file < environment (``AUTOGLM_SECTION__KEY``) < flags. Loading, and naming the source of a fault, is in
+:mod:`autoglm_server.configuration`; this module says what there is.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+import platformdirs
+from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, PlainSerializer, model_validator
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*")
+
+
+def parse_duration(value: object) -> object:
+    """Read ``90``, ``30s``, ``1.5h`` or ``500ms``; what is neither a number nor text is left to the type's own check."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return timedelta(seconds=value)
+
+    if not isinstance(value, str):
+        return value
+
+    if found := _DURATION.fullmatch(value):
+        return timedelta(seconds=float(found[1]) * _UNITS[found[2]])
+
+    try:
+        return timedelta(seconds=float(value))
+    except (ValueError, OverflowError):
+        raise ValueError("write a number and a unit: 500ms, 30s, 10m, 2h or 7d") from None
+
+
+def format_duration(value: timedelta) -> str:
+    """Write a duration as :func:`parse_duration` reads it, in the largest unit that keeps it whole."""
+    milliseconds = round(value.total_seconds() * 1000)
+
+    for unit, factor in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)):
+        if milliseconds and milliseconds % factor == 0:
+            return f"{milliseconds // factor}{unit}"
+
+    return f"{milliseconds}ms" if milliseconds else "0s"
+
+
+def format_bytes(value: int) -> str:
+    """Write a size as ``1MiB``, in the largest unit that keeps it whole."""
+    for unit, factor in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if value and value % factor == 0:
+            return f"{value // factor}{unit}"
+
+    return f"{value}B"
+
+
+Duration: TypeAlias = Annotated[timedelta, BeforeValidator(parse_duration), PlainSerializer(format_duration)]
+"""A length of time: ``30s``, ``10m``, or seconds as a number."""
+
+Bytes: TypeAlias = Annotated[ByteSize, PlainSerializer(format_bytes)]
+"""A size: ``1MiB``, ``64KiB``, or bytes as a number."""
+
+_ZERO = timedelta(0)
+
+
+class Section(BaseModel):
+    """The base of every section: frozen, and strict about what it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+
+
+class ServerSettings(Section):
+    """Where and how the server listens."""
+
+    host: str = "127.0.0.1"
+    """The address to listen on. `0.0.0.0` or `[::]` is every address of the machine: nothing is encrypted or
+    authenticated yet, so put it only where every peer may do everything."""
+    port: int = Field(50051, ge=0, le=65535)
+    """The TCP port to listen on. 0 lets the system choose one; the line that says "listening on" names it."""
+    workers: int = Field(1, ge=1, le=1)
+    """Processes that serve. More than 1 needs a journal that can be shared, and this one cannot."""
+    timeout: Duration = Field(timedelta(seconds=30), gt=_ZERO)
+    """The deadline of a unary call whose client set none."""
+    drain: Duration = Field(timedelta(seconds=20), ge=_ZERO)
+    """How long calls of tools that are under way may go on after SIGTERM. Keep it below the supervisor's own limit."""
+    idle: Duration = Field(timedelta(seconds=5), gt=_ZERO)
+    """How long an embedded server stays when no client is attached and no plan can make progress."""
+
+
+class JournalSettings(Section):
+    """Where events are kept."""
+
+    url: str = ""
+    """`sqlite:///PATH`, or `memory:` for a journal that is gone when the process ends. Empty: SQLite in the data
+    directory."""
+
+
+class LogSettings(Section):
+    """What the server says on stderr."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least severe level that is written. `debug` adds a line for every call."""
+    format: Literal["auto", "json", "console"] = "auto"
+    """One JSON object a line, or text for people. `auto`: text if stderr is a terminal, else JSON."""
+
+
+class PlanSettings(Section):
+    """What a plan gets whose options leave it out. Never changes a plan that exists."""
+
+    max_steps: int = Field(10, ge=0, le=1000)
+    """The most steps a planner may add over all rounds."""
+    enable_tool_call: bool = True
+    """Whether the planner may make steps at all."""
+    max_rounds: int = Field(5, ge=1, le=100)
+    """The most rounds of the planner."""
+    timeout: Duration = Field(timedelta(minutes=10), gt=_ZERO, le=timedelta(days=30))
+    """The longest a plan may run, not counting the time it waits for a person."""
+    waiting_timeout: Duration | None = Field(None, gt=_ZERO, le=timedelta(days=366))
+    """The longest a plan may wait for a person in one go. Empty: without end."""
+    max_parallel_steps: int = Field(32, ge=1, le=1000)
+    """The most calls of one plan under way at once."""
+    step_timeout: Duration = Field(timedelta(seconds=60), gt=_ZERO, le=timedelta(hours=24))
+    """The longest one attempt at a step may take, if neither the step nor its tool says."""
+
+
+class SchedulerSettings(Section):
+    """How much runs at once in this process."""
+
+    max_running_plans: int = Field(1000, ge=1, le=100_000)
+    """The most plans that make progress at once; the others are QUEUED, fair per principal."""
+    max_running_calls: int = Field(256, ge=1, le=10_000)
+    """The most calls of tools under way at once, of all plans together."""
+    cancel_grace: Duration = Field(timedelta(seconds=10), ge=_ZERO, le=timedelta(minutes=10))
+    """How long a call that is told to stop has, before it is named as abandoned."""
+
+
+class PlannerSettings(Section):
+    """Which planner a plan gets that names none."""
+
+    kind: str = Field("rules", min_length=1, max_length=64)
+    """The planner's name: `rules` needs no model and no key."""
+    model: str = Field("", max_length=256)
+    """The model a planner uses that needs one, unless the plan names another."""
+    timeout: Duration = Field(timedelta(minutes=2), gt=_ZERO, le=timedelta(hours=1))
+    """The longest one round may take."""
+
+
+class PluginSettings(Section):
+    """One plugin."""
+
+    name: str = Field(min_length=1, max_length=128)
+    """Its name."""
+    enable: bool = True
+    """Whether it is used."""
+    mode: str = Field("", max_length=64)
+    """How it is used; what there is, the plugin says."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Its own settings."""
+
+
+class LimitSettings(Section):
+    """The limits that stand on everything; an error names the one it met."""
+
+    request_text: Bytes = Field(ByteSize(64 << 10), ge=1, le=1 << 20)
+    """The longest request, in UTF-8."""
+    request_bytes: Bytes = Field(ByteSize(3 << 20), ge=1 << 10, le=3 << 20)
+    """The largest request message of any call."""
+    response_bytes: Bytes = Field(ByteSize(3 << 20), ge=1 << 10, le=3 << 20)
+    """The largest answer of a unary call; clients refuse messages above 4 MiB."""
+    steps: int = Field(10_000, ge=1, le=10_000)
+    """The most steps a caller may give."""
+    arguments: Bytes = Field(ByteSize(256 << 10), ge=2, le=1 << 20)
+    """The largest arguments of one step, as JSON."""
+    output: Bytes = Field(ByteSize(1 << 20), ge=1 << 10, le=1 << 20)
+    """The largest output of one call, as JSON."""
+    answer: Bytes = Field(ByteSize(1 << 20), ge=1 << 10, le=1 << 20)
+    """The longest answer of a plan, in UTF-8."""
+    json_depth: int = Field(32, ge=1, le=32)
+    """How deep objects and arrays may be nested."""
+    labels: int = Field(64, ge=0, le=64)
+    """The most labels of one plan."""
+    events: int = Field(100_000, ge=1000, le=1_000_000)
+    """The most events of one plan; its end still fits."""
+    open_plans: int = Field(10_000, ge=1, le=1_000_000)
+    """The most plans that have not ended; above it creates are refused."""
+    watches: int = Field(5000, ge=1, le=100_000)
+    """The most streams of events open at once. One that is idle costs about 22 KB."""
+    watches_per_connection: int = Field(500, ge=1, le=100_000)
+    """The most streams of events of one connection. Peers on a Unix socket cannot be told apart and count together
+    as `watches`."""
+    direct_calls: int = Field(256, ge=1, le=10_000)
+    """The most CallTool under way at once; more wait for a place, within their deadline."""
+    calls_per_connection: int = Field(1000, ge=1, le=100_000)
+    """The most calls of one connection under way at once; more wait in the transport."""
+
+
+class Settings(Section):
+    """Everything the server can be told."""
+
+    data_dir: Path = Field(default_factory=lambda: platformdirs.user_data_path("autoglm"))
+    """Where the journal, the lock and `server.json` are."""
+    workspace: Path | None = None
+    """The one folder the built-in file tools see. Empty: `workspace` in the data directory."""
+    server: ServerSettings = Field(default_factory=ServerSettings)
+    journal: JournalSettings = Field(default_factory=JournalSettings)
+    log: LogSettings = Field(default_factory=LogSettings)
+    plan: PlanSettings = Field(default_factory=PlanSettings)
+    scheduler: SchedulerSettings = Field(default_factory=SchedulerSettings)
+    planner: PlannerSettings = Field(default_factory=PlannerSettings)
+    plugins: tuple[PluginSettings, ...] = ()
+    """Plugins, in the order in which they are asked."""
+    providers: dict[str, str] = Field(default_factory=dict)
+    """Sources of tools: a name and a URI for each, such as `python:tools.py`. Its tools are called NAME.tool."""
+    limits: LimitSettings = Field(default_factory=LimitSettings)
+
+    @model_validator(mode="after")
+    def _provider_names(self) -> Settings:
+        for name in self.providers:
+            if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}", name):
+                raise ValueError(f"providers: {name!r} is no name; write 1 to 64 of A-Z, a-z, 0-9, _ and -")
+
+        return self
+
+    @property
+    def workspace_dir(self) -> Path:
+        """The folder of the file tools, resolved."""
+        return self.workspace or self.data_dir / "workspace"

@@ -1,0 +1,74 @@
+"""Logs: one line for each change of state, on stderr, as JSON or for people.
+
+Everything goes through the standard library's logging, so what libraries say comes out alike. :func:`configure` is called
+once, before anything serves: reconfiguring logging under a serving gRPC server can deadlock.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TYPE_CHECKING
+
+import structlog
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from structlog.typing import Processor
+
+    from autoglm_server.settings import LogSettings
+
+NOISY = ("grpc", "asyncio", "hpack")
+"""Libraries that log what their callers are told anyway; only their warnings and errors are wanted."""
+
+
+def configure(settings: LogSettings) -> None:
+    """Send all logs of this process to stderr, from the level that is set."""
+    level = logging.getLevelNamesMapping()[settings.level.upper()]
+    as_json = settings.format == "json" or (settings.format == "auto" and not sys.stderr.isatty())
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+    ]
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.PositionalArgumentsFormatter(),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=list(_ends(as_json=as_json)))
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+
+    for name in NOISY:
+        logging.getLogger(name).setLevel(max(level, logging.WARNING))
+
+
+def _ends(*, as_json: bool) -> Iterable[Processor]:
+    """Give the last processors: they turn an entry into a line."""
+    yield structlog.stdlib.ProcessorFormatter.remove_processors_meta
+
+    if as_json:
+        yield structlog.processors.format_exc_info
+        yield structlog.processors.EventRenamer("message")
+        yield structlog.processors.JSONRenderer(sort_keys=True, default=str)
+    else:
+        yield structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+
+
+def logger(name: str) -> structlog.stdlib.BoundLogger:
+    """Give the logger of a module; plan_id and step_id are passed as keys, or bound by ``structlog.contextvars``."""
+    bound: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
+    return bound
