@@ -19,7 +19,8 @@ from autoglm.model import Json, JsonObject
 
 SUPPORTED = (
     "bool, int, float, str, None, Any, Literal, Enum, list[T], tuple[T, ...], Sequence[T], dict[str, T], "
-    "Mapping[str, T], T | None and other unions, TypedDict, dataclasses, and Annotated[T, autoglm.Constraint(...)] of these"
+    "Mapping[str, T], T | None and other unions, TypedDict, dataclasses, "
+    "and Annotated[T, autoglm.Constraint(...)] of these"
 )
 """What an annotation may be, for people."""
 

@@ -19,6 +19,7 @@ the provider ``python:FILE.py``.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 import json
@@ -151,6 +152,15 @@ class ToolContext:
     def wait_cancelled(self, seconds: float) -> bool:
         """Sleep for ``seconds`` or until the call is told to stop; give whether it was. Not for async functions."""
         return self._cancelled.wait(seconds)
+
+    def raise_if_cancelled(self) -> None:
+        """End the call here, as cancelled, if it was told to stop.
+
+        Raises:
+            asyncio.CancelledError: it was; let it pass through.
+        """
+        if self._cancelled.is_set():
+            raise asyncio.CancelledError
 
     def progress(self, fraction: float, message: str = "", data: Json = None, text: str = "") -> None:
         """Tell how far the call is: ``fraction`` of 1, and what a watcher should see. May be dropped when too frequent.

@@ -1,1 +1,50 @@
-"""Sources of tools."""
+"""Sources of tools, opened by URI."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from autoglm_server.tools.loading import load_file, load_module, tools_of
+from autoglm_server.tools.providers.functions import FunctionProvider
+from autoglm_server.tools.tool import Provider
+
+__all__ = ["SCHEMES", "FunctionProvider", "open_provider"]
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,31}")
+
+
+def _python(name: str, rest: str) -> Provider:
+    module = load_file(Path(rest).expanduser()) if rest.endswith(".py") or "/" in rest else load_module(rest)
+    tools = tools_of(module)
+    if not tools:
+        raise ValueError(f"provider {name}: {rest} has no tools; decorate its functions with @autoglm.tool")
+
+    return FunctionProvider(name, tools)
+
+
+SCHEMES: Mapping[str, tuple[str, Callable[[str, str], Provider]]] = MappingProxyType(
+    {
+        "python": ("python:FILE.py or python:package.module", _python),
+    },
+)
+"""What each scheme of a provider's URI looks like, and what opens it, given its name and the rest of the URI."""
+
+
+def open_provider(name: str, uri: str) -> Provider:
+    """Open the provider at ``uri``, to be called ``name``; its tools are called ``name.tool``.
+
+    Raises:
+        ValueError: the name or the URI is not one, or leads to nothing; the message says what is known.
+    """
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"provider name {name!r}: write 1 to 32 of [A-Za-z0-9_-], not beginning with '-'")
+
+    scheme, colon, rest = uri.partition(":")
+    if not colon or scheme not in SCHEMES or not rest:
+        known = ", ".join(form for form, _ in SCHEMES.values())
+        raise ValueError(f"provider {name}: {uri!r} is not the URI of a provider; known are {known}")
+
+    return SCHEMES[scheme][1](name, rest)

@@ -1,0 +1,217 @@
+"""The catalog: every tool of every provider by its name, and the one way to check and call them.
+
+A provider's tool ``add`` is ``calc.add`` when the configuration calls the provider ``calc``, and ``add`` when it is the
+server's own. Approval is not the catalog's business.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import logging
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from autoglm.model import DOMAIN, ErrorReason, Failure, JsonObject, Tool, ToolResult, Violation
+from autoglm.tool import tool_digest
+from autoglm.wire import check_json, digest
+from autoglm_server.tools.invocation import Checked, invoke
+from autoglm_server.tools.limits import ToolLimits
+from autoglm_server.tools.tool import Invocation, Provider, ToolCallError
+from autoglm_server.tools.validation import Schema, SchemaError, nearest
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A tool in the catalog: as its provider knows it, as callers do, and with its schemas compiled."""
+
+    provider: Provider
+    own_name: str
+    tool: Tool
+    checked: Checked
+
+
+class Catalog:
+    """All tools of all providers."""
+
+    def __init__(self, providers: Sequence[Provider], *, limits: ToolLimits | None = None) -> None:
+        """Make a catalog of ``providers``; :meth:`start` starts them.
+
+        Raises:
+            ValueError: two providers have the same name.
+        """
+        names = [provider.name for provider in providers]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"two providers are called {twice.pop()!r}; give each its own name")
+
+        self.limits = limits or ToolLimits()
+        self.refused: dict[str, str] = {}
+        """Tools that are not offered, and why: a schema that cannot be used, a name that is taken."""
+        self._providers = tuple(providers)
+        self._seen: tuple[Sequence[Tool], ...] = ()
+        self._entries: dict[str, _Entry] = {}
+        self._checked: dict[str, Checked] = {}
+        self._digest = ""
+        self._running = AsyncExitStack()
+
+    async def start(self) -> None:
+        """Start the providers, in order. When one fails, those before it are stopped and its error is raised."""
+        async with AsyncExitStack() as started:
+            for provider in self._providers:
+                await provider.start()
+                started.push_async_callback(provider.stop)
+
+            self._current()
+            self._running = started.pop_all()
+
+    async def stop(self) -> None:
+        """Stop the providers, the last first."""
+        await self._running.aclose()
+
+    @property
+    def digest(self) -> str:
+        """The digest of all tools: of their names and digests."""
+        self._current()
+        return self._digest
+
+    def get(self, name: str) -> Tool | None:
+        """Give the tool called ``name``."""
+        entry = self._current().get(name)
+        return entry.tool if entry else None
+
+    def tools(self, allowed: Sequence[str] = ()) -> list[Tool]:
+        """Give the tools whose names fit one of the globs ``allowed``, or all, by name."""
+        entries = self._current()
+        return [
+            entries[name].tool
+            for name in sorted(entries)
+            if not allowed or any(fnmatch.fnmatchcase(name, pattern) for pattern in allowed)
+        ]
+
+    def nearest(self, name: str) -> list[str]:
+        """Give up to three names of tools that ``name`` may have meant, the nearest first."""
+        return nearest(name, list(self._current()))
+
+    def check_arguments(
+        self,
+        tool_name: str,
+        arguments: JsonObject,
+        *,
+        field: str,
+        references: bool,
+    ) -> list[Violation]:
+        """Give every fault of a call's arguments, with the names of their places under ``field``.
+
+        With ``references`` they are as written, and what only an output can decide is left out; whether the references
+        themselves can be read is told by ``compile_references``. A tool that is not there is a fault of its own.
+        """
+        entry = self._current().get(tool_name)
+        if entry is None:
+            return [Violation(field, self._missing(tool_name), ErrorReason.TOOL_NOT_FOUND.name)]
+
+        if faults := check_json(
+            arguments,
+            field,
+            depth_max=self.limits.depth,
+            bytes_max=self.limits.arguments_bytes,
+        ):
+            return faults
+
+        schema = entry.checked.input
+        if references:
+            return schema.check_written(arguments, field)
+
+        return schema.check(schema.widened(arguments), field)
+
+    async def call(self, invocation: Invocation, *, tool_digest: str = "") -> ToolResult:
+        """Make a call: check the arguments in full, call the provider within the time limit, check the output.
+
+        Cancelling the awaiting task asks the call to stop; a second time gives it up (see :class:`Provider`).
+
+        Raises:
+            ToolCallError: with the failure TOOL_UNAVAILABLE, TOOL_CHANGED (it is no longer ``tool_digest``),
+                INVALID_ARGUMENTS, STEP_TIMEOUT, TOOL_ERROR, INVALID_OUTPUT, OUTPUT_TOO_LARGE, or the tool's own.
+            AbandonedError: the call was told to stop and could not be.
+        """
+        entry = self._current().get(invocation.tool)
+        if entry is None or not entry.tool.available:
+            raise ToolCallError(
+                Failure(
+                    ErrorReason.TOOL_UNAVAILABLE.name,
+                    DOMAIN,
+                    f"the provider of {invocation.tool!r} cannot be reached"
+                    if entry
+                    else self._missing(invocation.tool),
+                    retryable=True,
+                ),
+            )
+
+        if tool_digest and tool_digest != entry.tool.digest:
+            told = f"the tool {invocation.tool!r} is no longer the one this call was made for"
+            raise ToolCallError(Failure(ErrorReason.TOOL_CHANGED.name, DOMAIN, told))
+
+        return await invoke(entry.provider, entry.own_name, entry.checked, invocation, self.limits)
+
+    def _missing(self, name: str) -> str:
+        near = self.nearest(name)
+        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+        return f"there is no tool {name!r}{hint}"
+
+    def _current(self) -> dict[str, _Entry]:
+        """Give the entries, made anew when a provider's list is another one than before."""
+        lists = tuple(provider.tools() for provider in self._providers)
+        if len(lists) != len(self._seen) or any(new is not old for new, old in zip(lists, self._seen, strict=True)):
+            self._seen = lists
+            self._index(lists)
+
+        return self._entries
+
+    def _index(self, lists: tuple[Sequence[Tool], ...]) -> None:
+        entries: dict[str, _Entry] = {}
+        checked: dict[str, Checked] = {}
+        refused: dict[str, str] = {}
+
+        for provider, tools in zip(self._providers, lists, strict=True):
+            for own in tools:
+                name = f"{provider.name}.{own.name}" if provider.name else own.name
+                try:
+                    tool, checks = self._prepare(dataclasses.replace(own, name=name, provider=provider.name))
+                except ValueError as error:
+                    refused[name] = str(error)
+                    continue
+
+                if name in entries:
+                    refused[name] = f"another tool of {entries[name].provider.name or 'the server'!r} has this name"
+                    continue
+
+                checked[tool.digest] = checks
+                entries[name] = _Entry(provider, own.name, tool, checks)
+
+        for name in refused.keys() - self.refused.keys():
+            _log.error("the tool %s is not offered: %s", name, refused[name])
+
+        self._entries, self._checked, self.refused = entries, checked, refused
+        self._digest = digest([[name, entries[name].tool.digest] for name in sorted(entries)])
+
+    def _prepare(self, tool: Tool) -> tuple[Tool, Checked]:
+        tool = dataclasses.replace(tool, digest=tool_digest(tool))
+        checks = self._checked.get(tool.digest)
+        if checks is None:
+            bytes_max = self.limits.schema_bytes
+            checks = Checked(
+                _compiled("input", tool.input_schema or '{"type":"object"}', bytes_max),
+                _compiled("output", tool.output_schema, bytes_max) if tool.output_schema else None,
+                tool.effect,
+            )
+
+        return tool, checks
+
+
+def _compiled(which: str, text: str, bytes_max: int) -> Schema:
+    try:
+        return Schema(text, bytes_max=bytes_max)
+    except SchemaError as error:
+        raise SchemaError(f"its {which} schema cannot be used: {error}") from None

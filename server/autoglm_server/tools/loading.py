@@ -1,0 +1,104 @@
+"""Finding functions: modules by name or by file, in the server and in its worker processes alike."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from autoglm.tool import FunctionTool
+
+
+class LoadError(ValueError):
+    """A module or a function cannot be found or loaded; the message says why and what to do."""
+
+
+def load_module(name: str) -> ModuleType:
+    """Import a module by its dotted name.
+
+    Raises:
+        LoadError: there is no such module, or it raised while it was loaded.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and (name == error.name or name.startswith(f"{error.name}.")):
+            raise LoadError(f"there is no module {name!r}; for a file, write its path, ending in .py") from None
+
+        raise LoadError(f"the module {name!r} could not be loaded: {error}") from error
+    except Exception as error:
+        raise LoadError(f"the module {name!r} could not be loaded: {type(error).__name__}: {error}") from error
+
+
+def load_file(path: Path) -> ModuleType:
+    """Load a Python file as a module, once for each path; its folder is not added to the import path.
+
+    Raises:
+        LoadError: it is not there, or raised while it was loaded.
+    """
+    path = path.resolve()
+    if not path.is_file():
+        raise LoadError(f"there is no file {path}")
+
+    name = f"autoglm_file_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
+    if name in sys.modules:
+        return sys.modules[name]
+
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise LoadError(f"{path} is not a Python file; its name must end in .py")
+
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise LoadError(f"{path} could not be loaded: {type(error).__name__}: {error}") from error
+
+    return module
+
+
+def tools_of(module: ModuleType) -> list[FunctionTool]:
+    """Give the tools that stand in a module, each once, in the order of their names' first appearance."""
+    found: dict[int, FunctionTool] = {}
+    for value in vars(module).values():
+        if isinstance(value, FunctionTool):
+            found.setdefault(id(value), value)
+
+    return list(found.values())
+
+
+def address_of(tool: FunctionTool) -> tuple[str, str, str]:
+    """Give where another process finds a tool: the module's name, its file, and the tool's name in it.
+
+    Raises:
+        LoadError: the name leads to something else, so another process would not find it.
+    """
+    module_name, name = tool.function.__module__, tool.function.__qualname__
+    module = sys.modules.get(module_name)
+    if module is None or getattr(module, name, None) is not tool:
+        raise LoadError(
+            f"tool {tool.spec.name}: run='process' needs the tool at module level under its function's name, "
+            f"and {module_name}.{name} is something else; use @autoglm.tool as a decorator there",
+        )
+
+    return module_name, getattr(module, "__file__", None) or "", name
+
+
+def find_tool(module_name: str, file: str, name: str) -> FunctionTool:
+    """Give the tool at an address.
+
+    Raises:
+        LoadError: it is not there.
+    """
+    by_file = module_name == "__main__" or module_name.startswith("autoglm_file_")
+    module = load_file(Path(file)) if by_file else load_module(module_name)
+    found = getattr(module, name, None)
+    if not isinstance(found, FunctionTool):
+        raise LoadError(f"{module_name}.{name} is no tool in a fresh process; define it whenever the module is loaded")
+
+    return found

@@ -1,0 +1,99 @@
+"""Progress of a call, from any thread to the loop, at a bounded rate and size."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+
+from autoglm.model import ToolProgress
+from autoglm.wire import check_json
+from autoglm_server.tools.failures import encodable, one_line
+from autoglm_server.tools.limits import ToolLimits
+
+_MESSAGE_MAX = 1024
+
+
+class ProgressGate:
+    """Takes reports from any thread and passes them on in the loop, at most one each interval.
+
+    What comes in between is merged: the last fraction, message and data count, texts are joined. Neither
+    :meth:`report` nor what it starts ever blocks or raises.
+    """
+
+    def __init__(self, deliver: Callable[[ToolProgress], None], limits: ToolLimits) -> None:
+        """Pass reports on to ``deliver``, from the running loop."""
+        self._deliver = deliver
+        self._limits = limits
+        self._loop = asyncio.get_running_loop()
+        self._lock = threading.Lock()
+        self._waiting: ToolProgress | None = None
+        self._closed = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._next_time = 0.0
+
+    def report(self, progress: ToolProgress) -> None:
+        """Take a report; one whose data is not JSON or too large comes without it."""
+        progress = self._bounded(progress)
+        with self._lock:
+            if self._closed:
+                return
+
+            before, self._waiting = self._waiting, merged(self._waiting, progress, self._limits.progress_bytes)
+
+        if before is None:
+            try:
+                self._loop.call_soon_threadsafe(self._schedule)
+            except RuntimeError:
+                self.close()  # the loop has ended, and a thread that was given up goes on
+
+    def close(self) -> None:
+        """Pass on what waits, in the loop's thread, and drop what comes later."""
+        self._flush()
+        with self._lock:
+            self._closed = True
+
+    def _schedule(self) -> None:
+        delay = self._next_time - self._loop.time()
+        if delay <= 0:
+            self._flush()
+        elif self._timer is None:
+            self._timer = self._loop.call_later(delay, self._flush)
+
+    def _flush(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+        with self._lock:
+            waiting, self._waiting = self._waiting, None
+            closed = self._closed
+
+        if waiting is not None and not closed and not self._loop.is_closed():
+            self._next_time = self._loop.time() + self._limits.progress_interval
+            self._deliver(waiting)
+
+    def _bounded(self, progress: ToolProgress) -> ToolProgress:
+        data = progress.data
+        if data is not None and check_json(data, "data", bytes_max=self._limits.progress_bytes):
+            data = None
+
+        return ToolProgress(
+            progress.fraction,
+            one_line(progress.message, _MESSAGE_MAX),
+            data,
+            encodable(progress.text[: self._limits.progress_bytes]),
+        )
+
+
+def merged(before: ToolProgress | None, after: ToolProgress, text_max: int) -> ToolProgress:
+    """Give one report that says what two said, one after the other; ``text_max`` bounds its text, in characters."""
+    if before is None:
+        return after
+
+    return ToolProgress(
+        after.fraction,
+        after.message or before.message,
+        before.data if after.data is None else after.data,
+        (before.text + after.text)[:text_max],
+    )
