@@ -18,6 +18,7 @@
     ├── UnauthenticatedError    UNAUTHENTICATED      the caller is not known
     ├── SequenceGapError        (client)             a watch skipped a sequence: a bug, never to be ignored
     ├── ResultTimeoutError      (client)             ``result(timeout=…)`` ran out; the plan goes on
+    ├── ToolFailedError         (client)             a tool that was called directly failed; ``failure`` says how
     └── PlanEndedError          (client)             the plan did not succeed; ``plan`` is the finished plan
         ├── PlanFailedError
         └── PlanCancelledError
@@ -171,6 +172,23 @@ class SequenceGapError(AutoglmError):
 
 class ResultTimeoutError(AutoglmError):
     """``result(timeout=…)`` ran out. The plan goes on."""
+
+
+class ToolFailedError(AutoglmError):
+    """A tool that was called directly failed; ``failure`` is what it said."""
+
+    def __init__(self, tool: str, failure: Failure) -> None:
+        """Tell of the ``failure`` of ``tool``."""
+        super().__init__(
+            f"{tool}: {failure.message or failure.reason}",
+            reason=failure.reason,
+            violations=failure.violations,
+            retry_after=failure.retry_after,
+            metadata=failure.metadata,
+            domain=failure.domain,
+        )
+        self.tool = tool
+        self.failure = failure
 
 
 class PlanEndedError(AutoglmError):

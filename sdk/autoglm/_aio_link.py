@@ -1,0 +1,335 @@
+"""The way to one server for the asynchronous client: connections, calls, watches.
+
+``_link.py`` is generated from this file. After a change here run ``python sdk/unasync.py``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from random import Random
+from typing import TYPE_CHECKING, Any, Self
+
+import grpc
+
+from autoglm import _grpc, _watch
+from autoglm._retry import Attempts
+from autoglm._stream import AsyncReader, AsyncTurn, Closed
+from autoglm.errors import AutoglmError, PreconditionError, UnavailableError
+from autoglm.model import Event
+from autoglm.v1 import plan_service_pb2_grpc, tool_service_pb2_grpc
+
+if TYPE_CHECKING:
+    from autoglm.v1.plan_service_pb2_grpc import PlanServiceAsyncStub
+    from autoglm.v1.tool_service_pb2_grpc import ToolServiceAsyncStub
+
+_WATCHES_PER_CONNECTION = 100
+_INFINITE = float("inf")
+
+
+class AsyncConnection:
+    """The channels to one address: one for calls, and others, each with its own connection, for watches."""
+
+    plans: PlanServiceAsyncStub
+    tools: ToolServiceAsyncStub
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.channel = grpc.aio.insecure_channel(address, options=_grpc.options(address))
+        self.plans = plan_service_pb2_grpc.PlanServiceStub(self.channel)
+        self.tools = tool_service_pb2_grpc.ToolServiceStub(self.channel)
+        self.suspect = False
+        self._attached: Any = None
+        self._watching: list[tuple[grpc.aio.Channel, list[object]]] = []
+
+    @property
+    def lost(self) -> bool:
+        """Whether the embedded server that we were attached to may be gone."""
+        return self._attached is not None and (self.suspect or bool(self._attached.done()))
+
+    def attach(self) -> None:
+        """Hold a stream open, so that the embedded server stays."""
+        if self._attached is not None:
+            self._attached.cancel()
+
+        self.suspect = False
+        self._attached = _grpc.health_watch(self.channel)(_grpc.health_request(), wait_for_ready=True)
+
+    def watching(self, watch: object) -> grpc.aio.Channel:
+        """Give ``watch`` a channel that few others use."""
+        for channel, watches in self._watching:
+            if len(watches) < _WATCHES_PER_CONNECTION:
+                watches.append(watch)
+                return channel
+
+        channel = grpc.aio.insecure_channel(self.address, options=_grpc.options(self.address, own_connection=True))
+        self._watching.append((channel, [watch]))
+        return channel
+
+    def watched(self, watch: object) -> None:
+        """Take back what ``watch`` was given."""
+        for _, watches in self._watching:
+            if watch in watches:
+                watches.remove(watch)
+
+    async def close(self) -> None:
+        """End all that is under way."""
+        if self._attached is not None:
+            self._attached.cancel()
+
+        for channel, _ in self._watching:
+            await channel.close()
+
+        await self.channel.close()
+
+
+class AsyncLink:
+    """The way to one server: its address, found or given, the connection to it, and calls over that."""
+
+    def __init__(self, address: str, timeout: float, find: Callable[[], str] | None) -> None:
+        """Go to ``address``, or if that is empty to the embedded server, which ``find`` finds or starts."""
+        self.timeout = timeout
+        self.random = Random()
+        self.closed = False
+        self._address = address
+        self._find = find
+        self._connection: AsyncConnection | None = None
+        self._turn = AsyncTurn()
+
+    @property
+    def address(self) -> str:
+        """The server's address; of an embedded one empty until it is connected."""
+        return self._connection.address if self._connection else self._address
+
+    async def close(self) -> None:
+        """End all that is under way. May be called twice."""
+        self.closed = True
+        connection, self._connection = self._connection, None
+
+        if connection is not None:
+            await connection.close()
+
+    async def connected(self) -> AsyncConnection:
+        """Give the connection; the embedded server is looked for if it was never found, or may be gone."""
+        connection = self._connection
+
+        if connection is not None and not connection.lost:
+            return connection
+
+        await self._turn.take(None)
+
+        try:
+            if self.closed:
+                raise PreconditionError("The client is closed; make another.")
+
+            connection = self._connection
+
+            if connection is None or connection.lost:
+                connection = await self._reconnect(connection)
+                self._connection = connection
+
+            return connection
+        finally:
+            self._turn.give()
+
+    async def _reconnect(self, old: AsyncConnection | None) -> AsyncConnection:
+        if self._find is None:
+            return AsyncConnection(self._address)
+
+        address = await asyncio.to_thread(self._find)
+
+        if old is not None and old.address != address:
+            await old.close()
+
+        connection = old if old is not None and old.address == address else AsyncConnection(address)
+        connection.attach()
+        return connection
+
+    async def call(
+        self, method: Callable[[AsyncConnection], Callable[..., Any]], message: Any, *, repeatable: bool = True
+    ) -> Any:
+        """Make a unary call, again while that is safe and may help."""
+        due = time.monotonic() + self.timeout
+        attempts = Attempts(self.random, repeatable=repeatable)
+
+        while True:
+            connection = await self.connected()
+
+            try:
+                return await method(connection)(message, timeout=max(0.001, due - time.monotonic()))
+            except grpc.RpcError as failure:
+                error = self.failed(failure, connection)
+
+            await asyncio.sleep(attempts.pause(error, remaining=due - time.monotonic()))
+
+    def failed(self, failure: grpc.RpcError, connection: AsyncConnection) -> AutoglmError:
+        """Translate an error of a call; what cannot be reached is looked for again before the next."""
+        error = _grpc.translate(failure, connection.address)
+
+        if self.closed:
+            return closed_meanwhile()
+
+        if isinstance(error, UnavailableError):
+            connection.suspect = True
+
+        return error
+
+
+class AsyncWatch:
+    """The events of a watch; iterate it. It opens its stream again by itself.
+
+    It may be iterated by one task at a time, and goes on where it was left. Left early, it is ended by :meth:`close`,
+    or when nobody refers to it any more.
+    """
+
+    def __init__(
+        self,
+        link: AsyncLink,
+        position: _watch.PlanPosition | _watch.AllPosition,
+        open_stream: Callable[[AsyncWatch, AsyncConnection, _watch.OpenStream], Any],
+        batch: Callable[[Any], _watch.Batch],
+    ) -> None:
+        """Begin at ``position``; clients make these."""
+        self._link = link
+        self._position = position
+        self._flow = _watch.watch_flow(position, link.random)
+        self._command: _watch.Command = next(self._flow)
+        self._open_stream = open_stream
+        self._batch = batch
+        self._reader: AsyncReader[Any] | None = None
+        self._connection: AsyncConnection | None = None
+        self._events: deque[Event] = deque()
+        self._cursor = position.cursor if isinstance(position, _watch.AllPosition) else ""
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        event = await self.next()
+
+        if event is None:
+            raise StopAsyncIteration
+
+        return event
+
+    def __del__(self) -> None:
+        if getattr(self, "_reader", None) is not None:
+            self._drop()
+
+    @property
+    def cursor(self) -> str:
+        """Of a watch of all plans: where to go on when all events so far have been dealt with. Else empty."""
+        return self._cursor
+
+    @property
+    def journal_id(self) -> str:
+        """Of a watch of one plan: the journal its sequences are of, once a message came. Else empty."""
+        return self._position.journal_id if isinstance(self._position, _watch.PlanPosition) else ""
+
+    async def next(self, timeout: float | None = None) -> Event | None:
+        """Give the next event, or None at the end.
+
+        Raises:
+            TimeoutError: there was none for ``timeout`` seconds; the next call goes on.
+
+        >>> event = await watch.next(timeout=5)  # doctest: +SKIP
+        """
+        due = _INFINITE if timeout is None else time.monotonic() + timeout
+
+        while not self._events:
+            if not await self._go_on(due):
+                return None
+
+        event = self._events.popleft()
+
+        if not self._events and isinstance(self._command, _watch.Deliver):
+            self._cursor = self._command.cursor
+
+        return event
+
+    async def close(self) -> None:
+        """End the watch.
+
+        >>> await watch.close()  # doctest: +SKIP
+        """
+        self._flow.close()
+        self._drop()
+
+    async def _go_on(self, due: float) -> bool:
+        """Do what the flow asks for and tell it what came of it; False once it has ended."""
+        try:
+            outcome = await self._perform(due)
+            self._command = self._flow.send(outcome)
+        except StopIteration:
+            self._drop()
+            return False
+        except BaseException:
+            self._drop()
+            raise
+
+        if isinstance(self._command, _watch.Deliver):
+            self._events.extend(self._command.events)
+        else:
+            self._drop()
+
+        return True
+
+    async def _perform(self, due: float) -> _watch.Outcome | None:
+        match self._command:
+            case _watch.Sleep(seconds):
+                await self._sleep(seconds, due)
+                return None
+            case _watch.OpenStream() as command:
+                self._connection = await self._link.connected()
+                self._reader = AsyncReader(self._open_stream(self, self._connection, command))
+            case _watch.Deliver():
+                pass
+
+        if self._reader is None or self._connection is None:
+            return _watch.Interrupted()  # the one who waited before gave up, and the stream went with that
+
+        return await self._read(self._reader, self._connection, due)
+
+    async def _read(self, reader: AsyncReader[Any], connection: AsyncConnection, due: float) -> _watch.Outcome:
+        limit = min(_watch.FROZEN_AFTER, due - time.monotonic())
+
+        try:
+            message = await reader.read(max(0.0, limit))
+        except TimeoutError:
+            if limit < _watch.FROZEN_AFTER:
+                raise
+
+            return _watch.CallFailed(_grpc.frozen(connection.address, limit), "UNAVAILABLE")
+        except Closed:
+            raise closed_meanwhile() from None
+        except grpc.RpcError as failure:
+            return _watch.CallFailed(self._link.failed(failure, connection), _grpc.status(failure))
+
+        return _watch.CallEnded() if message is None else self._batch(message)
+
+    async def _sleep(self, seconds: float, due: float) -> None:
+        remaining = due - time.monotonic()
+
+        if remaining < seconds:
+            await asyncio.sleep(max(0.0, remaining))
+            raise TimeoutError
+
+        await asyncio.sleep(seconds)
+
+    def _drop(self) -> None:
+        """Cancel the stream, if one is open."""
+        reader, self._reader = self._reader, None
+
+        if reader is not None:
+            reader.close()
+
+        if self._connection is not None:
+            self._connection.watched(self)
+            self._connection = None
+
+
+def closed_meanwhile() -> AutoglmError:
+    """Make the error of a call whose client was closed."""
+    return PreconditionError("The client was closed while it was used.")

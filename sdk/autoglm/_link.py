@@ -1,0 +1,337 @@
+# Generated from _aio_link.py by sdk/unasync.py: never edit it here.
+# fmt: off
+# ruff: noqa: I001
+"""The way to one server for the synchronous client: connections, calls, watches.
+
+It is generated.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from random import Random
+from typing import TYPE_CHECKING, Any, Self
+
+import grpc
+
+from autoglm import _grpc, _watch
+from autoglm._retry import Attempts
+from autoglm._stream import Reader, Turn, Closed
+from autoglm.errors import AutoglmError, PreconditionError, UnavailableError
+from autoglm.model import Event
+from autoglm.v1 import plan_service_pb2_grpc, tool_service_pb2_grpc
+
+if TYPE_CHECKING:
+    from autoglm.v1.plan_service_pb2_grpc import PlanServiceStub
+    from autoglm.v1.tool_service_pb2_grpc import ToolServiceStub
+
+_WATCHES_PER_CONNECTION = 100
+_INFINITE = float("inf")
+
+
+class Connection:
+    """The channels to one address: one for calls, and others, each with its own connection, for watches."""
+
+    plans: PlanServiceStub
+    tools: ToolServiceStub
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.channel = grpc.insecure_channel(address, options=_grpc.options(address))
+        self.plans = plan_service_pb2_grpc.PlanServiceStub(self.channel)
+        self.tools = tool_service_pb2_grpc.ToolServiceStub(self.channel)
+        self.suspect = False
+        self._attached: Any = None
+        self._watching: list[tuple[grpc.Channel, list[object]]] = []
+
+    @property
+    def lost(self) -> bool:
+        """Whether the embedded server that we were attached to may be gone."""
+        return self._attached is not None and (self.suspect or bool(self._attached.done()))
+
+    def attach(self) -> None:
+        """Hold a stream open, so that the embedded server stays."""
+        if self._attached is not None:
+            self._attached.cancel()
+
+        self.suspect = False
+        self._attached = _grpc.health_watch(self.channel)(_grpc.health_request(), wait_for_ready=True)
+
+    def watching(self, watch: object) -> grpc.Channel:
+        """Give ``watch`` a channel that few others use."""
+        for channel, watches in self._watching:
+            if len(watches) < _WATCHES_PER_CONNECTION:
+                watches.append(watch)
+                return channel
+
+        channel = grpc.insecure_channel(self.address, options=_grpc.options(self.address, own_connection=True))
+        self._watching.append((channel, [watch]))
+        return channel
+
+    def watched(self, watch: object) -> None:
+        """Take back what ``watch`` was given."""
+        for _, watches in self._watching:
+            if watch in watches:
+                watches.remove(watch)
+
+    def close(self) -> None:
+        """End all that is under way."""
+        if self._attached is not None:
+            self._attached.cancel()
+
+        for channel, _ in self._watching:
+            channel.close()
+
+        self.channel.close()
+
+
+class Link:
+    """The way to one server: its address, found or given, the connection to it, and calls over that."""
+
+    def __init__(self, address: str, timeout: float, find: Callable[[], str] | None) -> None:
+        """Go to ``address``, or if that is empty to the embedded server, which ``find`` finds or starts."""
+        self.timeout = timeout
+        self.random = Random()
+        self.closed = False
+        self._address = address
+        self._find = find
+        self._connection: Connection | None = None
+        self._turn = Turn()
+
+    @property
+    def address(self) -> str:
+        """The server's address; of an embedded one empty until it is connected."""
+        return self._connection.address if self._connection else self._address
+
+    def close(self) -> None:
+        """End all that is under way. May be called twice."""
+        self.closed = True
+        connection, self._connection = self._connection, None
+
+        if connection is not None:
+            connection.close()
+
+    def connected(self) -> Connection:
+        """Give the connection; the embedded server is looked for if it was never found, or may be gone."""
+        connection = self._connection
+
+        if connection is not None and not connection.lost:
+            return connection
+
+        self._turn.take(None)
+
+        try:
+            if self.closed:
+                raise PreconditionError("The client is closed; make another.")
+
+            connection = self._connection
+
+            if connection is None or connection.lost:
+                connection = self._reconnect(connection)
+                self._connection = connection
+
+            return connection
+        finally:
+            self._turn.give()
+
+    def _reconnect(self, old: Connection | None) -> Connection:
+        if self._find is None:
+            return Connection(self._address)
+
+        address = self._find()
+
+        if old is not None and old.address != address:
+            old.close()
+
+        connection = old if old is not None and old.address == address else Connection(address)
+        connection.attach()
+        return connection
+
+    def call(
+        self, method: Callable[[Connection], Callable[..., Any]], message: Any, *, repeatable: bool = True
+    ) -> Any:
+        """Make a unary call, again while that is safe and may help."""
+        due = time.monotonic() + self.timeout
+        attempts = Attempts(self.random, repeatable=repeatable)
+
+        while True:
+            connection = self.connected()
+
+            try:
+                return method(connection)(message, timeout=max(0.001, due - time.monotonic()))
+            except grpc.RpcError as failure:
+                error = self.failed(failure, connection)
+
+            time.sleep(attempts.pause(error, remaining=due - time.monotonic()))
+
+    def failed(self, failure: grpc.RpcError, connection: Connection) -> AutoglmError:
+        """Translate an error of a call; what cannot be reached is looked for again before the next."""
+        error = _grpc.translate(failure, connection.address)
+
+        if self.closed:
+            return closed_meanwhile()
+
+        if isinstance(error, UnavailableError):
+            connection.suspect = True
+
+        return error
+
+
+class Watch:
+    """The events of a watch; iterate it. It opens its stream again by itself.
+
+    It may be iterated by one thread at a time, and goes on where it was left. Left early, it is ended by :meth:`close`,
+    or when nobody refers to it any more.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        position: _watch.PlanPosition | _watch.AllPosition,
+        open_stream: Callable[[Watch, Connection, _watch.OpenStream], Any],
+        batch: Callable[[Any], _watch.Batch],
+    ) -> None:
+        """Begin at ``position``; clients make these."""
+        self._link = link
+        self._position = position
+        self._flow = _watch.watch_flow(position, link.random)
+        self._command: _watch.Command = next(self._flow)
+        self._open_stream = open_stream
+        self._batch = batch
+        self._reader: Reader[Any] | None = None
+        self._connection: Connection | None = None
+        self._events: deque[Event] = deque()
+        self._cursor = position.cursor if isinstance(position, _watch.AllPosition) else ""
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Event:
+        event = self.next()
+
+        if event is None:
+            raise StopIteration
+
+        return event
+
+    def __del__(self) -> None:
+        if getattr(self, "_reader", None) is not None:
+            self._drop()
+
+    @property
+    def cursor(self) -> str:
+        """Of a watch of all plans: where to go on when all events so far have been dealt with. Else empty."""
+        return self._cursor
+
+    @property
+    def journal_id(self) -> str:
+        """Of a watch of one plan: the journal its sequences are of, once a message came. Else empty."""
+        return self._position.journal_id if isinstance(self._position, _watch.PlanPosition) else ""
+
+    def next(self, timeout: float | None = None) -> Event | None:
+        """Give the next event, or None at the end.
+
+        Raises:
+            TimeoutError: there was none for ``timeout`` seconds; the next call goes on.
+
+        >>> event = watch.next(timeout=5)  # doctest: +SKIP
+        """
+        due = _INFINITE if timeout is None else time.monotonic() + timeout
+
+        while not self._events:
+            if not self._go_on(due):
+                return None
+
+        event = self._events.popleft()
+
+        if not self._events and isinstance(self._command, _watch.Deliver):
+            self._cursor = self._command.cursor
+
+        return event
+
+    def close(self) -> None:
+        """End the watch.
+
+        >>> watch.close()  # doctest: +SKIP
+        """
+        self._flow.close()
+        self._drop()
+
+    def _go_on(self, due: float) -> bool:
+        """Do what the flow asks for and tell it what came of it; False once it has ended."""
+        try:
+            outcome = self._perform(due)
+            self._command = self._flow.send(outcome)
+        except StopIteration:
+            self._drop()
+            return False
+        except BaseException:
+            self._drop()
+            raise
+
+        if isinstance(self._command, _watch.Deliver):
+            self._events.extend(self._command.events)
+        else:
+            self._drop()
+
+        return True
+
+    def _perform(self, due: float) -> _watch.Outcome | None:
+        match self._command:
+            case _watch.Sleep(seconds):
+                self._sleep(seconds, due)
+                return None
+            case _watch.OpenStream() as command:
+                self._connection = self._link.connected()
+                self._reader = Reader(self._open_stream(self, self._connection, command))
+            case _watch.Deliver():
+                pass
+
+        if self._reader is None or self._connection is None:
+            return _watch.Interrupted()  # the one who waited before gave up, and the stream went with that
+
+        return self._read(self._reader, self._connection, due)
+
+    def _read(self, reader: Reader[Any], connection: Connection, due: float) -> _watch.Outcome:
+        limit = min(_watch.FROZEN_AFTER, due - time.monotonic())
+
+        try:
+            message = reader.read(max(0.0, limit))
+        except TimeoutError:
+            if limit < _watch.FROZEN_AFTER:
+                raise
+
+            return _watch.CallFailed(_grpc.frozen(connection.address, limit), "UNAVAILABLE")
+        except Closed:
+            raise closed_meanwhile() from None
+        except grpc.RpcError as failure:
+            return _watch.CallFailed(self._link.failed(failure, connection), _grpc.status(failure))
+
+        return _watch.CallEnded() if message is None else self._batch(message)
+
+    def _sleep(self, seconds: float, due: float) -> None:
+        remaining = due - time.monotonic()
+
+        if remaining < seconds:
+            time.sleep(max(0.0, remaining))
+            raise TimeoutError
+
+        time.sleep(seconds)
+
+    def _drop(self) -> None:
+        """Cancel the stream, if one is open."""
+        reader, self._reader = self._reader, None
+
+        if reader is not None:
+            reader.close()
+
+        if self._connection is not None:
+            self._connection.watched(self)
+            self._connection = None
+
+
+def closed_meanwhile() -> AutoglmError:
+    """Make the error of a call whose client was closed."""
+    return PreconditionError("The client was closed while it was used.")
