@@ -1,7 +1,7 @@
 """Random values of the vocabulary: a strategy for each dataclass, built from its type hints, and for JSON.
 
-What they give is what the wire can give back: JSON in its normal form, times in UTC, integers that fit. Each is small, so that a
-hundred of them are quick.
+What they give is what the wire can give back: JSON in its normal form, times in UTC, integers that fit. Each is small,
+so that a hundred of them are quick.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """Dataclasses to messages and back, by functions written once from the shapes.
 
-For each class two functions are generated, as :mod:`dataclasses` generates ``__init__``: ``fill_X(message, value)`` and
-``read_X(message)``, a line for each field. Straight-line code is what makes this two to three times as fast as a walk over
-descriptors; an event is encoded for every fact and decoded by every watcher. ``source()`` shows the code. For ``StepFailed``::
+For each class two functions are generated, as :mod:`dataclasses` generates ``__init__``: ``fill_X(message, value)``
+and ``read_X(message)``, a line for each field. Straight-line code is what makes this two to three times as fast as a
+walk over descriptors; an event is encoded for every fact and decoded by every watcher. :func:`source` shows the code.
+For ``StepFailed``::
 
     def fill_StepFailed(message, value):
         if (it := value.failure) is not None:
-            message.failure.SetInParent()
-            fill_Failure(message.failure, it)
+            to = message.failure; to.SetInParent(); fill_Failure(to, it)
 
     def read_StepFailed(message):
         has = message.HasField
@@ -43,6 +43,8 @@ _READERS: Final = {
     Kind.VALUE: "read_value",
     Kind.DOUBLE: "read_double",
 }
+FAILURES: Final = (ValueError, TypeError, KeyError, AttributeError, OverflowError)
+"""What a value that is not as its type hints say, or out of bounds, makes of straight-line code."""
 _FIRST_FACT: Final = 16
 """Event's numbers below are its envelope's."""
 _LENGTH_DELIMITED: Final = 2
@@ -54,9 +56,9 @@ class Codec:
 
     message: type[Message]
     fill: Callable[[Any, Any], None]
-    """Sets a new message to a value; raises ValueError, TypeError, OverflowError or AttributeError if it cannot be carried."""
+    """Sets a new message to a value; raises one of :data:`FAILURES` if it cannot be carried."""
     read: Callable[[Any], Any]
-    """Gives the value of a message; raises ValueError or OverflowError if a part of it means nothing."""
+    """Gives the value of a message; raises one of :data:`FAILURES` if a part of it means nothing."""
 
 
 @cache
@@ -211,11 +213,11 @@ def _known(field: Field) -> dict[int, Any]:
 
 
 def _unknown_fact(message: Message | None) -> UnknownFact:
-    """Give the fact of an event that has none this version knows: the number of the first unknown field that may be one."""
+    """Give the fact of an event that has none this version knows, by the first unknown field that may be one."""
     if message is None:
         return UnknownFact()
 
-    for unknown in UnknownFieldSet(message):
+    for unknown in UnknownFieldSet(message):  # type: ignore[attr-defined]  # a sequence; the stubs do not say so
         if unknown.field_number >= _FIRST_FACT and unknown.wire_type == _LENGTH_DELIMITED:
             return UnknownFact(unknown.field_number)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import is_dataclass
 from datetime import datetime, timedelta
 from itertools import islice
@@ -28,7 +28,7 @@ _PYTHON: Final[Mapping[Kind, type | tuple[type, ...]]] = {
     Kind.DURATION: timedelta,
     Kind.STRUCT: Mapping,
 }
-_READERS: Final = {
+_READERS: Final[Mapping[str, tuple[Callable[[Any], object], str]]] = {
     "google.protobuf.Timestamp": (_values.read_time, "is not a time of the years 1 to 9999"),
     "google.protobuf.Duration": (_values.read_duration, "is not a duration of at most 10,000 years"),
 }
@@ -44,8 +44,9 @@ def message_faults(message: Message, path: str = "") -> tuple[Violation, ...]:
     return tuple(islice(_of_message(message, path), FAULTS_MAX))
 
 
-def _of_value(value: object, path: str) -> Iterator[Violation]:
-    for field in shape_of(type(value)).fields:
+def _of_value(value: Any, path: str) -> Iterator[Violation]:
+    cls: type = type(value)
+    for field in shape_of(cls).fields:
         part, name = getattr(value, field.name), join(path, field.name)
         if field.kind is Kind.ONEOF:
             yield from _of_oneof(field, part, name, path)
@@ -70,7 +71,9 @@ def _of_oneof(field: Field, part: object, name: str, path: str) -> Iterator[Viol
             yield from _of_one(member, part, join(path, member.name))
             return
 
-    yield _wrong_type(name, part, " or ".join(member.type.__name__ if member.type else "str" for member in field.members))
+    yield _wrong_type(
+        name, part, " or ".join(member.type.__name__ if member.type else "str" for member in field.members)
+    )
 
 
 def _of_map(part: object, name: str) -> Iterator[Violation]:
@@ -102,7 +105,7 @@ def _of_one(field: Field, value: Any, path: str) -> Iterator[Violation]:
         yield Violation(path, f"{value} does not fit in {BITS[kind]} bits", "OUT_OF_RANGE")
     elif kind is Kind.TIME and value.utcoffset() is None:
         yield Violation(path, f"{value} has no time zone; give it tzinfo=UTC", "INVALID_TIME")
-    elif kind is Kind.DURATION and abs(value.total_seconds()) > _values.DURATION_SECONDS_MAX:
+    elif kind is Kind.DURATION and abs(value) // timedelta(seconds=1) > _values.DURATION_SECONDS_MAX:
         yield Violation(path, f"{value} is more than 10,000 years", "OUT_OF_RANGE")
 
 

@@ -1,8 +1,9 @@
 """JSON as this product means it: what a Struct or Value can carry and give back unchanged.
 
-A number that is integral and within ±(2^53-1) is an integer; an integer beyond that is a string of decimal digits; NaN and the
-infinities do not exist. A value is at most :data:`DEPTH_MAX` deep, where ``1``, ``""``, ``[]`` and ``{}`` are 1 deep and
-``[1]`` is 2 deep: the most that protobuf's limit of 100 nested messages can read back wherever a value may stand in an event.
+A number that is integral and within ±(2^53-1) is an integer; an integer beyond that is a string of decimal digits; NaN
+and the infinities do not exist. A value is at most :data:`DEPTH_MAX` deep, where ``1``, ``""``, ``[]`` and ``{}`` are 1
+deep and ``[1]`` is 2 deep: the most that protobuf, which reads 100 nested messages, can read back wherever a value may
+stand in an event.
 """
 
 from __future__ import annotations
@@ -55,19 +56,28 @@ def canonical_json(value: Json) -> str:
     Raises:
         WireError: as :func:`normal_json`.
     """
-    text = write_json(normal_json(value))
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise wire_error(json_faults(value, ""), error) from error
-
-    return text
+    normal = normal_json(value)
+    try:
+        return encodable(write_json(normal))
+    except UnicodeEncodeError as error:
+        raise wire_error(json_faults(value, ""), error) from error
 
 
 def write_json(value: Json) -> str:
     """Give the text of a value that is already normal: keys sorted, no spaces."""
     return _write(value)
+
+
+def encodable(text: str) -> str:
+    """Give a text back if UTF-8 can carry it.
+
+    Raises:
+        UnicodeEncodeError: it has half of a surrogate pair.
+    """
+    if not text.isascii():
+        text.encode()
+
+    return text
 
 
 def digest(value: Json) -> str:
@@ -81,11 +91,13 @@ def digest_text(text: str) -> str:
 
 
 def parse_json(text: str | bytes, *, depth_max: int = DEPTH_MAX, bytes_max: int = TEXT_BYTES_MAX) -> Json:
-    """Read JSON strictly; an integral number within ±(2^53-1) becomes an int, a larger integer stays the int it is.
+    """Read JSON strictly; a number that is integral becomes an int, also when it is written as 3.0.
+
+    An integer beyond ±(2^53-1) stays the int it is: a JSON Schema may have one. :func:`normal_json` makes it a string.
 
     Raises:
-        ValueError: not UTF-8, not JSON, a key twice in one object, a number no double can hold, half of a surrogate pair,
-            too deep or too long. The message is a sentence that says where or what.
+        ValueError: not UTF-8, not JSON, a key twice in one object, a number no double can hold, half of a surrogate
+            pair, too deep or too long. The message is a sentence that says where or what.
     """
     if len(text) > bytes_max:
         raise ValueError(f"the JSON text is longer than {bytes_max} bytes")
@@ -100,7 +112,7 @@ def parse_json(text: str | bytes, *, depth_max: int = DEPTH_MAX, bytes_max: int 
     except RecursionError as error:
         raise ValueError(f"the JSON value is more than {depth_max} deep") from error
 
-    # Both can be seen without a walk: no text is deeper than its brackets, and lone surrogates are only made by escapes.
+    # No value is deeper than its text has brackets, and only an escape makes half of a surrogate pair.
     if text.count("{") + text.count("[") >= depth_max or "\\u" in text:
         faults = tuple(json_faults(value, "", depth_max=depth_max))
         if faults:
@@ -110,7 +122,7 @@ def parse_json(text: str | bytes, *, depth_max: int = DEPTH_MAX, bytes_max: int 
 
 
 def json_faults(value: Json, field: str, *, depth_max: int = DEPTH_MAX) -> tuple[Violation, ...]:
-    """Give what keeps ``value`` from being carried, with the path of each fault; the first :data:`FAULTS_MAX` of them."""
+    """Give what keeps ``value`` from being carried, and where; the first :data:`FAULTS_MAX` faults."""
     return tuple(islice(_faults(value, field, depth_max), FAULTS_MAX))
 
 
@@ -199,12 +211,15 @@ def _number(value: float) -> int | float:
 
 def _faults(value: Json, path: str, room: int) -> Iterator[Violation]:
     try:
-        value = value if value is None else plain(value)
+        value = None if value is None else plain(value)
     except TypeError as error:
         yield Violation(path, str(error), "INVALID_TYPE")
         return
 
     match value:
+        case None:
+            return
+
         case str():
             if not _encodable(value):
                 yield Violation(path, "the text has half of a surrogate pair, which UTF-8 cannot carry", "INVALID_TEXT")
@@ -229,7 +244,7 @@ def _faults(value: Json, path: str, room: int) -> Iterator[Violation]:
                 else:
                     yield from _faults(item, join(path, key), room - 1)
 
-        case list():
+        case _:  # a list: plain gives nothing else
             for index, item in enumerate(value):
                 yield from _faults(item, f"{path}[{index}]", room - 1)
 

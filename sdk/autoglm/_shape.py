@@ -1,7 +1,7 @@
 """How each dataclass of :mod:`autoglm.model` corresponds to its message: read once, from type hints and descriptors.
 
-Everything that turns one form into the other is made from these shapes: the codec of bytes, the codec of JSON, and the search
-for faults. A dataclass and a message that do not agree are an error here, at first use, and not a wrong value later.
+Everything that turns one form into the other is made from these shapes: the codec of bytes, the codec of JSON, and the
+search for faults. A dataclass and a message that do not agree are an error here, at first use, not a wrong value later.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import datetime, timedelta
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
@@ -52,7 +52,9 @@ MESSAGES: Final[Mapping[type, type[Message]]] = types.MappingProxyType(
 )
 """The message of each dataclass of the vocabulary."""
 
-CLASSES: Final[Mapping[type[Message], type]] = types.MappingProxyType({message: cls for cls, message in MESSAGES.items()})
+CLASSES: Final[Mapping[type[Message], type]] = types.MappingProxyType(
+    {message: cls for cls, message in MESSAGES.items()}
+)
 """The dataclass of each message."""
 
 _BY_NAME: Final = {message.DESCRIPTOR.full_name: cls for cls, message in MESSAGES.items()}
@@ -138,8 +140,7 @@ def shape_of(cls: type) -> Shape:
     if cls not in MESSAGES:
         raise TypeError(f"{cls.__name__} is not a dataclass of autoglm.model that travels by itself")
 
-    descriptor = MESSAGES[cls].DESCRIPTOR
-    found = _fields_of(descriptor)
+    found = _fields_of(cast("Descriptor", MESSAGES[cls].DESCRIPTOR))
     hints = typing.get_type_hints(cls)
     names = [field.name for field in fields(cls)]
     if names != [field.name for field in found]:
@@ -200,7 +201,9 @@ def _hint(field: Field) -> Any:
     if field.label is Label.MAP:
         return Mapping[str, str]
 
-    one = field.type or next(python for kind, python in (*_SCALARS.values(), *_WELL_KNOWN.values()) if kind is field.kind)
+    one: Any = field.type or next(
+        python for kind, python in (*_SCALARS.values(), *_WELL_KNOWN.values()) if kind is field.kind
+    )
     if field.label is Label.REPEATED:
         return tuple[one, ...]
 

@@ -1,7 +1,8 @@
 """Dataclasses as JSON text: protobuf's JSON mapping, written and read directly, with no message in between.
 
-Written: lowerCamelCase, 64-bit integers as strings, times in RFC 3339, durations as ``1.5s``, enums by their full names, what is
-at its default left out, keys sorted at every level. Read: snake_case too, enums by number too, and every fault is told at once.
+Written: lowerCamelCase, 64-bit integers as strings, times in RFC 3339, durations as ``1.5s``, enums by full name, keys
+sorted at every level; what is at its default is left out. Read: snake_case too, enums by number too, and every fault is
+told at once.
 """
 
 from __future__ import annotations
@@ -27,20 +28,23 @@ _DURATION: Final = re.compile(r"(-?)(\d{1,12})(?:\.(\d{1,9}))?s", re.ASCII)
 _INTEGER: Final = re.compile(r"-?\d{1,20}", re.ASCII)
 
 
-def to_object(value: object) -> JsonObject:
+def to_object(value: Any) -> JsonObject:
     """Give a dataclass as the object of its JSON text; raises ValueError or TypeError if it cannot be carried."""
     members: JsonObject = {}
-    for each in shape_of(type(value)).fields:
+    cls: type = type(value)
+    for each in shape_of(cls).fields:
         part = getattr(value, each.name)
         if each.kind is Kind.ONEOF:
             member = _chosen(each, part)
             if member is not None:
                 members[member.json_name] = _WRITERS[member.kind](member, part)
 
-        elif part is None or not part and each.label is not Label.OPTIONAL:
+        elif part is None or (not part and each.label is not Label.OPTIONAL):
             continue
         elif each.label is Label.MAP:
-            members[each.json_name] = dict(part)
+            members[each.json_name] = {
+                _write_string(each, key): _write_string(each, text) for key, text in part.items()
+            }
         elif each.label is Label.REPEATED:
             write = _WRITERS[each.kind]
             members[each.json_name] = [write(each, one) for one in part]
@@ -92,15 +96,24 @@ def _write_json(_field: Field, value: Json) -> Json:
 
 
 def _write_string(_field: Field, value: str) -> str:
-    value.encode()
+    if not isinstance(value, str):
+        raise TypeError("not a string")
+
     return value
+
+
+def _write_integer(each: Field, value: int) -> int:
+    if value.bit_length() >= BITS[each.kind] and value != -(1 << BITS[each.kind] - 1):
+        raise ValueError("out of range")
+
+    return int(value)
 
 
 _WRITERS: Final[Mapping[Kind, Callable[[Field, Any], Json]]] = {
     Kind.STRING: _write_string,
     Kind.BOOL: lambda _field, value: bool(value),
-    Kind.INT32: lambda _field, value: int(value),
-    Kind.INT64: lambda _field, value: str(int(value)),
+    Kind.INT32: _write_integer,
+    Kind.INT64: lambda field, value: str(_write_integer(field, value)),
     Kind.DOUBLE: _write_json,
     Kind.ENUM: _write_enum,
     Kind.TIME: _write_time,
@@ -113,7 +126,7 @@ _WRITERS: Final[Mapping[Kind, Callable[[Field, Any], Json]]] = {
 
 @dataclass(slots=True)
 class Reader:
-    """Reads an object of JSON into a dataclass and gathers every fault on the way; a part at fault reads as its default."""
+    """Reads an object of JSON into a dataclass and gathers every fault; a part at fault reads as its default."""
 
     faults: list[Violation] = field(default_factory=list)
 
@@ -121,7 +134,8 @@ class Reader:
         """Give the instance of ``cls`` that ``value`` describes."""
         shape = shape_of(cls)
         if not isinstance(value, Mapping):
-            self._refuse(path, f"{_told(value)} is not an object; give {{…}} with the fields of {cls.__name__}", "INVALID_TYPE")
+            told = f"{_told(value)} is not an object; give {{…}} with the fields of {cls.__name__}"
+            self._refuse(path, told, "INVALID_TYPE")
             return cls()
 
         known = _known(shape)
@@ -129,7 +143,8 @@ class Reader:
         given: dict[str, str] = {}
         for key, part in value.items():
             if key not in known:
-                self._refuse(join(path, str(key)), f"no such field; {_nearest(str(key), known)}", "UNKNOWN_FIELD")
+                told = f"no such field; {_nearest(str(key), known)}"
+                self._refuse(join(path, str(key)), told, "UNKNOWN_FIELD")
                 continue
 
             owner, each = known[key]
@@ -166,7 +181,7 @@ class Reader:
 
         for key, item in value.items():
             if isinstance(item, str):
-                self.faults += json_faults(item, join(path, str(key)))
+                self._add(json_faults(item, join(path, str(key))))
             else:
                 self._refuse(join(path, str(key)), f"{_told(item)} is not a string; put it in quotes", "INVALID_TYPE")
 
@@ -182,7 +197,7 @@ class Reader:
         try:
             return _READERS[each.kind](each, value)
         except ValueError as error:
-            self._refuse(path, str(error), "INVALID_TYPE" if isinstance(error, _TypeFault) else "INVALID_VALUE")
+            self._refuse(path, str(error), "INVALID_TYPE" if isinstance(error, _TypeError) else "INVALID_VALUE")
             return None
 
     def _json(self, each: Field, value: Json, path: str) -> Json:
@@ -191,21 +206,23 @@ class Reader:
             return None
 
         faults = json_faults(value, path)
-        self.faults += faults
+        self._add(faults)
         return None if faults else normal_json(value)
 
     def _refuse(self, path: str, description: str, reason: str) -> None:
-        if len(self.faults) < FAULTS_MAX:
-            self.faults.append(Violation(path or "$", description, reason))
+        self._add([Violation(path or "$", description, reason)])
+
+    def _add(self, faults: Sequence[Violation]) -> None:
+        self.faults += faults[: FAULTS_MAX - len(self.faults)]
 
 
-class _TypeFault(ValueError):
+class _TypeError(ValueError):
     """The value is of another JSON type than the field."""
 
 
 def _read_string(_field: Field, value: Json) -> str:
     if not isinstance(value, str):
-        raise _TypeFault(f"{_told(value)} is not a string; put it in quotes")
+        raise _TypeError(f"{_told(value)} is not a string; put it in quotes")
 
     for fault in json_faults(value, ""):
         raise ValueError(fault.description)
@@ -215,18 +232,18 @@ def _read_string(_field: Field, value: Json) -> str:
 
 def _read_bool(_field: Field, value: Json) -> bool:
     if not isinstance(value, bool):
-        raise _TypeFault(f"{_told(value)} is not true or false")
+        raise _TypeError(f"{_told(value)} is not true or false")
 
     return value
 
 
 def _read_integer(each: Field, value: Json) -> int:
     bits = BITS[each.kind]
-    if isinstance(value, str) and _INTEGER.fullmatch(value) or isinstance(value, float) and value.is_integer():
+    if (isinstance(value, str) and _INTEGER.fullmatch(value)) or (isinstance(value, float) and value.is_integer()):
         value = int(value)
 
     if not isinstance(value, int) or isinstance(value, bool):
-        raise _TypeFault(f"{_told(value)} is not an integer")
+        raise _TypeError(f"{_told(value)} is not an integer")
 
     if not -(1 << bits - 1) <= value < 1 << bits - 1:
         raise ValueError(f"{_told(value)} does not fit in {bits} bits")
@@ -239,10 +256,10 @@ def _read_double(_field: Field, value: Json) -> float:
         try:
             value = float(value)
         except ValueError:
-            raise _TypeFault(f"{_told(value)} is not a number") from None
+            raise _TypeError(f"{_told(value)} is not a number") from None
 
     if not isinstance(value, int | float) or isinstance(value, bool):
-        raise _TypeFault(f"{_told(value)} is not a number")
+        raise _TypeError(f"{_told(value)} is not a number")
 
     try:
         return _finite(float(value))
@@ -264,16 +281,17 @@ def _read_enum(each: Field, value: Json) -> Any:
         return each.type(number)
 
     if not isinstance(value, str | int) or isinstance(value, bool):
-        raise _TypeFault(f"{_told(value)} is not a name of {each.type.__name__}; {_nearest('', names)}")
+        raise _TypeError(f"{_told(value)} is not a name of {each.type.__name__}; {_nearest('', names)}")
 
-    endings = [name for name in names if isinstance(value, str) and value and name.endswith(f"_{value.upper()}")]
-    raise ValueError(f"{_told(value)} is no {each.type.__name__}; {_nearest(*(endings[:1] or [str(value)]), names)}")
+    suffix = f"_{value}".upper()
+    meant = next((name for name in names if name.endswith(suffix)), str(value))
+    raise ValueError(f"{_told(value)} is no {each.type.__name__}; {_nearest(meant, names)}")
 
 
 def _read_time(_field: Field, value: Json) -> datetime:
     match = _TIME.fullmatch(value) if isinstance(value, str) else None
     if match is None:
-        raise _TypeFault(f'{_told(value)} is not a time; give one as "2026-01-31T12:00:00Z"')
+        raise _TypeError(f'{_told(value)} is not a time; give one as "2026-01-31T12:00:00Z"')
 
     base, fraction, zone = match.groups()
     micros = f"{fraction or '0':0<6}"[:6]
@@ -286,7 +304,7 @@ def _read_time(_field: Field, value: Json) -> datetime:
 def _read_duration(_field: Field, value: Json) -> timedelta:
     match = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if match is None:
-        raise _TypeFault(f'{_told(value)} is not a duration; give one in seconds, as "1.5s"')
+        raise _TypeError(f'{_told(value)} is not a duration; give one in seconds, as "1.5s"')
 
     sign, seconds, fraction = match.groups()
     if int(seconds) > DURATION_SECONDS_MAX:
@@ -326,8 +344,9 @@ def _nearest(word: str, known: Iterable[str]) -> str:
     if close:
         return f"did you mean {close[0]}?"
 
-    # Both spellings of a field are known; one of them is enough to tell.
-    return "there are " + ", ".join(dict.fromkeys(re.sub(r"(?<=[a-z])([A-Z])", r"_\1", name).lower() if name[:1].islower() else name for name in known))
+    # Both spellings of a field are known; the contract's is enough to tell.
+    camel = {name for name in known if name[:1].islower() and not name.islower()}
+    return "there are " + ", ".join(name for name in known if name not in camel)
 
 
 def _told(value: Json) -> str:

@@ -6,15 +6,14 @@ This is the hot path of every event: :mod:`google.protobuf.json_format` takes fo
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.struct_pb2 import ListValue, Struct, Value
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from autoglm._json import DEPTH_MAX, INTEGER_MAX, decimal, plain
 from autoglm.model import Json, JsonObject
-
-if TYPE_CHECKING:
-    from google.protobuf.duration_pb2 import Duration
-    from google.protobuf.struct_pb2 import ListValue, Struct, Value
-    from google.protobuf.timestamp_pb2 import Timestamp
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 DURATION_SECONDS_MAX: Final = 315_576_000_000
@@ -158,11 +157,11 @@ def fill_duration(message: Duration, value: timedelta) -> None:
         ValueError: it is longer than about 10,000 years.
     """
     seconds, micros = value.days * 86_400 + value.seconds, value.microseconds
-    if not -DURATION_SECONDS_MAX <= seconds < DURATION_SECONDS_MAX:
-        raise ValueError("not a Duration")
-
     if seconds < 0 and micros:  # a timedelta counts microseconds up from below, a Duration down from zero
         seconds, micros = seconds + 1, micros - 1_000_000
+
+    if not -DURATION_SECONDS_MAX <= seconds <= DURATION_SECONDS_MAX:
+        raise ValueError("not a Duration")
 
     message.SetInParent()
     message.seconds = seconds

@@ -1,9 +1,10 @@
-"""The one place that knows both forms of the vocabulary: dataclasses of :mod:`autoglm.model`, messages of ``autoglm.v1``.
+"""The one place that knows both forms of the vocabulary: dataclasses of ``autoglm.model``, messages of ``autoglm.v1``.
 
-Bytes: :func:`encode`, :func:`decode`, and :func:`to_message`, :func:`from_message` where a message is what is at hand. Text:
-:func:`to_json`, :func:`from_json`, protobuf's JSON mapping with sorted keys. JSON values (arguments and outputs) have one normal
-form, one text and one digest: :func:`normal_json`, :func:`canonical_json`, :func:`digest`. What cannot be carried raises
-:class:`WireError` with every place at fault; what a person wrote wrongly, :class:`~autoglm.errors.InvalidRequestError`.
+Bytes: :func:`encode`, :func:`decode`, and :func:`to_message`, :func:`from_message` where a message is what is at hand.
+Text: :func:`to_json`, :func:`from_json`, protobuf's JSON mapping with sorted keys. JSON values (arguments and outputs)
+have one normal form, one text and one digest: :func:`normal_json`, :func:`canonical_json`, :func:`digest`. What cannot
+be carried raises :class:`WireError` with every place at fault; what a person wrote wrongly,
+:class:`~autoglm.errors.InvalidRequestError`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from autoglm import _values
-from autoglm._codec import codecs
+from autoglm._codec import FAILURES, codecs
 from autoglm._faults import message_faults, value_faults
 from autoglm._json import (
     DEPTH_MAX,
@@ -27,6 +28,7 @@ from autoglm._json import (
     canonical_json,
     digest,
     digest_text,
+    encodable,
     json_faults,
     normal_json,
     parse_json,
@@ -65,7 +67,6 @@ T = TypeVar("T")
 
 _TEXT_DEPTH_MAX: Final = 2 * DEPTH_MAX
 """A JSON value may be DEPTH_MAX deep and stands inside the objects of the message that has it."""
-_FAILURES: Final = (ValueError, TypeError, AttributeError, OverflowError)
 _WELL_KNOWN: Final[Mapping[type, Any]] = {
     Timestamp: _values.read_time,
     Duration: _values.read_duration,
@@ -89,21 +90,23 @@ def encode(value: object) -> bytes:
 def decode(cls: type[T], data: bytes) -> T:
     """Give the instance of ``cls`` that ``data`` are the bytes of.
 
-    A CreatePlanRequest may be decoded from the bytes of a RunPlanRequest, which has the same fields at the same numbers.
+    A CreatePlanRequest may be decoded from the bytes of a RunPlanRequest, which has its fields at the same numbers.
 
     Raises:
-        WireError: they are not the bytes of a message, or a part of it means nothing (a number that is not finite, a time
-            outside the calendar).
+        WireError: they are not the bytes of a message, or a part of it means nothing (a number that is not finite, a
+            time outside the calendar).
     """
     codec = codecs()[cls]
     try:
         message = codec.message.FromString(data)
     except DecodeError as error:
-        raise wire_error((Violation("", f"not the bytes of a {cls.__name__}: {error}", "INVALID_BYTES"),), error) from error
+        raise wire_error(
+            (Violation("", f"not the bytes of a {cls.__name__}: {error}", "INVALID_BYTES"),), error
+        ) from error
 
     try:
         return codec.read(message)  # type: ignore[no-any-return]
-    except _FAILURES as error:
+    except FAILURES as error:
         raise wire_error(message_faults(message), error) from error
 
 
@@ -116,7 +119,7 @@ def to_message(value: object) -> Message:
     message = codec.message()
     try:
         codec.fill(message, value)
-    except (*_FAILURES, KeyError) as error:
+    except FAILURES as error:
         raise wire_error(value_faults(value), error) from error
 
     return message
@@ -136,7 +139,7 @@ def from_message(message: Message) -> Any:
 
     try:
         return read(message)
-    except _FAILURES as error:
+    except FAILURES as error:
         raise wire_error(message_faults(message), error) from error
 
 
@@ -149,7 +152,7 @@ def to_struct(value: JsonObject) -> Struct:
     message = Struct()
     try:
         _values.fill_struct(message, value)
-    except _FAILURES as error:
+    except FAILURES as error:
         raise wire_error(json_faults(value, ""), error) from error
 
     return message
@@ -160,7 +163,7 @@ def to_value(value: Json) -> Value:
     message = Value()
     try:
         _values.fill_value(message, value)
-    except _FAILURES as error:
+    except FAILURES as error:
         raise wire_error(json_faults(value, ""), error) from error
 
     return message
@@ -169,8 +172,8 @@ def to_value(value: Json) -> Value:
 def check_json(value: Json, field: str, *, depth_max: int = DEPTH_MAX, bytes_max: int) -> list[Violation]:
     """Give what keeps ``value`` from being the JSON value of ``field``.
 
-    Its size is that of its canonical text, or of its Value where that is larger: ``[0,0,…]`` grows to six times its text, and
-    it is the Value that must fit into an event.
+    Its size is that of its canonical text, or of its Value where that is larger: ``[0,0,…]`` grows to six times its
+    text, and it is the Value that must fit into an event.
     """
     faults = json_faults(value, field, depth_max=depth_max)
     if faults:
@@ -188,7 +191,7 @@ def check_json(value: Json, field: str, *, depth_max: int = DEPTH_MAX, bytes_max
     return [Violation(field, f"the value has {size} bytes; at most {bytes_max} are allowed", "TOO_LARGE")]
 
 
-_VALUE_GROWTH: Final = 6
+_VALUE_GROWTH: Final = 10
 """A Value has at most this many times the bytes of its canonical text."""
 
 
@@ -203,8 +206,8 @@ def to_json(value: object) -> str:
         raise TypeError(f"{type(value).__name__} is not a dataclass of autoglm.model that travels by itself")
 
     try:
-        return write_json(to_object(value))
-    except (*_FAILURES, KeyError) as error:
+        return encodable(write_json(to_object(value)))
+    except FAILURES as error:
         raise wire_error(value_faults(value), error) from error
 
 

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 
 from autoglm import errors, model, wire
 from autoglm._shape import Kind, shape_of
@@ -48,13 +48,13 @@ def hint_of(field: FieldDescriptor) -> Any:
     return WELL_KNOWN[name] if name in WELL_KNOWN else getattr(model, field.message_type.name)
 
 
-def expected(descriptor: Descriptor) -> dict[str, Any]:
+def expected(descriptor: Any) -> dict[str, Any]:
     """The fields a message's dataclass must have, in order, and their hints."""
     hints: dict[str, Any] = {}
     for field in sorted(descriptor.fields, key=lambda each: each.number):
         oneof = field.containing_oneof
         if oneof is not None and not oneof.name.startswith("_"):
-            hints[oneof.name] = hint_of(field) | hints.get(oneof.name, None)
+            hints[oneof.name] = hint_of(field) | hints.get(oneof.name)
         elif field.message_type is not None and field.message_type.GetOptions().map_entry:
             hints[field.name] = Mapping[str, str]
         elif field.is_repeated:
