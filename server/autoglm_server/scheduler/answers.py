@@ -1,0 +1,51 @@
+"""The answer of a plan that no planner answers: given steps, and what a failed plan did achieve."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from autoglm.model import Json, StepState
+from autoglm.wire import canonical_json
+
+if TYPE_CHECKING:
+    from autoglm.fold import PlanFold, StepFold
+
+_LINE_CHARS = 200
+
+
+def output_of_leaves(plan: PlanFold) -> dict[str, Json]:
+    """Give {step: output} of the steps that succeeded and that nothing depends on."""
+    return {
+        step_id: step.result.output if step.result is not None else None
+        for step_id, step in plan.steps.items()
+        if step.state is StepState.SUCCEEDED and not step.dependents
+    }
+
+
+def lines(plan: PlanFold, *, lines_max: int = 100) -> str:
+    """Give a line for each step that nothing depends on, and for each that failed."""
+    told = [
+        _line(step_id, step)
+        for step_id, step in plan.steps.items()
+        if not step.dependents or step.state is StepState.FAILED
+    ]
+    more = [f"… and {len(told) - lines_max} more"] if len(told) > lines_max else []
+    return "\n".join(told[:lines_max] + more)
+
+
+def _line(step_id: str, step: StepFold) -> str:
+    name = step.added.title or step_id
+    match step.state:
+        case StepState.SUCCEEDED:
+            return f"{name}: {_short(step.result.output if step.result is not None else None)}"
+        case StepState.FAILED:
+            return f"{name}: failed, {step.failure.message if step.failure else 'for no known reason'}"
+        case StepState.SKIPPED:
+            return f"{name}: skipped, because {step.skipped_by} has no output"
+        case _:
+            return f"{name}: {step.state.name.lower()}"
+
+
+def _short(output: Json) -> str:
+    text = output if isinstance(output, str) else canonical_json(output)
+    return text if len(text) <= _LINE_CHARS else f"{text[: _LINE_CHARS - 1]}…"

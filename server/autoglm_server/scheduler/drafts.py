@@ -1,0 +1,216 @@
+"""From drafts to steps: every fault of a draft at once, and everything resolved that a step freezes for its life."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from autoglm.errors import InvalidRequestError
+from autoglm.model import Effect, PlanOptions, RetryPolicy, Step, StepDraft, StepState, Tool, Violation
+from autoglm.wire import check_json
+from autoglm_server.tools.references import References, compile_references
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from autoglm.fold import StepFold
+    from autoglm_server.scheduler.limits import Limits
+    from autoglm_server.tools.catalog import Catalog
+
+STEP_TIMEOUT = timedelta(seconds=60)
+"""The time limit of one attempt where neither the draft nor the tool says one."""
+
+RETRY_POLICY = RetryPolicy(3, timedelta(seconds=0.5), timedelta(seconds=30), 2.0)
+"""How READ_ONLY and IDEMPOTENT calls are retried where nobody says otherwise."""
+
+NO_RETRY = replace(RETRY_POLICY, max_attempts=1)
+"""NON_IDEMPOTENT calls are made once."""
+
+_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A draft without faults: its references compiled, its dependencies complete."""
+
+    draft: StepDraft
+    tool: Tool
+    references: References
+    depends_on: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What drafts are checked against."""
+
+    catalog: Catalog
+    options: PlanOptions
+    limits: Limits
+
+
+def allowed(name: str, options: PlanOptions) -> bool:
+    """Whether the plan may use the tool."""
+    return not options.allowed_tools or any(fnmatchcase(name, glob) for glob in options.allowed_tools)
+
+
+def check_given(drafts: Sequence[StepDraft], rules: Rules) -> tuple[list[Checked], list[Violation]]:
+    """Check the caller's own steps, which may stand in any order; give them so that each follows what it depends on."""
+    violations: list[Violation] = []
+    if len(drafts) > rules.limits.steps:
+        description = f"{len(drafts)} steps are more than the limit of {rules.limits.steps}; split the plan"
+        return [], [Violation("steps", description, "TOO_MANY")]
+
+    first: dict[str, int] = {}
+    for index, draft in enumerate(drafts):
+        known = first.setdefault(draft.id, index)
+        if known != index:
+            description = f"id {draft.id!r} is steps[{known}]'s already; ids are unique in the plan"
+            violations.append(Violation(f"steps[{index}].id", description, "DUPLICATE"))
+
+    checked: list[Checked | None] = []
+    for index, draft in enumerate(drafts):
+        one, faults = _check(draft, f"steps[{index}]", rules, first.keys())
+        checked.append(one)
+        violations += faults
+
+    if violations:
+        return [], violations
+
+    return _sorted([one for one in checked if one is not None])
+
+
+def check_planned(
+    draft: StepDraft, steps: Mapping[str, StepFold], round_number: int, rules: Rules
+) -> tuple[Checked | None, list[Violation]]:
+    """Check a planner's draft: it refers only to steps before it, and to none of an earlier round without an output."""
+    violations: list[Violation] = []
+    if draft.id in steps:
+        description = f"id {draft.id!r} is another step's already; ids are unique in the plan, over all rounds"
+        violations.append(Violation("id", description, "DUPLICATE"))
+
+    one, faults = _check(draft, "", rules, steps.keys())
+    violations += faults
+    for dependency in one.depends_on if one is not None else ():
+        step = steps[dependency]
+        if step.added.round < round_number and step.state.terminal and step.state is not StepState.SUCCEEDED:
+            description = f"step {dependency!r} of an earlier round ended {step.state.name} and has no output"
+            violations.append(Violation("depends_on", description, "NO_OUTPUT"))
+
+    return (None, violations) if violations else (one, [])
+
+
+def _check(draft: StepDraft, field: str, rules: Rules, known: Iterable[str]) -> tuple[Checked | None, list[Violation]]:
+    at = f"{field}." if field else ""
+    violations: list[Violation] = []
+    if not _ID.match(draft.id):
+        description = f"id {draft.id[:80]!r} must be 1 to 64 letters, digits, '_' or '-', not beginning with '-'"
+        violations.append(Violation(f"{at}id", description, "MALFORMED" if draft.id else "REQUIRED"))
+
+    arguments = draft.arguments or {}
+    oversize = check_json(arguments, f"{at}arguments", bytes_max=rules.limits.arguments_bytes)
+    violations += oversize
+    references: References | None = None
+    if not oversize:
+        try:
+            references = compile_references(arguments, f"{at}arguments")
+        except InvalidRequestError as error:
+            violations += error.violations
+
+    referred = references.step_ids if references is not None else ()
+    depends_on = tuple(dict.fromkeys((*draft.depends_on, *referred)))
+    known = known if isinstance(known, (set, dict)) else set(known)
+    for dependency in depends_on:
+        place = "depends_on" if dependency in draft.depends_on else "arguments"
+        if dependency == draft.id:
+            violations.append(Violation(f"{at}{place}", f"step {draft.id!r} depends on itself", "CYCLE"))
+        elif dependency not in known:
+            description = f"there is no step {dependency[:80]!r} to depend on"
+            violations.append(Violation(f"{at}{place}", description, "UNKNOWN_STEP"))
+
+    tool = rules.catalog.get(draft.tool)
+    if tool is None:
+        near = rules.catalog.nearest(draft.tool)
+        hint = f"; did you mean {' or '.join(near)}?" if near else "; `autoglm tools` lists them"
+        violations.append(Violation(f"{at}tool", f"there is no tool {draft.tool[:128]!r}{hint}", "UNKNOWN_TOOL"))
+    elif not allowed(draft.tool, rules.options):
+        description = f"tool {draft.tool!r} is not among options.allowed_tools {list(rules.options.allowed_tools)}"
+        violations.append(Violation(f"{at}tool", description, "NOT_ALLOWED"))
+    elif not oversize:
+        violations += rules.catalog.check_arguments(draft.tool, arguments, field=f"{at}arguments", references=True)
+
+    if violations or tool is None or references is None:
+        return None, violations
+
+    return Checked(draft, tool, references, depends_on), []
+
+
+def _sorted(checked: list[Checked]) -> tuple[list[Checked], list[Violation]]:
+    """Sort so that each step follows what it depends on, keeping the given order where it already does."""
+    by_id = {one.draft.id: one for one in checked}
+    done: dict[str, Checked] = {}
+    for start in checked:
+        path: dict[str, int] = {}
+        stack = [start.draft.id]
+        while stack:
+            step_id = stack[-1]
+            if step_id in done:
+                stack.pop()
+                continue
+
+            dependencies = by_id[step_id].depends_on
+            position = path.setdefault(step_id, 0)
+            while position < len(dependencies) and dependencies[position] in done:
+                position += 1
+
+            path[step_id] = position
+            if position == len(dependencies):
+                done[step_id] = by_id[step_id]
+                del path[step_id]
+                stack.pop()
+            elif dependencies[position] in path:
+                around = [*stack[stack.index(dependencies[position]) :], dependencies[position]]
+                told = " → ".join(around if len(around) <= 12 else [*around[:11], "…"])
+                return [], [Violation("steps", f"the steps depend on each other in a circle: {told}", "CYCLE")]
+            else:
+                stack.append(dependencies[position])
+
+    return list(done.values()), []
+
+
+def resolve(checked: Checked, options: PlanOptions, round_number: int, now: datetime) -> Step:
+    """Make the step: what the draft leaves open comes from the tool, then from the defaults, and is frozen."""
+    draft, tool = checked.draft, checked.tool
+    effect = tool.effect if tool.effect is not Effect.UNSPECIFIED else Effect.NON_IDEMPOTENT
+    default = NO_RETRY if effect is Effect.NON_IDEMPOTENT else RETRY_POLICY
+    return Step(
+        id=draft.id,
+        title=draft.title,
+        tool=draft.tool,
+        arguments=draft.arguments if draft.arguments is not None else {},
+        depends_on=checked.depends_on,
+        retry_policy=_policy(draft.retry_policy, _policy(tool.retry_policy, default)),
+        timeout=draft.timeout or tool.timeout or STEP_TIMEOUT,
+        requires_approval=draft.requires_approval
+        or tool.requires_approval
+        or any(fnmatchcase(draft.tool, glob) for glob in options.approval_tools),
+        effect=effect,
+        tool_digest=tool.digest,
+        state=StepState.PENDING,
+        round=round_number,
+        create_time=now,
+    )
+
+
+def _policy(wanted: RetryPolicy | None, default: RetryPolicy) -> RetryPolicy:
+    if wanted is None:
+        return default
+
+    return RetryPolicy(
+        wanted.max_attempts or default.max_attempts,
+        default.initial_backoff if wanted.initial_backoff is None else wanted.initial_backoff,
+        default.max_backoff if wanted.max_backoff is None else wanted.max_backoff,
+        wanted.backoff_multiplier or default.backoff_multiplier,
+    )

@@ -1,0 +1,788 @@
+"""One live plan: its state, its attempts and its round, and the turn that moves it.
+
+A turn is a plain call, made from whatever happened: an attempt ended, a commit became durable, somebody asked for
+something, a time came. What happened is made into events, folded, and handed to the journal as one append; then ``decide``
+is asked what to do until it has nothing more. Only what leaves the process waits for durability.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Protocol, assert_never
+
+from autoglm.errors import InternalError
+from autoglm.model import (
+    DOMAIN,
+    AnswerProgressed,
+    Approve,
+    CallContext,
+    Decision,
+    Effect,
+    ErrorReason,
+    Event,
+    Fact,
+    Failure,
+    JsonObject,
+    PlanCancelled,
+    PlanCancelRequested,
+    PlanFailed,
+    PlanLimitReached,
+    PlanningFailed,
+    PlanningFinished,
+    PlanningStarted,
+    PlanState,
+    PlanSucceeded,
+    Reject,
+    Step,
+    StepAdded,
+    StepCancelled,
+    StepDraft,
+    StepFailed,
+    StepProgressed,
+    StepRejected,
+    StepResolved,
+    StepSkipped,
+    StepStarted,
+    StepSucceeded,
+    StepWaiting,
+    ToolProgress,
+    ToolResult,
+    Usage,
+    Violation,
+    WaitingReason,
+)
+from autoglm.wire import canonical_json, digest_text, encode
+from autoglm_server.journal.journal import Append, JournalError, PlanRow, RequestKey
+from autoglm_server.planner.planner import AnswerOutput, AnswerText, Note, Planner, PlannerError, RoundItem, RoundView
+from autoglm_server.scheduler import answers
+from autoglm_server.scheduler.decide import (
+    AskPerson,
+    CancelStep,
+    Command,
+    CutRound,
+    FailStep,
+    FinishPlan,
+    MakePlan,
+    ReachLimit,
+    SkipStep,
+    StartStep,
+    decide,
+    failure_of,
+)
+from autoglm_server.scheduler.drafts import RETRY_POLICY, Rules, check_planned, resolve
+from autoglm_server.scheduler.outcome import Outcome, Stopped, backoff, judge
+from autoglm_server.scheduler.state import State, apply
+from autoglm_server.tools.references import References, compile_references, invalid_arguments
+from autoglm_server.tools.tool import AbandonedError, Invocation, ToolCallError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Mapping
+
+    from autoglm_server.clock import Clock
+    from autoglm_server.journal.follow import Feed
+    from autoglm_server.journal.journal import Journal
+    from autoglm_server.scheduler.limits import Limits
+    from autoglm_server.scheduler.timers import Timers
+    from autoglm_server.tools.catalog import Catalog
+
+log = logging.getLogger(__name__)
+
+
+class Host(Protocol):
+    """What a live plan asks of the scheduler."""
+
+    journal: Journal
+    feed: Feed
+    catalog: Catalog
+    planners: Mapping[str, Planner]
+    clock: Clock
+    limits: Limits
+    timers: Timers
+    jitter: Callable[[], float]
+
+    @property
+    def holding(self) -> bool:
+        """Whether no call and no round may start."""
+        ...
+
+    def places(self) -> int:
+        """How many calls may start, over all plans."""
+        ...
+
+    def call_began(self) -> None:
+        """Take a place."""
+        ...
+
+    def call_ended(self) -> None:
+        """Give a place back."""
+        ...
+
+    def starving(self, run: PlanRun, *, starved: bool) -> None:
+        """Note whether the plan could start more calls if there were places."""
+        ...
+
+    def moved(self, run: PlanRun) -> None:
+        """Note that the plan's turn is over; whether it makes progress may have changed."""
+        ...
+
+    def ended(self, run: PlanRun) -> None:
+        """Let go of a plan whose end is durable."""
+        ...
+
+    def lost(self, run: PlanRun, error: Exception) -> None:
+        """Let go of a plan that this process may not or cannot go on with."""
+        ...
+
+    def spawn(self, run: PlanRun, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Start a task that belongs to the plan."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """A call decided upon. It has no task until it may leave the process."""
+
+    step_id: str
+    number: int
+    invocation: Invocation
+    intent: int
+    """The sequence of its step_started; a call with an effect waits until that is durable."""
+    waits: bool
+    task: asyncio.Task[None] | None = None
+    began: bool = False
+    told: int = 0
+    """How many characters of progress text have been shown."""
+
+
+@dataclass(slots=True, eq=False)
+class Making:
+    """A round under way."""
+
+    number: int
+    attempt: int
+    text: str = ""
+    notes: str = ""
+    output: object = None
+    usage: Usage | None = None
+    drafts: int = 0
+    task: asyncio.Task[None] | None = None
+
+
+class PlanRun:
+    """A plan that this process holds."""
+
+    def __init__(self, host: Host, state: State, epoch: int, durable: int) -> None:
+        """Hold ``state``, which is durable up to ``durable``, under ``epoch``."""
+        self.host = host
+        self.state = state
+        self.plan = state.plan
+        self.epoch = epoch
+        self.durable = durable
+        self.admitted = False
+        self.gone = False
+        """Let go of: nothing is decided, recorded or started any more."""
+        self.wake: float | None = None
+        self.attempts: dict[str, Attempt] = {}
+        self.making: Making | None = None
+        self.request_key: RequestKey | None = None
+        self.tasks: set[asyncio.Task[None]] = set()
+        self._out: list[bytes] = []
+        self._out_first = durable + 1
+        self._row_state: PlanState | None = None
+        self._launches: deque[Attempt] = deque()
+        self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._references: dict[str, References] = {}
+        self._accepted: dict[str, str] = {}
+        """Digests of changed tools that a person let pass, by step."""
+
+    # --- events
+
+    def emit(
+        self,
+        fact: Fact,
+        *,
+        step_id: str = "",
+        attempt: int = 0,
+        round_number: int = 0,
+        principal: str = "",
+        now: datetime | None = None,
+    ) -> None:
+        """Make an event of the fact, fold it, and keep it for this turn's append."""
+        plan = self.plan
+        event = Event(
+            plan.id,
+            plan.sequence + 1,
+            now or self.now(),
+            step_id,
+            attempt,
+            ephemeral=False,
+            round=round_number,
+            principal=principal,
+            fact=fact,
+        )
+        body = encode(event)
+        if len(body) > self.host.limits.event_bytes:
+            raise InternalError(f"event {event.sequence} of plan {plan.id} has {len(body)} bytes")
+
+        apply(self.state, event, self.host.clock.monotonic())
+        self._out.append(body)
+
+    def now(self) -> datetime:
+        """Give the time of the next event: the wall clock's, but never before the event before it."""
+        now = self.host.clock.now()
+        last = self.plan.last_event_time
+        return now if last is None or now > last else last
+
+    def flush(self) -> None:
+        """Hand this turn's events to the journal as one append, and start what need not wait for it."""
+        if self._out:
+            plan = self.plan
+            row = None
+            if plan.state is not self._row_state:
+                self._row_state = plan.state
+                row = self._row()
+
+            last = plan.sequence
+            append = Append(
+                plan.id,
+                self.epoch,
+                self._out_first,
+                self._out,
+                lambda error: self._settled(last, error),
+                row,
+                self.request_key,
+            )
+            self.request_key = None
+            self._out, self._out_first = [], last + 1
+            if plan.state.terminal:
+                self.host.feed.finish(plan.id, last)
+
+            self.host.journal.append(append)
+
+        self._launch()
+
+    def _row(self) -> PlanRow:
+        plan = self.plan
+        created = plan.created
+        return PlanRow(
+            plan_id=plan.id,
+            tenant="",
+            principal=plan.principal,
+            state=plan.state,
+            labels=created.labels,
+            context_id=created.context_id,
+            parent_plan_id=created.parent.plan_id if created.parent is not None else "",
+            create_time=plan.create_time or self.now(),
+            body=encode(plan.basic()),
+        )
+
+    def _settled(self, last: int, error: JournalError | None) -> None:
+        if error is not None:
+            self._fail_waiters(error)
+            if not self.gone:
+                self.host.lost(self, error)
+
+            return
+
+        self.durable = last
+        while self._waiters and self._waiters[0][0] <= last:
+            _, future = self._waiters.popleft()
+            if not future.done():
+                future.set_result(None)
+
+        if self.gone:
+            return
+
+        self._launch()
+        if self.plan.state.terminal and last == self.plan.sequence:
+            self.host.ended(self)
+
+    def _fail_waiters(self, error: Exception) -> None:
+        while self._waiters:
+            _, future = self._waiters.popleft()
+            if not future.done():
+                future.set_exception(error)
+
+    async def until_durable(self, sequence: int) -> None:
+        """Wait until everything up to ``sequence`` is durable.
+
+        Raises:
+            JournalError: it will not be.
+        """
+        if sequence <= self.durable:
+            return
+
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append((sequence, future))
+        await future
+
+    # --- the turn
+
+    def turn(self) -> None:
+        """Decide and do, until there is nothing more to do now."""
+        if self.gone:
+            return
+
+        host = self.host
+        try:
+            while True:
+                hold = host.holding or not self.admitted
+                decided = decide(self.state, host.clock.monotonic(), host.places(), hold=hold)
+                if not decided.commands:
+                    break
+
+                for command in decided.commands:
+                    self._execute(command)
+
+            self.flush()
+        except Exception as error:
+            # The boundary of one plan: a bug in its turn ends this process's hold on it, not the server.
+            log.exception("a turn failed; the plan is let go of until the next start", extra={"plan_id": self.plan.id})
+            host.lost(self, error)
+            return
+
+        host.timers.set(self, decided.wake)
+        host.starving(self, starved=decided.starved)
+        host.moved(self)
+
+    def _execute(self, command: Command) -> None:
+        match command:
+            case StartStep(step_id):
+                self._start(step_id)
+            case SkipStep(step_id, by):
+                self.emit(StepSkipped(by), step_id=step_id)
+            case FailStep(step_id, failure):
+                self.emit(StepFailed(failure), step_id=step_id, attempt=self.plan.steps[step_id].attempt)
+            case AskPerson(step_id, reason, message):
+                self._ask(step_id, reason, message)
+            case CancelStep(step_id, unknown, abandoned):
+                self._cancel_step(step_id, StepCancelled(unknown, abandoned))
+            case MakePlan(number, attempt):
+                self._make(number, attempt)
+            case CutRound():
+                self._cut_round(failure_of(ErrorReason.CANCELLED, "the plan was stopped"))
+            case ReachLimit(failure):
+                self.emit(PlanLimitReached(failure))
+                self._tell_stop()
+            case FinishPlan(state, failure):
+                self._finish(state, failure)
+            case _:
+                assert_never(command)
+
+    # --- steps
+
+    def added(self, step: Step, references: References, *, round_number: int, now: datetime) -> None:
+        """Add a step to the plan."""
+        self._references[step.id] = references
+        self.emit(StepAdded(step), step_id=step.id, round_number=round_number, now=now)
+
+    def _arguments(self, step: Step) -> JsonObject:
+        """Resolve a step's arguments from the outputs of the steps before it, and check them in full.
+
+        Raises:
+            ToolCallError: they are not right, as data.
+        """
+        references = self._references.get(step.id)
+        if references is None:
+            references = self._references[step.id] = compile_references(step.arguments or {}, "arguments")
+
+        arguments = references.resolve(self._output_of)
+        violations = self.host.catalog.check_arguments(step.tool, arguments, field="arguments", references=False)
+        if violations:
+            raise ToolCallError(invalid_arguments(violations))
+
+        return arguments
+
+    def _output_of(self, step_id: str) -> object:
+        result = self.plan.steps[step_id].result
+        return result.output if result is not None else None
+
+    def _start(self, step_id: str) -> None:
+        host, step = self.host, self.plan.steps[step_id]
+        added = step.added
+        try:
+            arguments = self._arguments(added)
+        except ToolCallError as error:
+            self.emit(StepFailed(error.failure), step_id=step_id, attempt=step.attempt)
+            return
+
+        tool = host.catalog.get(added.tool)
+        matters = added.effect is not Effect.READ_ONLY or added.requires_approval
+        if tool is not None and matters and tool.digest not in (added.tool_digest, self._accepted.get(step_id)):
+            message = f"{added.tool} is no longer the tool this step was planned with; approve to call it as it is now"
+            self._ask(step_id, WaitingReason.TOOL_CHANGED, message)
+            return
+
+        number = step.attempt + 1
+        key = f"{self.plan.id}/{step_id}"
+        text = canonical_json(arguments)
+        small = len(text) <= host.limits.journaled_arguments_bytes
+        started = StepStarted(key, arguments if small else None, arguments_digest="" if small else digest_text(text))
+        self.emit(started, step_id=step_id, attempt=number)
+        sequence = self.plan.sequence
+        ahead = sequence - self.durable > host.limits.run_ahead
+        attempt = Attempt(
+            step_id,
+            number,
+            Invocation(
+                tool=added.tool,
+                arguments=arguments,
+                idempotency_key=key,
+                timeout=added.timeout.total_seconds() if added.timeout is not None else 0.0,
+                context=CallContext(self.plan.id, step_id, number, self.plan.principal),
+                report=lambda progress: self._progressed(attempt, progress),
+            ),
+            intent=sequence,
+            waits=ahead or added.effect is not Effect.READ_ONLY,
+        )
+        self.attempts[step_id] = attempt
+        self._launches.append(attempt)
+        host.call_began()
+
+    def _launch(self) -> None:
+        """Start the calls that may leave the process by now."""
+        if not self._launches:
+            return
+
+        waiting: deque[Attempt] = deque()
+        for attempt in self._launches:
+            if self.attempts.get(attempt.step_id) is not attempt:
+                continue
+
+            if attempt.waits and attempt.intent > self.durable:
+                waiting.append(attempt)
+            else:
+                attempt.task = self.host.spawn(self, self._call(attempt))
+
+        self._launches = waiting
+
+    async def _call(self, attempt: Attempt) -> None:
+        attempt.began = True
+        outcome: Outcome
+        try:
+            outcome = await self.host.catalog.call(attempt.invocation)
+        except ToolCallError as error:
+            outcome = error.failure
+        except AbandonedError:
+            outcome = Stopped.ABANDONED
+        except asyncio.CancelledError:
+            outcome = Stopped.STOPPED
+        except Exception:
+            # The one boundary of an attempt: whatever goes wrong in a call is that call's failure.
+            log.exception("a call broke", extra={"plan_id": self.plan.id, "step_id": attempt.step_id})
+            outcome = failure_of(ErrorReason.TOOL_ERROR, "the call broke inside the server; its log says how")
+
+        self._ended(attempt, outcome)
+
+    def _ended(self, attempt: Attempt, outcome: Outcome) -> None:
+        """Record how a call ended."""
+        if self.attempts.get(attempt.step_id) is not attempt:
+            log.info(
+                "a call that was given up has ended; its outcome is dropped",
+                extra={"plan_id": self.plan.id, "step_id": attempt.step_id, "attempt": attempt.number},
+            )
+            return
+
+        del self.attempts[attempt.step_id]
+        self.host.call_ended()
+        if self.gone:
+            return
+
+        if isinstance(outcome, Stopped) and self.plan.stopping is None:
+            outcome = Failure(ErrorReason.CANCELLED.name, DOMAIN, "the call stopped by itself", outcome_unknown=True)
+
+        self._record(attempt, outcome)
+        self.host.feed.clear(self.plan.id, step_id=attempt.step_id)
+        self.turn()
+
+    def _record(self, attempt: Attempt, outcome: Outcome) -> None:
+        now = self.now()
+        fact = judge(self.state, attempt.step_id, outcome, now, self.host.jitter)
+        try:
+            self.emit(fact, step_id=attempt.step_id, attempt=attempt.number, now=now)
+        except (InternalError, ValueError) as error:
+            # What a tool gave could not be written down; that is the call's failure, and the plan goes on.
+            failure = Failure(ErrorReason.INVALID_OUTPUT.name, DOMAIN, f"the output cannot be journaled: {error}")
+            self.emit(StepFailed(failure), step_id=attempt.step_id, attempt=attempt.number, now=now)
+
+    def _progressed(self, attempt: Attempt, progress: ToolProgress) -> None:
+        if self.gone or self.attempts.get(attempt.step_id) is not attempt:
+            return
+
+        fact = StepProgressed(progress.fraction, progress.message, progress.data, attempt.told, progress.text)
+        attempt.told += len(progress.text)
+        self._live(fact, step_id=attempt.step_id, attempt=attempt.number)
+
+    def _live(self, fact: Fact, *, step_id: str = "", attempt: int = 0, round_number: int = 0) -> None:
+        """Show a fact that is never stored."""
+        event = Event(
+            self.plan.id,
+            self.plan.sequence,
+            self.now(),
+            step_id,
+            attempt,
+            ephemeral=True,
+            round=round_number,
+            fact=fact,
+        )
+        self.host.feed.progress(event)
+
+    def _ask(self, step_id: str, reason: WaitingReason, message: str) -> None:
+        """Let a step wait for a person, who sees the arguments as they would be used."""
+        step = self.plan.steps[step_id]
+        try:
+            arguments = self._arguments(step.added)
+        except ToolCallError as error:
+            self.emit(StepFailed(error.failure), step_id=step_id, attempt=step.attempt)
+            return
+
+        waiting_timeout = self.state.options.waiting_timeout
+        now = self.now()
+        expire = now + waiting_timeout if waiting_timeout is not None else None
+        self.emit(StepWaiting(reason, arguments, message, expire), step_id=step_id, attempt=step.attempt, now=now)
+
+    def _cancel_step(self, step_id: str, fact: StepCancelled) -> None:
+        step = self.plan.steps[step_id]
+        attempt = self.attempts.pop(step_id, None)
+        if attempt is not None:
+            self.host.call_ended()
+            if attempt.task is not None:
+                attempt.task.cancel()
+
+        self.emit(fact, step_id=step_id, attempt=step.attempt)
+
+    # --- stopping
+
+    def cancel(self, reason: str, principal: str) -> None:
+        """Stop the plan, unless it is being stopped already."""
+        if self.plan.state.terminal or self.plan.stopping is not None:
+            return
+
+        self.emit(PlanCancelRequested(reason), principal=principal)
+        self._tell_stop()
+        self.turn()
+
+    def _tell_stop(self) -> None:
+        """Tell every call to stop; those that have not left the process end at once."""
+        for attempt in list(self.attempts.values()):
+            if attempt.task is None or not attempt.began:
+                del self.attempts[attempt.step_id]
+                self.host.call_ended()
+                if attempt.task is not None:
+                    attempt.task.cancel()
+
+                self._record(attempt, Stopped.BEFORE_IT_BEGAN)
+            else:
+                attempt.task.cancel()
+
+    # --- a person's decision
+
+    def decided(self, step_id: str, sequence: int, decision: Decision, comment: str, principal: str) -> None:
+        """Carry out a decision that was found to be allowed."""
+        step = self.plan.steps[step_id]
+        waiting = step.waiting
+        number = step.attempt
+        self.emit(StepResolved(sequence, decision, comment), step_id=step_id, attempt=number, principal=principal)
+        match decision.kind:
+            case ToolResult() as result:
+                self.emit(StepSucceeded(result), step_id=step_id, attempt=number)
+            case Reject(reason=reason):
+                message = f"rejected: {reason}" if reason else "rejected"
+                self.emit(StepFailed(failure_of(ErrorReason.REJECTED, message)), step_id=step_id, attempt=number)
+            case Approve() if waiting is not None and waiting.reason is WaitingReason.TOOL_CHANGED:
+                tool = self.host.catalog.get(step.added.tool)
+                if tool is not None:
+                    self._accepted[step_id] = tool.digest
+            case _:
+                pass
+
+        self.turn()
+
+    # --- rounds
+
+    def _make(self, number: int, attempt: int) -> None:
+        options = self.state.options
+        planner = self.host.planners.get(options.planner)
+        rejected = tuple(self.state.rejected)
+        self.emit(PlanningStarted(options.planner, options.model, attempt), round_number=number)
+        making = self.making = Making(number, attempt)
+        if planner is None:
+            message = (
+                f"there is no planner {options.planner!r} here; this server has {', '.join(sorted(self.host.planners))}"
+            )
+            self._fail_round(making, failure_of(ErrorReason.PLANNER_UNAVAILABLE, message))
+            return
+
+        view = self.view(number, attempt, rejected)
+        making.task = self.host.spawn(self, self._plan_round(making, planner, view))
+
+    def view(self, number: int, attempt: int, rejected: tuple[StepRejected, ...]) -> RoundView:
+        """Give what the planner sees."""
+        options = self.state.options
+        tools = self.host.catalog.tools(options.allowed_tools) if options.enable_tool_call else []
+        last = self.state.last
+        return RoundView(self.plan.snapshot(), number, attempt, tools, rejected, self.state.steps_left, last)
+
+    async def _plan_round(self, making: Making, planner: Planner, view: RoundView) -> None:
+        failure: Failure | None = None
+        try:
+            async for item in planner.round(view):
+                if self.making is not making or self.gone:
+                    return
+
+                self._item(making, item)
+        except PlannerError as error:
+            failure = error.failure
+        except asyncio.CancelledError:
+            return
+        except Exception:
+            # The one boundary of a round: a planner that breaks fails its round.
+            log.exception("a planner broke", extra={"plan_id": self.plan.id, "round": making.number})
+            failure = failure_of(
+                ErrorReason.PLANNER_FAILED, f"planner {planner.name!r} broke; the server's log says how"
+            )
+
+        if self.making is not making or self.gone:
+            return
+
+        if failure is not None:
+            self._fail_round(making, failure)
+        else:
+            self._finish_round(making)
+
+        self.turn()
+
+    def _item(self, making: Making, item: RoundItem) -> None:
+        match item:
+            case StepDraft():
+                making.drafts += 1
+                self._draft(making, item)
+                self.turn()
+            case AnswerText(text):
+                offset = len(making.text)
+                making.text += text
+                if not making.drafts:
+                    self._live(AnswerProgressed(making.attempt, offset, text), round_number=making.number)
+            case AnswerOutput(output):
+                making.output = output
+            case Note(text):
+                making.notes += text
+            case Usage():
+                making.usage = item if making.usage is None else making.usage + item
+            case _:
+                assert_never(item)
+
+    def _draft(self, making: Making, draft: StepDraft) -> None:
+        rules = Rules(self.host.catalog, self.state.options, self.host.limits)
+        checked, violations = check_planned(draft, self.plan.steps, making.number, rules)
+        bound = self._bound()
+        if bound is not None:
+            violations = [bound, *violations]
+
+        if violations or checked is None:
+            self.emit(StepRejected(draft, tuple(violations)), step_id=draft.id[:64], round_number=making.number)
+            return
+
+        now = self.now()
+        step = resolve(checked, self.state.options, making.number, now)
+        self.added(step, checked.references, round_number=making.number, now=now)
+
+    def _bound(self) -> Violation | None:
+        """Say why no step may be added any more, if that is so."""
+        options = self.state.options
+        if not options.enable_tool_call:
+            return Violation(
+                "tool", "this plan was made with enable_tool_call false: answer without steps", "MAX_STEPS"
+            )
+
+        if not self.state.steps_left:
+            return Violation("", f"max_steps {options.max_steps} is used up: answer with what is known", "MAX_STEPS")
+
+        if self.state.last:
+            return Violation("", f"this is the last of max_rounds {options.max_rounds}: answer", "MAX_ROUNDS")
+
+        return None
+
+    def _finish_round(self, making: Making) -> None:
+        self.making = None
+        self.host.feed.clear(self.plan.id, round=making.number)
+        text, notes = making.text, making.notes
+        if making.drafts:
+            text, notes = "", "\n".join(part for part in (notes, text) if part)
+
+        if len(text.encode()) > self.host.limits.answer_bytes:
+            message = f"the answer is longer than {self.host.limits.answer_bytes} bytes"
+            self._failed(making, failure_of(ErrorReason.ANSWER_TOO_LARGE, message), None)
+            return
+
+        output = None if making.drafts else making.output
+        self.emit(PlanningFinished(making.usage, notes, text, output), round_number=making.number)
+
+    def _fail_round(self, making: Making, failure: Failure) -> None:
+        """Record that a round failed, and when it will be made again if that may help."""
+        self.making = None
+        self.host.feed.clear(self.plan.id, round=making.number)
+        again = failure.retryable and not self.plan.rounds[-1].steps_added and self.plan.stopping is None
+        delay: timedelta | None = None
+        if again and making.attempt < self.host.limits.round_attempts:
+            delay = backoff(RETRY_POLICY, making.attempt, failure.retry_after, self.host.jitter)
+
+        self._failed(making, failure, delay)
+
+    def _failed(self, making: Making, failure: Failure, delay: timedelta | None) -> None:
+        now = self.now()
+        due = now + delay if delay is not None else None
+        fact = PlanningFailed(failure, making.usage, due, making.attempt)
+        self.emit(fact, round_number=making.number, now=now)
+
+    def _cut_round(self, failure: Failure) -> None:
+        making = self.making
+        if making is None:
+            making = Making(self.plan.rounds[-1].number, self.plan.rounds[-1].attempts)
+
+        if making.task is not None:
+            making.task.cancel()
+
+        self._fail_round(making, failure)
+
+    # --- the end
+
+    def _finish(self, state: PlanState, failure: Failure | None) -> None:
+        plan = self.plan
+        usage = plan.usage
+        if state is PlanState.CANCELLED:
+            self.emit(PlanCancelled(usage))
+            return
+
+        answer, output = plan.answer, plan.output
+        if not answer and output is None:
+            answer = answers.lines(plan)
+            output = self._output() if not plan.rounds else None
+
+        if state is PlanState.SUCCEEDED:
+            self.emit(PlanSucceeded(answer, output, usage))
+        else:
+            self.emit(PlanFailed(failure, answer, output, usage))
+
+    def _output(self) -> object:
+        """Give the outputs of the leaves, unless they are too large to stand in one event; the steps have them too."""
+        output = answers.output_of_leaves(self.plan)
+        return output if len(canonical_json(output)) <= self.host.limits.answer_bytes else None
+
+    def let_go(self) -> list[asyncio.Task[None]]:
+        """Stop deciding and recording; give the tasks that are still running, told to stop."""
+        self.gone = True
+        self.host.timers.set(self, None)
+        for _ in range(len(self.attempts)):
+            self.host.call_ended()
+
+        self.attempts.clear()
+        self._launches.clear()
+        for task in self.tasks:
+            task.cancel()
+
+        return list(self.tasks)

@@ -1,0 +1,576 @@
+"""The scheduler: the only writer. It holds the live plans, and carries out what callers ask for."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from autoglm._ids import new_id
+from autoglm.errors import AutoglmError, InternalError, InvalidRequestError, UnavailableError, error
+from autoglm.fold import PlanFold
+from autoglm.model import (
+    Approve,
+    CreatePlanRequest,
+    Decision,
+    ErrorReason,
+    Event,
+    Plan,
+    PlanCreated,
+    PlanOptions,
+    PlanResumed,
+    PlanState,
+    Reject,
+    Retry,
+    StepDraft,
+    StepState,
+    ToolResult,
+    UnknownOutcomeAction,
+    Violation,
+    WaitingReason,
+)
+from autoglm.wire import decode
+from autoglm_server.journal.journal import DuplicateRequestError, FencedError, JournalError, RequestKey
+from autoglm_server.planner.planner import PlannerError
+from autoglm_server.scheduler.admission import Admission
+from autoglm_server.scheduler.drafts import Checked, Rules, check_given, check_planned, resolve
+from autoglm_server.scheduler.limits import Limits
+from autoglm_server.scheduler.run import PlanRun
+from autoglm_server.scheduler.state import State, apply, clamp
+from autoglm_server.scheduler.timers import Timers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Mapping
+
+    from autoglm_server.clock import Clock
+    from autoglm_server.journal.follow import Feed
+    from autoglm_server.journal.journal import Claim, Journal
+    from autoglm_server.planner.planner import Planner
+    from autoglm_server.tools.catalog import Catalog
+
+log = logging.getLogger(__name__)
+
+_RETRY_LATER = timedelta(seconds=5)
+_PAGE = 2_000
+"""Events read at once when a plan is folded from disk."""
+_CUT_SECONDS = 2.0
+"""How long calls that are cut at the end of a drain may take to notice."""
+
+_ALLOWED: Mapping[WaitingReason, tuple[type, ...]] = {
+    WaitingReason.APPROVAL: (Approve, Reject, ToolResult),
+    WaitingReason.OUTCOME_UNKNOWN: (Retry, Reject, ToolResult),
+    WaitingReason.TOOL_CHANGED: (Approve, Reject, ToolResult),
+    WaitingReason.INPUT: (Reject, ToolResult),
+}
+"""What may be decided of a step that waits for this reason."""
+
+
+class Scheduler:
+    """Holds the live plans. One instance a process; everything happens on its loop."""
+
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        feed: Feed,
+        catalog: Catalog,
+        planners: Mapping[str, Planner],
+        clock: Clock,
+        jitter: Callable[[], float],
+        defaults: PlanOptions,
+        limits: Limits | None = None,
+    ) -> None:
+        """Take the ports. ``defaults`` fills in what a request leaves open; ``jitter`` gives a number from 0 to 1."""
+        self.journal = journal
+        self.feed = feed
+        self.catalog = catalog
+        self.planners = planners
+        self.clock = clock
+        self.jitter = jitter
+        self.defaults = defaults
+        self.limits = limits or Limits()
+        self.timers = Timers(clock)
+        self.owner = new_id()
+        """New at every start of a process, so that nobody mistakes an earlier one for this one."""
+        self._runs: dict[str, PlanRun] = {}
+        self._admission = Admission(self.limits.running_plans)
+        self._starving: dict[PlanRun, None] = {}
+        self._serving = False
+        self._calls = 0
+        self._draining = False
+        self._stopped = asyncio.Event()
+
+    # --- life
+
+    async def start(self) -> None:
+        """Take up every plan that has not ended."""
+        open_plans = await self.journal.open_plans()
+        if not open_plans:
+            return
+
+        claims = await self.journal.claim(open_plans, self.owner)
+        for claim in claims:
+            await self._resume(claim)
+
+        log.info("took up %d plans that had not ended", len(claims))
+        for run in list(self._runs.values()):
+            run.turn()
+
+    async def _resume(self, claim: Claim) -> None:
+        offset = self.clock.monotonic() - self.clock.now().timestamp()
+        state: State | None = None
+        sequence = 0
+        while sequence < claim.sequence:
+            bodies = await self.journal.read(claim.plan_id, sequence, limit=_PAGE)
+            if not bodies:
+                break
+
+            for body in bodies:
+                event = decode(Event, body)
+                if state is None:
+                    state = self._state(claim.plan_id, event)
+
+                time = event.event_time.timestamp() if event.event_time is not None else 0.0
+                apply(state, event, time + offset)
+
+            sequence += len(bodies)
+
+        if state is None or state.plan.state.terminal:
+            return
+
+        clamp(state, self.clock.monotonic())
+        run = PlanRun(self, state, claim.epoch, claim.sequence)
+        self._runs[claim.plan_id] = run
+        self._enter(run)
+        run.emit(PlanResumed(claim.epoch, self.owner))
+        run.flush()
+
+    def _state(self, plan_id: str, created: Event) -> State:
+        fact = created.fact
+        name = fact.options.planner if isinstance(fact, PlanCreated) and fact.options is not None else ""
+        planner = self.planners.get(name)
+        return State(PlanFold(plan_id), self.limits, revises=planner is not None and planner.revises)
+
+    async def drain(self, seconds: float) -> None:
+        """Start no call any more, and give those under way ``seconds`` to end."""
+        self._draining = True
+        end = self.clock.monotonic() + seconds
+        while self._busy_tasks():
+            left = end - self.clock.monotonic()
+            if left <= 0:
+                break
+
+            tasks = [task for run in self._runs.values() for task in run.tasks]
+            await asyncio.wait(tasks, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+
+    def _busy_tasks(self) -> bool:
+        return any(run.tasks for run in self._runs.values())
+
+    async def stop(self) -> None:
+        """Cut what is still running; it is dealt with at the next start."""
+        self._draining = True
+        self.timers.stop()
+        tasks: list[asyncio.Task[None]] = []
+        for run in list(self._runs.values()):
+            tasks += run.let_go()
+
+        self._runs.clear()
+        if tasks:
+            _, pending = await asyncio.wait(tasks, timeout=_CUT_SECONDS)
+            for task in pending:
+                task.cancel()
+
+            if pending:
+                log.warning("%d calls did not stop and are abandoned with the process", len(pending))
+                await asyncio.wait(pending, timeout=_CUT_SECONDS)
+
+    def journal_health_changed(self) -> None:
+        """Go on when the journal can be written to again."""
+        if not self.journal.stalled:
+            for run in list(self._runs.values()):
+                run.turn()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a plan can make progress."""
+        return len(self._admission) > 0
+
+    @property
+    def open_plans(self) -> int:
+        """How many plans are held."""
+        return len(self._runs)
+
+    def tick(self) -> None:
+        """Wake what is due by now; for tests that move a fake clock."""
+        self.timers.tick()
+
+    # --- what a live plan asks for (run.Host)
+
+    @property
+    def holding(self) -> bool:
+        """Whether no call and no round may start."""
+        return self._draining or bool(self.journal.stalled)
+
+    def places(self) -> int:
+        """How many calls may start, over all plans."""
+        return self.limits.running_calls - self._calls
+
+    def call_began(self) -> None:
+        """Take a place."""
+        self._calls += 1
+
+    def call_ended(self) -> None:
+        """Give a place back, to the plan that has waited longest for one."""
+        self._calls -= 1
+        if self._starving and not self._serving:
+            self._serving = True
+            asyncio.get_running_loop().call_soon(self._serve)
+
+    def _serve(self) -> None:
+        self._serving = False
+        for run in list(self._starving):
+            if self.places() <= 0:
+                break
+
+            self._starving.pop(run, None)
+            run.turn()
+
+    def starving(self, run: PlanRun, *, starved: bool) -> None:
+        """Note whether the plan could start more calls if there were places."""
+        if starved:
+            self._starving.setdefault(run)
+        else:
+            self._starving.pop(run, None)
+
+    def moved(self, run: PlanRun) -> None:
+        """Let a plan that only waits, or has ended, leave its place to the next in the queue."""
+        rests = run.plan.state.terminal or run.plan.state is PlanState.WAITING
+        if rests == self._admission.waits(run):
+            if rests:
+                self._leave(run)
+            else:
+                self._enter(run)
+                if run.admitted:
+                    asyncio.get_running_loop().call_soon(run.turn)
+
+    def _enter(self, run: PlanRun) -> None:
+        self._admission.enter(run)
+
+    def _leave(self, run: PlanRun) -> None:
+        for following in self._admission.leave(run):
+            asyncio.get_running_loop().call_soon(following.turn)
+
+    def ended(self, run: PlanRun) -> None:
+        """Let go of a plan whose end is durable."""
+        run.gone = True
+        self.timers.set(run, None)
+        self._forget(run)
+        log.info("plan %s", run.plan.state.name.lower(), extra={"plan_id": run.plan.id, "sequence": run.plan.sequence})
+
+    def lost(self, run: PlanRun, error: Exception) -> None:
+        """Let go of a plan that this process may not or cannot go on with."""
+        if run.gone:
+            return
+
+        run.let_go()
+        self._forget(run)
+        if isinstance(error, FencedError):
+            log.warning("another process has taken the plan up", extra={"plan_id": run.plan.id})
+
+    def _forget(self, run: PlanRun) -> None:
+        self._runs.pop(run.plan.id, None)
+        self._starving.pop(run, None)
+        self._leave(run)
+
+    def spawn(self, run: PlanRun, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Start a task that the plan owns; it is cancelled and awaited when the plan is let go of."""
+        task = asyncio.get_running_loop().create_task(work)
+        run.tasks.add(task)
+        task.add_done_callback(run.tasks.discard)
+        return task
+
+    # --- what callers ask for (PlanPort)
+
+    def options(self, request: CreatePlanRequest) -> PlanOptions:
+        """Fill in every default: what a plan is created with never changes with the configuration."""
+        asked, default = request.options or PlanOptions(), self.defaults
+        return PlanOptions(
+            max_steps=default.max_steps if asked.max_steps is None else asked.max_steps,
+            enable_tool_call=default.enable_tool_call if asked.enable_tool_call is None else asked.enable_tool_call,
+            max_rounds=default.max_rounds if asked.max_rounds is None else asked.max_rounds,
+            timeout=asked.timeout or default.timeout,
+            waiting_timeout=asked.waiting_timeout or default.waiting_timeout,
+            max_parallel_steps=asked.max_parallel_steps or default.max_parallel_steps,
+            planner=asked.planner or default.planner,
+            model=asked.model or default.model,
+            allowed_tools=asked.allowed_tools or default.allowed_tools,
+            approval_tools=tuple(dict.fromkeys((*default.approval_tools, *asked.approval_tools))),
+            on_unknown_outcome=asked.on_unknown_outcome or default.on_unknown_outcome or UnknownOutcomeAction.WAIT,
+            budget=asked.budget or default.budget,
+        )
+
+    def check(self, request: CreatePlanRequest) -> list[Violation]:
+        """Give every fault of the request that takes the catalog and the other steps to find."""
+        return self._check(request, self.options(request))[1]
+
+    def _check(self, request: CreatePlanRequest, options: PlanOptions) -> tuple[list[Checked], list[Violation]]:
+        checked, violations = check_given(request.steps, Rules(self.catalog, options, self.limits))
+        if request.request and options.planner not in self.planners:
+            known = ", ".join(sorted(self.planners))
+            description = f"there is no planner {options.planner!r}; this server has: {known}"
+            violations.append(Violation("options.planner", description, "UNKNOWN_PLANNER"))
+
+        if request.steps and not options.enable_tool_call:
+            description = "given steps call tools, but options.enable_tool_call is false; leave one of them out"
+            violations.append(Violation("options.enable_tool_call", description, "CONFLICT"))
+
+        return checked, violations
+
+    async def create(self, request: CreatePlanRequest, *, principal: str, digest: str) -> tuple[Plan, bool]:
+        """Create a plan, or find the one that this request made before.
+
+        Raises:
+            InvalidRequestError: with every violation.
+            ConflictError: the request_id was used with other content.
+            LimitError: too many plans are open, or the disk is full.
+            UnavailableError: the server is going away.
+        """
+        options = self.options(request)
+        checked, violations = self._check(request, options)
+        if violations:
+            known = await self._known(request.request_id, principal, digest)
+            if known is not None:
+                return known, True
+
+            raise InvalidRequestError.of(violations)
+
+        if request.validate_only:
+            return await self._dry_run(request, checked, options, principal), False
+
+        self._refuse_when_full()
+        run = self._new(request, checked, options, principal, digest)
+        if request.request_id:
+            run.request_key = RequestKey("", principal, request.request_id, digest)
+
+        snapshot, sequence = run.plan.snapshot(), run.plan.sequence
+        plan_id = run.plan.id
+        self._runs[plan_id] = run
+        acknowledged = asyncio.get_running_loop().create_task(self._begin(run, sequence))
+        try:
+            await asyncio.shield(acknowledged)
+        except DuplicateRequestError as duplicate:
+            if duplicate.request_digest != digest:
+                message = f"request_id {request.request_id!r} made plan {duplicate.plan_id} from another request; use a new one"
+                raise error(ErrorReason.REQUEST_ID_CONFLICT, message, plan_id=duplicate.plan_id) from None
+
+            return await self.get(duplicate.plan_id), True
+        except JournalError as refused:
+            raise _unwritten(refused) from refused
+
+        return snapshot, False
+
+    async def _known(self, request_id: str, principal: str, digest: str) -> Plan | None:
+        """Give the plan that this very request made before, whatever became of its tools since."""
+        found = await self.journal.find_request("", principal, request_id) if request_id else None
+        return await self.get(found[0]) if found is not None and found[1] == digest else None
+
+    async def _begin(self, run: PlanRun, sequence: int) -> None:
+        """Make the plan durable, then let it run; goes on when the caller does not wait any more."""
+        run.flush()
+        await run.until_durable(sequence)
+        self._enter(run)
+        run.turn()
+
+    def _refuse_when_full(self) -> None:
+        if self._draining:
+            raise error(ErrorReason.SERVER_DRAINING, "the server is shutting down; ask another or try again")
+
+        if self.journal.stalled:
+            message = f"the journal cannot be written: {self.journal.stalled}; make room and try again"
+            raise error(ErrorReason.JOURNAL_FULL, message, retry_after=_RETRY_LATER)
+
+        if len(self._runs) >= self.limits.open_plans:
+            message = f"{len(self._runs)} plans are open, the limit limits.open_plans; try again when some have ended"
+            raise error(ErrorReason.TOO_MANY_PLANS, message, retry_after=_RETRY_LATER)
+
+    def _new(
+        self, request: CreatePlanRequest, checked: list[Checked], options: PlanOptions, principal: str, digest: str
+    ) -> PlanRun:
+        planner = self.planners.get(options.planner)
+        state = State(PlanFold(new_id()), self.limits, revises=planner is not None and planner.revises)
+        run = PlanRun(self, state, 1, 0)
+        now = run.now()
+        created = PlanCreated(
+            request=request.request,
+            options=options,
+            labels=request.labels,
+            request_id=request.request_id,
+            request_digest=digest,
+            context_id=request.context_id,
+            context=request.context,
+        )
+        run.emit(created, principal=principal, now=now)
+        for one in checked:
+            run.added(resolve(one, options, 0, now), one.references, round_number=0, now=now)
+
+        return run
+
+    async def _dry_run(
+        self, request: CreatePlanRequest, checked: list[Checked], options: PlanOptions, principal: str
+    ) -> Plan:
+        """Show the plan that would run: the given steps, or the first round's. Nothing is written and nothing is called."""
+        run = self._new(request, checked, options, principal, "")
+        planner = self.planners.get(options.planner)
+        if not request.request or request.steps or planner is None:
+            return run.plan.snapshot()
+
+        drafts: list[Checked] = []
+        violations: list[Violation] = []
+        rules = Rules(self.catalog, options, self.limits)
+        try:
+            async for item in planner.round(run.view(1, 1, ())):
+                if not isinstance(item, StepDraft):
+                    continue
+
+                one, faults = check_planned(item, run.plan.steps, 1, rules)
+                violations += [replace(fault, field=f"steps[{len(drafts)}].{fault.field}") for fault in faults]
+                if one is not None:
+                    drafts.append(one)
+                    now = run.now()
+                    run.added(resolve(one, options, 1, now), one.references, round_number=1, now=now)
+        except PlannerError as refused:
+            failure = refused.failure
+            found = failure.violations or (Violation("request", failure.message, failure.reason),)
+            raise InvalidRequestError(failure.message, reason=failure.reason, violations=found) from None
+
+        if violations:
+            raise InvalidRequestError.of(violations)
+
+        return run.plan.snapshot()
+
+    async def get(self, plan_id: str) -> Plan:
+        """Give a plan as it is; durable up to its sequence.
+
+        Raises:
+            NotFoundError: there is no such plan.
+        """
+        run = self._runs.get(plan_id)
+        if run is not None:
+            return await self._durable(run)
+
+        fold = await self._fold(plan_id)
+        if not fold.sequence:
+            raise error(ErrorReason.PLAN_NOT_FOUND, f"there is no plan {plan_id!r}", plan_id=plan_id)
+
+        return fold.snapshot()
+
+    async def _durable(self, run: PlanRun) -> Plan:
+        """Give the plan as it is now, when it is durable."""
+        snapshot = run.plan.snapshot()
+        try:
+            await run.until_durable(snapshot.sequence)
+        except DuplicateRequestError:
+            raise error(ErrorReason.PLAN_NOT_FOUND, f"there is no plan {run.plan.id!r}") from None
+        except JournalError as refused:
+            raise _unwritten(refused) from refused
+
+        return snapshot
+
+    async def cancel(self, plan_id: str, *, reason: str, principal: str) -> Plan:
+        """Ask a plan to stop; the request is durable when it returns. A finished plan is left as it is."""
+        run = self._runs.get(plan_id)
+        if run is None:
+            return await self.get(plan_id)
+
+        run.cancel(reason, principal)
+        return await self._durable(run)
+
+    async def resolve(
+        self, plan_id: str, step_id: str, *, wait_sequence: int, decision: Decision, comment: str, principal: str
+    ) -> Plan:
+        """Decide for a step that waits: the first decision wins, the same one again is fine.
+
+        Raises:
+            NotFoundError: no such plan or step.
+            InvalidRequestError: DECISION_NOT_ALLOWED for what it waits for.
+            PreconditionError: it does not wait, or was decided otherwise.
+            AbortedError: it waits anew since ``wait_sequence``.
+        """
+        run = self._runs.get(plan_id)
+        plan = run.plan if run is not None else await self._fold(plan_id)
+        if not plan.sequence:
+            raise error(ErrorReason.PLAN_NOT_FOUND, f"there is no plan {plan_id!r}", plan_id=plan_id)
+
+        if step_id not in plan.steps:
+            raise error(ErrorReason.STEP_NOT_FOUND, f"plan {plan_id} has no step {step_id!r}", step_id=step_id)
+
+        due = _must_wait(plan, step_id, wait_sequence, decision)
+        if run is None:
+            return plan.snapshot()
+
+        if due:
+            waiting = plan.steps[step_id].waiting
+            run.decided(step_id, waiting.sequence if waiting is not None else 0, decision, comment, principal)
+
+        return await self._durable(run)
+
+    async def _fold(self, plan_id: str) -> PlanFold:
+        fold = PlanFold(plan_id)
+        while bodies := await self.journal.read(plan_id, fold.sequence, limit=_PAGE):
+            for body in bodies:
+                fold.apply(decode(Event, body))
+
+        return fold
+
+
+def _must_wait(plan: PlanFold, step_id: str, wait_sequence: int, decision: Decision) -> bool:
+    """Whether the decision is to be carried out; False if it was already.
+
+    Raises:
+        AutoglmError: it cannot be.
+    """
+    step = plan.steps[step_id]
+    waiting, decided = step.waiting, step.decided
+    if waiting is None or step.state is not StepState.WAITING:
+        if decided is None:
+            message = f"step {step_id} is {step.state.name} and does not wait for a decision"
+            raise error(ErrorReason.STEP_NOT_WAITING, message, state=step.state.name)
+
+        sequence, earlier = decided
+        if wait_sequence not in (0, sequence):
+            raise _wait_changed(step_id, wait_sequence, sequence)
+
+        if earlier != decision:
+            kind = type(earlier.kind).__name__.lower()
+            raise error(
+                ErrorReason.STEP_ALREADY_RESOLVED, f"step {step_id} was resolved already, by {kind}", decision=kind
+            )
+
+        return False
+
+    if wait_sequence not in (0, waiting.sequence):
+        raise _wait_changed(step_id, wait_sequence, waiting.sequence)
+
+    allowed = _ALLOWED[waiting.reason]
+    if not isinstance(decision.kind, allowed):
+        names = ", ".join("result" if kind is ToolResult else kind.__name__.lower() for kind in allowed)
+        given = type(decision.kind).__name__.lower()
+        message = f"step {step_id} waits for {waiting.reason.name}, which takes {names}, not {given}"
+        raise error(ErrorReason.DECISION_NOT_ALLOWED, message, waits_for=waiting.reason.name)
+
+    return True
+
+
+def _wait_changed(step_id: str, asked: int, current: int) -> AutoglmError:
+    message = f"step {step_id}: wait {asked} is over, the newest is {current}; look at it and decide anew"
+    return error(ErrorReason.WAIT_CHANGED, message, wait_sequence=str(current))
+
+
+def _unwritten(refused: JournalError) -> AutoglmError:
+    if isinstance(refused, FencedError):
+        return UnavailableError("another process has taken the plan up; ask again", reason=ErrorReason.SERVER_DRAINING)
+
+    log.error("the journal refused an append: %s", refused)
+    return InternalError("the journal could not be written", reason=ErrorReason.INTERNAL)
