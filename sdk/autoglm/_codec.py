@@ -65,7 +65,7 @@ class Codec:
 def codecs() -> Mapping[type, Codec]:
     """Give the codec of every dataclass; compiled at the first call."""
     names: dict[str, Any] = {name: getattr(_values, name) for name in (*_FILLERS.values(), *_READERS.values())}
-    names["unknown_fact"] = _unknown_fact
+    names |= {"UnknownFact": UnknownFact, "unknown_fact": _unknown_fact}
     for cls in MESSAGES:
         names[cls.__name__] = cls
         names.update({field.type.__name__: field.type for field in shape_of(cls).fields if field.kind is Kind.ENUM})
@@ -150,6 +150,9 @@ def _set(field: Field) -> str:
 def _read(field: Field, owner: str) -> str:
     """Write the expression that gives one field."""
     name = f"message.{field.name}"
+    if field.kind is Kind.ONEOF:
+        return f'{owner}_{field.name}_read[message.WhichOneof("{field.name}")](message)'
+
     match field.label:
         case Label.MAP:
             return f"dict({name})"
@@ -159,9 +162,6 @@ def _read(field: Field, owner: str) -> str:
 
         case Label.REPEATED:
             return f"tuple([{_get(field, 'each')} for each in {name}])"
-
-        case Label.OPTIONAL if field.kind is Kind.ONEOF:
-            return f'{owner}_{field.name}_read[message.WhichOneof("{field.name}")](message)'
 
         case Label.OPTIONAL:
             return f'{_get(field, name)} if has("{field.name}") else None'
@@ -183,7 +183,7 @@ def _get(field: Field, name: str) -> str:
 
 def _oneof(field: Field, owner: str) -> Iterator[str]:
     """Write the tables of a oneof: from the type of the value, and from the name of the field that is set."""
-    fact = owner == "Event"
+    fact = field.label is Label.PLAIN
     for member in field.members:
         yield f"def {owner}_fill_{member.name}(message, it):"
         yield f"    {_set(member)}"
@@ -192,7 +192,7 @@ def _oneof(field: Field, owner: str) -> Iterator[str]:
     for member in field.members:
         yield f"    {member.type.__name__ if member.type else 'str'}: {owner}_fill_{member.name},"
 
-    yield f"    {'type(unknown_fact(None))' if fact else 'type(None)'}: lambda message, it: None,"
+    yield f"    {'UnknownFact' if fact else 'type(None)'}: lambda message, it: None,"
     yield "}"
     yield f"{owner}_{field.name}_read = {{"
     for member in field.members:
@@ -212,11 +212,8 @@ def _known(field: Field) -> dict[int, Any]:
     return {int(member): member for member in field.type}
 
 
-def _unknown_fact(message: Message | None) -> UnknownFact:
+def _unknown_fact(message: Message) -> UnknownFact:
     """Give the fact of an event that has none this version knows, by the first unknown field that may be one."""
-    if message is None:
-        return UnknownFact()
-
     for unknown in UnknownFieldSet(message):  # type: ignore[attr-defined]  # a sequence; the stubs do not say so
         if unknown.field_number >= _FIRST_FACT and unknown.wire_type == _LENGTH_DELIMITED:
             return UnknownFact(unknown.field_number)

@@ -63,7 +63,7 @@ def _of_value(value: Any, path: str) -> Iterator[Violation]:
 
 
 def _of_oneof(field: Field, part: object, name: str, path: str) -> Iterator[Violation]:
-    if part is None or isinstance(part, UnknownFact):
+    if part is None if field.label is Label.OPTIONAL else isinstance(part, UnknownFact):
         return
 
     for member in field.members:

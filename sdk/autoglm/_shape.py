@@ -169,12 +169,14 @@ def _fields_of(descriptor: Descriptor) -> list[Field]:
 
 
 def _oneof(name: str, members: tuple[Field, ...]) -> Field:
-    return Field(name, name, members[0].number, Kind.ONEOF, Label.OPTIONAL, members=members)
+    # An event always says something, if only a fact that is not known; the other oneofs may be left out.
+    label = Label.PLAIN if members[0].type is model.PlanCreated else Label.OPTIONAL
+    return Field(name, name, members[0].number, Kind.ONEOF, label, members=members)
 
 
 def _field(field: FieldDescriptor) -> Field:
     message = field.message_type
-    if message is not None and message.GetOptions().map_entry:
+    if message is not None and _is_map_entry(message, field):
         return Field(field.name, field.json_name, field.number, Kind.STRING, Label.MAP)
 
     python: Any = None
@@ -191,12 +193,16 @@ def _field(field: FieldDescriptor) -> Field:
     return Field(field.name, field.json_name, field.number, kind, label, python, field.enum_type)
 
 
+def _is_map_entry(message: Descriptor, field: FieldDescriptor) -> bool:
+    """Whether this is what protobuf makes of a map; its options say so too, but asking them loads 50 ms of modules."""
+    return message.name.endswith("Entry") and message.containing_type is field.containing_type
+
+
 def _hint(field: Field) -> Any:
     """Give the type hint the dataclass must have."""
     if field.kind is Kind.ONEOF:
         members = [member.type or str for member in field.members]
-        # An event always says something; the other oneofs may be left out.
-        return typing.Union[*members, model.UnknownFact if model.PlanCreated in members else None]
+        return typing.Union[*members, None if field.label is Label.OPTIONAL else model.UnknownFact]
 
     if field.label is Label.MAP:
         return Mapping[str, str]

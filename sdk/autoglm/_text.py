@@ -55,7 +55,7 @@ def to_object(value: Any) -> JsonObject:
 
 
 def _chosen(oneof: Field, part: object) -> Field | None:
-    if part is None or isinstance(part, UnknownFact):
+    if part is None if oneof.label is Label.OPTIONAL else isinstance(part, UnknownFact):
         return None
 
     for member in oneof.members:

@@ -221,6 +221,8 @@ def test_durations_are_what_protobuf_says_they_are(length: str) -> None:
         (model.Artifact(size_bytes=1 << 63), "size_bytes", "64 bits"),
         (Event(fact=PlanCreated(labels={"k": 3})), "plan_created.labels", "both be str"),  # type: ignore[dict-item]
         (Event(fact="done"), "fact", "'done' is str, not PlanCreated or"),  # type: ignore[arg-type]
+        (Event(fact=None), "fact", "None is NoneType, not PlanCreated or"),  # type: ignore[arg-type]
+        (model.Decision(model.UnknownFact()), "kind", "not Approve or Reject or Retry or ToolResult"),  # type: ignore[arg-type]
         (model.Plan(steps=(model.Step(), 3)), "steps[1]", "3 is int, not Step"),  # type: ignore[arg-type]
         (model.Plan(id=3), "id", "3 is int, not str"),  # type: ignore[arg-type]
     ],
