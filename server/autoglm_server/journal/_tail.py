@@ -1,0 +1,206 @@
+"""The newest end of a log in memory: the bytes as journaled, and who waits for more."""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+
+from autoglm_server.journal._progress import Key, Progress
+from autoglm_server.journal.journal import Record
+
+EVENTS_MAX = 500
+BYTES_MAX = 1 << 20
+"""A batch ends at either."""
+
+
+def fitting(bodies: Sequence[bytes]) -> int:
+    """Give how many of the bodies go into one batch: at least one."""
+    total = 0
+    for count, body in enumerate(bodies[:EVENTS_MAX]):
+        total += len(body)
+        if total > BYTES_MAX and count:
+            return count
+
+    return min(len(bodies), EVENTS_MAX)
+
+
+class Waiters:
+    """Those who wait for the next commit. One that does not wait costs nothing; waking twice is waking once."""
+
+    __slots__ = ("_futures",)
+
+    def __init__(self) -> None:
+        self._futures: set[asyncio.Future[None]] = set()
+
+    def wake(self) -> None:
+        futures, self._futures = self._futures, set()
+        for future in futures:
+            _resolve(future)
+
+    async def wait(self, timeout: float) -> None:  # noqa: ASYNC109 - the end of it is no error here
+        """Return at the next wake, or after ``timeout`` seconds."""
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+        self._futures.add(future)
+        timer = loop.call_later(timeout, _resolve, future)
+        try:
+            await future
+        finally:
+            timer.cancel()
+            self._futures.discard(future)
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+class PlanTail:
+    """What is in memory of one plan: the newest durable events, the ephemeral ones, and its cursors.
+
+    ``first`` is the sequence of the first body held, 0 while it is not known where the log ends.
+    """
+
+    __slots__ = ("bodies", "cursors", "final", "first", "held", "live", "plan_id", "progress", "size", "stamp", "text_bytes", "waiters")
+
+    def __init__(self, plan_id: str) -> None:
+        self.plan_id = plan_id
+        self.first = 0
+        self.bodies: list[bytes] = []
+        self.size = 0
+        """Bytes of the bodies."""
+        self.final = 0
+        """The sequence of the plan's last event, 0 while it goes on."""
+        self.live = False
+        """Whether this process writes the plan."""
+        self.cursors = 0
+        self.waiters = Waiters()
+        self.progress: dict[Key, Progress] = {}
+        self.held: dict[Key, Progress] = {}
+        """Of the progress, what follows a sequence that is not durable yet."""
+        self.text_bytes = 0
+        self.stamp = 0
+        """Of the newest progress released."""
+
+    @property
+    def last(self) -> int:
+        """The last durable sequence known here."""
+        return self.first + len(self.bodies) - 1 if self.first else 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether the plan's last event is durable."""
+        return 0 < self.final <= self.last
+
+    def add(self, sequence: int, body: bytes) -> int:
+        """Take a durable event in, and give the bytes by which the tail grew. What a reader was told already is skipped."""
+        if self.first and sequence <= self.last:
+            return 0
+
+        if sequence != self.last + 1 or not self.first:
+            freed = self.forget()
+            self.first = sequence
+        else:
+            freed = 0
+
+        self.bodies.append(body)
+        self.size += len(body)
+        return len(body) - freed
+
+    def ends_at(self, sequence: int) -> None:
+        """Note that the journal holds nothing after ``sequence``, unless a commit has said more in the meantime."""
+        if not self.first:
+            self.first = sequence + 1
+
+    def trim(self, size: int) -> int:
+        """Drop the older half of what is held once it is more than ``size`` bytes; give the bytes freed."""
+        if self.size <= size:
+            return 0
+
+        freed = count = 0
+        while self.size - freed > size // 2:
+            freed += len(self.bodies[count])
+            count += 1
+
+        del self.bodies[:count]
+        self.first += count
+        self.size -= freed
+        return freed
+
+    def forget(self) -> int:
+        """Drop all bodies; give the bytes freed."""
+        freed, self.first = self.size, self.last + 1 if self.first else 0
+        self.bodies = []
+        self.size = 0
+        return freed
+
+    def after(self, sequence: int) -> Sequence[bytes] | None:
+        """Give a batch of the bodies after a sequence, or None when the journal must be asked."""
+        if not self.first or sequence + 1 < self.first:
+            return None
+
+        start = sequence + 1 - self.first
+        page = self.bodies[start : start + EVENTS_MAX]
+        return page[: fitting(page)]
+
+    def news(self, stamp: int) -> list[Progress]:
+        """Give the progress released after ``stamp``."""
+        return [progress for progress in self.progress.values() if progress.stamp > stamp]
+
+
+class Ring:
+    """The newest events of all plans, in commit order; kept only while somebody follows all plans."""
+
+    def __init__(self, size_max: int) -> None:
+        self._size_max = size_max
+        self._size = 0
+        self._records: list[Record] = []
+        self._start: int | None = None
+        """The position after which all is here; None while it is not known where the journal ends."""
+
+    @property
+    def end(self) -> int | None:
+        """The position of the newest event."""
+        return self._records[-1].position if self._records else self._start
+
+    def add(self, records: Iterable[Record]) -> None:
+        for record in records:
+            end = self.end
+            if end is None:
+                self._start = record.position - 1
+            elif record.position <= end:
+                continue  # read from the journal before its commit was told
+
+            self._records.append(record)
+            self._size += len(record.body)
+
+        if self._size > self._size_max:
+            self._trim()
+
+    def _trim(self) -> None:
+        count = 0
+        while self._size > self._size_max // 2:
+            self._size -= len(self._records[count].body)
+            count += 1
+
+        self._start = self._records[count - 1].position
+        del self._records[:count]
+
+    def ends_at(self, position: int) -> None:
+        """Note that the journal holds nothing after ``position``, unless a commit has said more in the meantime."""
+        if self._start is None:
+            self._start = position
+
+    def after(self, position: int) -> Sequence[Record] | None:
+        """Give a batch of the events after a position, or None when the journal must be asked."""
+        if self._start is None or position < self._start:
+            return None
+
+        start = bisect_right(self._records, position, key=lambda record: record.position)
+        page = self._records[start : start + EVENTS_MAX]
+        return page[: fitting([record.body for record in page])]
+
+    def reset(self) -> None:
+        """Drop everything."""
+        self._records, self._size, self._start = [], 0, None
