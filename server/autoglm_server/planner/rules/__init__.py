@@ -1,0 +1,8 @@
+"""The planner that needs no model: it reads requests by the phrases that tools declare."""
+
+from __future__ import annotations
+
+from autoglm_server.planner.rules.phrasebook import check_phrases
+from autoglm_server.planner.rules.planner import RulesPlanner
+
+__all__ = ["RulesPlanner", "check_phrases"]

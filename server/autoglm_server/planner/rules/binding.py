@@ -1,0 +1,354 @@
+"""Clauses that were read become steps: references bound, arguments fitted, order kept where something changes."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from autoglm.model import Json, JsonObject, Step, StepDraft, StepState
+from autoglm_server.planner.rules import grammar
+from autoglm_server.planner.rules.backrefs import BackReference, read_back_reference
+from autoglm_server.planner.rules.grammar import Slot, Words
+from autoglm_server.planner.rules.numerals import Number
+from autoglm_server.planner.rules.phrasebook import IMPLICIT, CompiledPhrase, KnownTool
+from autoglm_server.planner.rules.reading import Clause
+from autoglm_server.planner.rules.schemas import MisfitError, Properties, Shape, escape, fit
+from autoglm_server.planner.rules.slots import Data, Expression, Numbers, Value, Written
+from autoglm_server.planner.rules.source import Source
+
+_TITLE_MAX = 120
+_REFERENCE_MAX = 60
+_PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+class BindingError(ValueError):
+    """A clause was read, but cannot become a step; the message is a sentence in the request's language."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutputPart:
+    """A part of a step's output: what a back reference means."""
+
+    step_id: str
+    path: tuple[str, ...]
+
+
+Shown: TypeAlias = "tuple[str | OutputPart, ...]"
+"""A value as the answer tells it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A clause and its step, with the clause's values by slot."""
+
+    clause: Clause
+    phrase: CompiledPhrase
+    draft: StepDraft
+    values: Mapping[str, Shown]
+    output: Properties
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The steps it waits for, by reference or for the order's sake."""
+        parts = (part for shown in self.values.values() for part in shown)
+        return frozenset(self.draft.depends_on) | {part.step_id for part in parts if isinstance(part, OutputPart)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """A step that may be referred to."""
+
+    step_id: str
+    output: Properties
+
+
+class Binder:
+    """Makes the steps of one request."""
+
+    def __init__(self, tools: Mapping[str, KnownTool], given: Sequence[Step], *, chinese: bool) -> None:
+        """Bind to ``tools``. ``given`` are the steps of the caller's own, of which the last that succeeded may be *it*."""
+        self._tools = tools
+        self._chinese = chinese
+        self._taken = frozenset(step.id for step in given)
+        done = [step for step in given if step.state is StepState.SUCCEEDED]
+        self._given = [_Target(step.id, self._output(step.tool)) for step in done[-1:]]
+
+    def _output(self, tool: str) -> Properties:
+        return self._tools[tool].output if tool in self._tools else Properties(Shape())
+
+    def bind(self, clauses: Sequence[Clause]) -> tuple[list[Bound], dict[int, str]]:
+        """Give the steps, in the order of the clauses, and for clauses that cannot be bound, by number, why."""
+        ids = self._ids(len(clauses))
+        targets = [
+            _Target(ids[index], self._output(clause.phrase.tool if clause.phrase else ""))
+            for index, clause in enumerate(clauses)
+        ]
+        bound: list[Bound] = []
+        problems: dict[int, str] = {}
+
+        for index, clause in enumerate(clauses):
+            if clause.phrase is None:
+                continue
+
+            try:
+                bound.append(self._bind(clause, clause.phrase, targets[: index + 1], bound))
+            except BindingError as error:
+                problems[index] = str(error)
+
+        return bound, problems
+
+    def _ids(self, count: int) -> list[str]:
+        """Give ids that no step of the caller's own has: step1, step2, …"""
+        prefix, attempt = "step", 1
+
+        while any(f"{prefix}{number}" in self._taken for number in range(1, count + 1)):
+            attempt += 1
+            prefix = f"part{attempt}_step"
+
+        return [f"{prefix}{number}" for number in range(1, count + 1)]
+
+    def _bind(self, clause: Clause, phrase: CompiledPhrase, targets: list[_Target], before: Sequence[Bound]) -> Bound:
+        tool = self._tools[phrase.tool]
+        step = _Arguments(
+            self,
+            phrase,
+            {capture.slot.name: _resolved(capture.value, capture.slot) for capture in clause.captures},
+            targets,
+        )
+        draft = StepDraft(
+            id=targets[-1].step_id,
+            title=_cut(clause.text, _TITLE_MAX),
+            tool=tool.name,
+            arguments=step.arguments(tool.input.named),
+            depends_on=tuple(_order(clause, tool, before, self._tools)),
+        )
+        return Bound(clause, phrase, draft, step.shown(), tool.output)
+
+    def find(self, reference: BackReference, targets: Sequence[_Target]) -> _Target:
+        """Find the step that a reference in the last of ``targets`` means."""
+        earlier = targets[:-1]
+
+        if reference.number > len(earlier):
+            raise BindingError(self._say(
+                f"«{reference.words}» refers to clause {reference.number}, which does not come before it.",
+                f"“{reference.words}”指的是第 {reference.number} 个分句，它不在前面。",
+            ))  # fmt: skip
+
+        if reference.number:
+            return earlier[reference.number - 1]
+
+        if not earlier and not self._given:
+            raise BindingError(self._say(
+                f"«{reference.words or 'it'}» refers to nothing: no clause comes before it.",
+                f"“{reference.words or '它'}”没有所指：前面没有别的分句。",
+            ))  # fmt: skip
+
+        return earlier[-1] if earlier else self._given[-1]
+
+    def missing_field(self, words: str, field: str) -> BindingError:
+        """Give the error of a phrase that needs a field which the step referred to has not."""
+        return BindingError(self._say(
+            f"«{words or 'it'}» has no {field} of its own; say which {field}.",
+            f"“{words or '它'}”没有 {field}，请写明。",
+        ))  # fmt: skip
+
+    def misfit(self, name: str, error: MisfitError) -> BindingError:
+        """Give the error of a value that the tool does not take."""
+        return BindingError(self._say(f"the value of {name} {error}", f"{name} 的值不合适：{error}"))
+
+    def _say(self, english: str, chinese: str) -> str:
+        return chinese if self._chinese else english
+
+
+class _Arguments:
+    """The arguments of one step, from its values."""
+
+    def __init__(
+        self, binder: Binder, phrase: CompiledPhrase, values: Mapping[str, Value], targets: Sequence[_Target]
+    ) -> None:
+        self._binder = binder
+        self._phrase = phrase
+        self._values = dict(values)
+        self._targets = targets
+
+        if phrase.implicit:
+            self._values[IMPLICIT] = BackReference(0, "")
+
+    def arguments(self, named: Mapping[str, Shape]) -> JsonObject:
+        """Give them as the draft carries them."""
+        fixed = dict(self._phrase.fixed)
+        used = {slot.name for template in fixed.values() for slot in template if isinstance(slot, Slot)}
+        given = {
+            name: self._fitted(name, value, (), named.get(name, Shape()))
+            for name, value in self._values.items()
+            if name not in fixed and (name in named or (not named and name not in used))
+        }
+        return given | {
+            name: made
+            for name, template in fixed.items()
+            if (made := self._made(name, template, named.get(name, Shape()))) is not _ABSENT
+        }
+
+    def shown(self) -> dict[str, Shown]:
+        """Give the values as the answer tells them: slots, and fixed arguments that are not slots."""
+        told = {name: tuple(self._told(value, ())) for name, value in self._values.items()}
+
+        for name, template in self._phrase.fixed:
+            parts: list[str | OutputPart] = []
+
+            for node in template:
+                match node:
+                    case Words(text):
+                        parts.append(text)
+                    case Slot(name=slot, path=path) if slot in self._values:
+                        parts += self._told(self._values[slot], path)
+                    case _:
+                        pass
+
+            told.setdefault(name, tuple(parts))
+
+        return told
+
+    def _made(self, name: str, template: grammar.Sequence, shape: Shape) -> Json:
+        """Give a fixed argument: a constant, a slot's value, or text with slots in it."""
+        slots = [node for node in template if isinstance(node, Slot)]
+
+        if slots and not any(slot.name in self._values for slot in slots):
+            return _ABSENT  # all of it stood in a part that was not there
+
+        if len(template) == 1 and slots:
+            return self._fitted(name, self._values[slots[0].name], slots[0].path, shape)
+
+        if not slots:
+            return self._constant(name, "".join(node.text for node in template if isinstance(node, Words)), shape)
+
+        text = ""
+
+        for node in template:
+            match node:
+                case Words(words):
+                    text += escape(words)
+                case Slot(name=slot, path=path) if slot in self._values:
+                    text += self._inside(self._values[slot], path)
+                case _:
+                    pass
+
+        return text
+
+    def _constant(self, name: str, text: str, shape: Shape) -> Json:
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+
+        try:
+            return fit(Data(value, text) if not isinstance(value, str) else Written(value), shape)
+        except MisfitError as error:
+            raise self._binder.misfit(name, error) from None
+
+    def _fitted(self, name: str, value: Value, path: tuple[str, ...], shape: Shape) -> Json:
+        """Give a value as the whole of an argument."""
+        try:
+            match value:
+                case BackReference():
+                    return self._reference(value, path, shape)
+                case Expression(parts=(BackReference() as alone,)):
+                    return self._reference(alone, (), shape)
+                case Expression():
+                    return self._inside(value, ())
+                case _:
+                    return fit(value, shape)
+        except MisfitError as error:
+            raise self._binder.misfit(name, error) from None
+
+    def _inside(self, value: Value, path: tuple[str, ...]) -> str:
+        """Give a value as it stands inside a longer text."""
+        match value:
+            case BackReference():
+                return self._reference(value, path, Shape())
+            case Expression(parts):
+                alone = len(parts) == 1
+                pieces = (part if isinstance(part, str) else self._reference(part, (), Shape()) for part in parts)
+                return "".join(piece if alone or not piece.startswith("${") else f"({piece})" for piece in pieces)
+            case Number(written=written, value=number):
+                return str(number) if written.endswith("%") else written
+            case Numbers(numbers):
+                return ", ".join(number.written for number in numbers)
+            case Written(text) | Data(text=text):
+                return str(escape(text))
+
+    def _reference(self, reference: BackReference, path: tuple[str, ...], shape: Shape) -> str:
+        """Give the reference to a step's output, converted between text and number where the two schemas differ."""
+        part = self._part(reference, path)
+        output = self._binder.find(reference, self._targets).output
+        kind = output.named.get(part.path[0], Shape()) if part.path else output.whole
+        selected = ".".join(name if _PLAIN_NAME.fullmatch(name) else json.dumps(name) for name in part.path)
+
+        if shape.textual and kind.types and "string" not in kind.types:
+            selected = f"to_string({selected or '@'})"
+        elif shape.numeric and kind.textual:
+            selected = f"to_number({selected or '@'})"
+
+        return f"${{{part.step_id}.{selected}}}" if selected else f"${{{part.step_id}}}"
+
+    def _part(self, reference: BackReference, path: tuple[str, ...]) -> OutputPart:
+        target = self._binder.find(reference, self._targets)
+
+        if path and target.output.named and path[0] not in target.output.named:
+            raise self._binder.missing_field(reference.words, path[0])
+
+        return OutputPart(target.step_id, path or tuple(filter(None, (target.output.primary,))))
+
+    def _told(self, value: Value, path: tuple[str, ...]) -> Iterator[str | OutputPart]:
+        match value:
+            case BackReference():
+                yield self._part(value, path)
+            case Expression(parts):
+                yield from (part if isinstance(part, str) else self._part(part, ()) for part in parts)
+            case Number(written=written):
+                yield written
+            case Numbers(numbers):
+                yield ", ".join(number.written for number in numbers)
+            case Written(text) | Data(text=text):
+                yield text
+
+
+_ABSENT = object()
+
+
+def _resolved(value: Value, slot: Slot) -> Value:
+    """Take a text that is a back reference and nothing else for one."""
+    if slot.kind != "text" or not isinstance(value, Written) or value.quoted or len(value.text) > _REFERENCE_MAX:
+        return value
+
+    source = Source(value.text)
+    return next((found for end, found in read_back_reference(source, 0) if end == len(source)), value)
+
+
+def _order(clause: Clause, tool: KnownTool, before: Sequence[Bound], tools: Mapping[str, KnownTool]) -> Iterator[str]:
+    """Give the steps that must end first although nothing of theirs is needed: see "Clauses" in docs/phrases.md."""
+    paths = _paths(clause)
+
+    for earlier in before:
+        changes = tool.changes or tools[earlier.phrase.tool].changes
+        later = clause.stage > earlier.clause.stage
+
+        if changes and (later or not paths.isdisjoint(_paths(earlier.clause))):
+            yield earlier.draft.id
+
+
+def _paths(clause: Clause) -> frozenset[str]:
+    return frozenset(
+        posixpath.normpath(capture.value.text)
+        for capture in clause.captures
+        if capture.slot.kind == "path" and isinstance(capture.value, Written)
+    )
+
+
+def _cut(text: str, length: int) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= length else f"{text[: length - 1]}…"

@@ -1,0 +1,72 @@
+"""The phrases nearest to a clause that none of them fits, by the words they share and by words that are almost the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import SequenceMatcher
+
+from autoglm_server.planner.rules.phrasebook import CompiledPhrase, KnownTool
+from autoglm_server.planner.rules.source import words_of
+
+_WORDS_MAX = 40
+_ALMOST = 0.75
+_COMMON = frozenset(
+    {
+        "a",
+        "an",
+        "the",
+        "of",
+        "in",
+        "to",
+        "is",
+        "it",
+        "for",
+        "on",
+        "and",
+        "what",
+        "how",
+        "with",
+        "by",
+        "from",
+        "my",
+        "me",
+        "i",
+        "do",
+    }
+    | set("的了是在我有和一个把，。！？：；、,.?!:;'\"")
+)
+
+
+def nearest_phrases(words: Sequence[str], tools: Sequence[KnownTool], *, chinese: bool, count: int = 3) -> list[str]:
+    """Give up to ``count`` phrases as a person would write them, the nearest first, each of another shape."""
+    wanted = [word for word in words[:_WORDS_MAX] if word and word not in _COMMON and not word.isdigit()]
+    scored: list[tuple[float, bool, str]] = []
+
+    for tool in tools:
+        named = frozenset(word for word in words_of(f"{tool.name} {tool.title}") if word not in _COMMON)
+
+        for phrase in tool.phrases:
+            score = _score(wanted, phrase, named)
+
+            if score > 0:
+                scored.append((-score, phrase.chinese != chinese, phrase.readable))
+
+    return list(dict.fromkeys(readable for _, _, readable in sorted(scored)))[:count]
+
+
+def _score(wanted: Sequence[str], phrase: CompiledPhrase, named: frozenset[str]) -> float:
+    told = phrase.words - _COMMON
+    shared = sum(max((_likeness(word, other) for other in told), default=0.0) for word in wanted)
+    shared += 0.5 * sum(word in named for word in wanted)
+    return shared / (1 + 0.1 * len(told))
+
+
+def _likeness(word: str, other: str) -> float:
+    if word == other:
+        return 1.0
+
+    if min(len(word), len(other)) < 4 or word[0] != other[0] or abs(len(word) - len(other)) > 3 or len(word) > 40:
+        return 0.0
+
+    ratio = SequenceMatcher(None, word, other).ratio()
+    return ratio if ratio >= _ALMOST else 0.0

@@ -1,0 +1,145 @@
+"""The rules planner: reads a request by the phrases that tools declare, and tells the results in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+
+from autoglm.model import Plan, Step, StepDraft, StepState
+from autoglm_server.clock import Clock, SystemClock
+from autoglm_server.planner.planner import AnswerText, PlannerError, RoundItem, RoundView
+from autoglm_server.planner.rules import faults
+from autoglm_server.planner.rules.answers import plain, sentences, unsuccessful
+from autoglm_server.planner.rules.binding import Binder, Bound
+from autoglm_server.planner.rules.phrasebook import know
+from autoglm_server.planner.rules.reading import TooManyClausesError, read
+from autoglm_server.planner.rules.source import speaks_chinese
+
+
+class RulesPlanner:
+    """Understands what the tools' phrases say, in English and Chinese, and nothing else."""
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        """Ask ``clock`` for the day when a plan does not say when it was made."""
+        self._clock = clock or SystemClock()
+
+    @property
+    def name(self) -> str:
+        """What ``PlanOptions.planner`` calls it."""
+        return "rules"
+
+    @property
+    def revises(self) -> bool:
+        """It never finds another way when a step failed."""
+        return False
+
+    async def round(self, view: RoundView) -> AsyncIterator[RoundItem]:
+        """Read the request anew, and give the steps of it that are not there yet; when all are, the answer.
+
+        Nothing is kept between rounds, so a round that was cut by a crash is gone on with by the next.
+
+        Raises:
+            PlannerError: REQUEST_NOT_UNDERSTOOD with a violation for each clause; MAX_STEPS or MAX_ROUNDS, before any step;
+                INVALID_PLAN when drafts were refused.
+        """
+        chinese = speaks_chinese(view.plan.request)
+
+        if view.rejected:
+            raise PlannerError(faults.refused(view.rejected, chinese=chinese))
+
+        made = {step.id: step for step in view.plan.steps if step.round > 0}
+        bound = self._understand(view, made, chinese=chinese)
+        drafts = [] if made and view.last else list(_missing(bound, made))
+
+        if drafts:
+            _check_room(view, len(bound), len(drafts), chinese=chinese)
+
+        for draft in drafts:
+            yield draft
+
+        if not drafts:
+            for text in _answer(bound, view.plan, chinese=chinese):
+                yield AnswerText(text)
+
+    def _understand(self, view: RoundView, made: Mapping[str, Step], *, chinese: bool) -> list[Bound]:
+        """Read and bind the request.
+
+        If the steps there are were made by another reading (the tools changed since), give none: they are told as they are.
+        """
+        known = [know(tool) for tool in view.tools]
+        today = (view.plan.create_time or self._clock.now()).date()
+
+        try:
+            clauses = read(view.plan.request, known, today)
+        except TooManyClausesError as error:
+            raise PlannerError(faults.too_many_clauses(str(error), chinese=chinese)) from None
+
+        given = [step for step in view.plan.steps if step.round == 0]
+        bound, problems = Binder({tool.name: tool for tool in known}, given, chinese=chinese).bind(clauses)
+
+        if made:
+            return (
+                bound
+                if {one.draft.id: one.draft.tool for one in bound}.items()
+                >= {(step.id, step.tool) for step in made.values()}
+                else []
+            )
+
+        if len(bound) < len(clauses) or not clauses:
+            disabled = view.plan.options is not None and view.plan.options.enable_tool_call is False
+            raise PlannerError(
+                faults.tools_disabled(chinese=chinese)
+                if disabled
+                else faults.not_understood(clauses, problems, known, chinese=chinese)
+            )
+
+        return bound
+
+
+def _missing(bound: Sequence[Bound], made: Mapping[str, Step]) -> Iterator[StepDraft]:
+    """Give the drafts that are not steps yet, but not those that need what an earlier round failed to give."""
+    lost = {step.id for step in made.values() if step.state is not StepState.SUCCEEDED}
+
+    for one in bound:
+        if one.draft.id in made:
+            continue
+
+        if lost.isdisjoint(one.needs):
+            yield one.draft
+        else:
+            lost.add(one.draft.id)
+
+
+def _check_room(view: RoundView, clauses: int, drafts: int, *, chinese: bool) -> None:
+    """Refuse before the first draft what could not be done as a whole."""
+    options = view.plan.options
+
+    if options is not None and options.enable_tool_call is False:
+        raise PlannerError(faults.tools_disabled(chinese=chinese))
+
+    if drafts > view.steps_left:
+        raise PlannerError(faults.too_many_steps(clauses, view.steps_left, chinese=chinese))
+
+    if view.last:
+        raise PlannerError(faults.no_round_left(chinese=chinese))
+
+
+def _answer(bound: Sequence[Bound], plan: Plan, *, chinese: bool) -> Iterator[str]:
+    steps = {step.id: step for step in plan.steps}
+    told = sentences(bound, steps, chinese=chinese) if bound else _as_they_are(plan, chinese=chinese)
+    between = "" if chinese else " "
+
+    for index, sentence in enumerate(told):
+        yield f"{between if index else ''}{sentence}"
+
+
+def _as_they_are(plan: Plan, *, chinese: bool) -> Iterator[str]:
+    titles = {step.id: step.title or step.id for step in plan.steps}
+
+    for step in plan.steps:
+        if step.round == 0:
+            continue
+
+        if step.state is StepState.SUCCEEDED:
+            yield plain(titles[step.id], step.result.output if step.result else None, chinese=chinese)
+        else:
+            yield unsuccessful(titles[step.id], step, titles, chinese=chinese)

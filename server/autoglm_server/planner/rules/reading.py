@@ -1,0 +1,225 @@
+"""How a request is read: of all ways to divide it, the one that leaves nothing unread and is simplest."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from itertools import pairwise
+from typing import TypeAlias
+
+from autoglm_server.planner.rules.backrefs import BackReference
+from autoglm_server.planner.rules.clauses import Division, closings, divisions, openings
+from autoglm_server.planner.rules.expressions import reckons
+from autoglm_server.planner.rules.matcher import Capture, Match, run
+from autoglm_server.planner.rules.phrasebook import CompiledPhrase, KnownTool
+from autoglm_server.planner.rules.schemas import MisfitError, fit
+from autoglm_server.planner.rules.slots import Expression, SlotReader, Written
+from autoglm_server.planner.rules.source import Source
+
+DIVISIONS_MAX = 300
+"""In how many places a request may be divided at most."""
+CLAUSE_MAX = 400
+"""How many atoms a clause may have."""
+_INNER_MAX = 10
+"""How many dividing words may stand inside one clause."""
+
+
+class TooManyClausesError(ValueError):
+    """The request has more places where it may be divided than are looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clause:
+    """A part of the request, and the phrase it was read by (None: no phrase fits). ``stage`` counts the *then* before it."""
+
+    text: str
+    stage: int
+    words: tuple[str, ...]
+    phrase: CompiledPhrase | None = None
+    captures: tuple[Capture, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    """What lies between two places of division, and whether *then* stands before it."""
+
+    start: int
+    end: int
+    ordering: bool
+
+
+_Cost: TypeAlias = tuple[int, int, int, int, int, int]
+"""Atoms unread, dividing words inside texts, clauses, fixed words (negative), atoms of text, phrases of the other language.
+
+Smaller is better.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    cost: _Cost
+    phrase: CompiledPhrase
+    match: Match
+
+
+def read(request: str, tools: Sequence[KnownTool], today: date) -> list[Clause]:
+    """Read a request, clause by clause.
+
+    Raises:
+        TooManyClausesError: it is beyond :data:`DIVISIONS_MAX`.
+    """
+    source = Source(request)
+    return _Reading(source, tools, today).clauses()
+
+
+class _Reading:
+    """The search, by dynamic programming over the places of division."""
+
+    def __init__(self, source: Source, tools: Sequence[KnownTool], today: date) -> None:
+        self._source = source
+        found = divisions(source)
+
+        if len(found) > DIVISIONS_MAX:
+            raise TooManyClausesError(str(len(found)))
+
+        self._segments = _segments(source, found)
+        self._places = [segment.start for segment in self._segments]
+        dividers = frozenset(atom for division in found for atom in range(division.start, division.end))
+        self._reader = SlotReader(source, today, dividers)
+        words = {atom.key for atom in source.atoms}
+        self._tools = {tool.name: tool for tool in tools}
+        self._phrases = [phrase for tool in tools for phrase in tool.phrases if phrase.required <= words]
+
+    def clauses(self) -> list[Clause]:
+        best: list[tuple[_Cost, int, _Found | None]] = [((0, 0, 0, 0, 0, 0), 0, None)]
+
+        for last in range(1, len(self._segments) + 1):
+            options = [
+                self._option(first, last, best[first][0]) for first in range(max(0, last - 1 - _INNER_MAX), last)
+            ]
+            best.append(min((option for option in options if option is not None), key=lambda option: option[:2]))
+
+        return self._told(best)
+
+    def _option(self, first: int, last: int, before: _Cost) -> tuple[_Cost, int, _Found | None] | None:
+        start, end = self._segments[first].start, self._segments[last - 1].end
+        found = self._best(start, end) if end - start <= CLAUSE_MAX else None
+
+        if found is not None:
+            return _sum(before, found.cost), first, found
+
+        return (_sum(before, (end - start, 0, 1, 0, 0, 0)), first, None) if last - first == 1 else None
+
+    def _best(self, start: int, end: int) -> _Found | None:
+        words = {self._source.key(position) for position in range(start, end)}
+        starts = openings(self._source, start, end)
+        ends = frozenset(closings(self._source, start, end))
+        best: _Found | None = None
+
+        for phrase in self._phrases:
+            if not phrase.required <= words or (phrase.implicit and start <= self._segments[0].start):
+                continue
+
+            for begin in starts:
+                match = run(phrase.program, self._source, self._reader, begin, ends)
+
+                if match is None or not self._sound(phrase, match):
+                    continue
+
+                cost = self._cost(phrase, match)
+
+                if best is None or cost < best.cost:
+                    best = _Found(cost, phrase, match)
+
+        return best
+
+    def _cost(self, phrase: CompiledPhrase, match: Match) -> _Cost:
+        texts = [capture for capture in match.captures if capture.slot.kind == "text"]
+        swallowed = sum(self._divided(capture) for capture in texts)
+        loose = sum(capture.end - capture.start for capture in texts)
+        return (0, swallowed, 1, -match.fixed_words, loose, int(phrase.chinese != self._source.chinese))
+
+    def _divided(self, capture: Capture) -> int:
+        """Give how many segments begin inside what was captured."""
+        return bisect_left(self._places, capture.end) - bisect_left(self._places, capture.start + 1)
+
+    def _sound(self, phrase: CompiledPhrase, match: Match) -> bool:
+        """Whether the phrase's values fit the tool, and more than chance speaks for it."""
+        if not match.fixed_words and not any(_telling(capture) for capture in match.captures):
+            return False
+
+        named = self._tools[phrase.tool].input.named
+
+        for capture in match.captures:
+            if capture.slot.name in phrase.followed and not isinstance(capture.value, BackReference):
+                return False
+
+            shape = named.get(capture.slot.name)
+
+            if shape is None or isinstance(capture.value, BackReference | Expression):
+                continue
+
+            try:
+                fit(capture.value, shape)
+            except MisfitError:
+                return False
+
+        return True
+
+    def _told(self, best: list[tuple[_Cost, int, _Found | None]]) -> list[Clause]:
+        spans: list[tuple[int, int, _Found | None]] = []
+        last = len(self._segments)
+
+        while last:
+            _, first, found = best[last]
+            spans.append((first, last, found))
+            last = first
+
+        clauses: list[Clause] = []
+        stage = 0
+
+        for first, last, found in reversed(spans):
+            start, end = self._segments[first].start, self._segments[last - 1].end
+            stage += self._segments[first].ordering and bool(clauses)
+            words = tuple(self._source.key(position) for position in range(start, min(end, start + CLAUSE_MAX)))
+            text = self._source.raw(start, end)
+            clauses.append(
+                Clause(text, stage, words, found.phrase if found else None, found.match.captures if found else ()),
+            )
+
+        return clauses
+
+
+def _segments(source: Source, found: list[Division]) -> list[_Segment]:
+    edges = [Division(0, 0, ordering=False), *found, Division(len(source), len(source), ordering=False)]
+    segments: list[_Segment] = []
+    ordering = False
+
+    for before, after in pairwise(edges):
+        ordering = ordering or before.ordering
+
+        if before.end < after.start:
+            segments.append(_Segment(before.end, after.start, ordering))
+            ordering = False
+
+    return segments
+
+
+def _telling(capture: Capture) -> bool:
+    """Whether a value alone, without a fixed word beside it, says that this tool is meant."""
+    match capture.value:
+        case Expression(parts):
+            return reckons(parts)
+        case Written(quoted=quoted):
+            return capture.slot.kind not in {"text", "name", "word", "unit", "path"} and not quoted
+        case BackReference():
+            return False
+        case _:
+            return capture.slot.kind == "numbers"
+
+
+def _sum(one: _Cost, other: _Cost) -> _Cost:
+    a, b, c, d, e, f = other
+    return (one[0] + a, one[1] + b, one[2] + c, one[3] + d, one[4] + e, one[5] + f)
