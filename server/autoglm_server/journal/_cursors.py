@@ -115,7 +115,8 @@ class Cursor:
         if self._tail.first and self._sequence + 1 < self._tail.first:
             raise error(
                 ErrorReason.SEQUENCE_COMPACTED,
-                f"events after sequence {self._sequence} of plan {self._tail.plan_id} are no longer kept; get the plan, and watch from its sequence",
+                f"events after sequence {self._sequence} of plan {self._tail.plan_id} are no longer kept; "
+                "get the plan, and watch from its sequence",
             )
 
         self._tail.ends_at(self._sequence)
@@ -136,7 +137,10 @@ class Cursor:
             row = await journal.get_row(tail.plan_id)
             last = await journal.last_sequence(tail.plan_id)
             if row is None or last is None:
-                raise error(ErrorReason.PLAN_NOT_FOUND, f"there is no plan {tail.plan_id!r}; list the plans there are with ListPlans")
+                raise error(
+                    ErrorReason.PLAN_NOT_FOUND,
+                    f"there is no plan {tail.plan_id!r}; list the plans there are with ListPlans",
+                )
 
             if self._sequence > last:
                 raise error(
@@ -226,7 +230,11 @@ class AllCursor:
         newest = news[-1].stamp
         matching = [progress for progress in news if await self._match(progress.place[0])]
         # While labels were read one may have been voided, or may follow by now what was not given out yet.
-        good = [progress for progress in matching if progress.stamp <= newest and feed.released.get(progress.place) is progress]
+        good = [
+            progress
+            for progress in matching
+            if progress.stamp <= newest and feed.released.get(progress.place) is progress
+        ]
         bodies = seen.catch_up(good, feed.alive, feed.encode)
         seen.stamp = newest
         return bodies
@@ -235,7 +243,10 @@ class AllCursor:
         ring = self._feed.ring
         ring.ends_at(self._position)
         if ring.after(self._position) is None:
-            raise error(ErrorReason.SEQUENCE_COMPACTED, "events after the cursor are no longer kept; read the plans again and watch from now")
+            raise error(
+                ErrorReason.SEQUENCE_COMPACTED,
+                "events after the cursor are no longer kept; read the plans again and watch from now",
+            )
 
     @property
     def _idle(self) -> bool:
@@ -250,7 +261,10 @@ class AllCursor:
         elif end is None or self._position > end:
             last = await self._feed.journal.last_position()
             if self._position > last:
-                raise error(ErrorReason.SEQUENCE_AHEAD, "cursor is ahead of the journal; watch without it, or with the last one this server gave")
+                raise error(
+                    ErrorReason.SEQUENCE_AHEAD,
+                    "cursor is ahead of the journal; watch without it, or with the last one this server gave",
+                )
 
         self._checked = True
 
@@ -268,19 +282,26 @@ def read_cursor(cursor: str, journal_id: str) -> int:
         PreconditionError: it is another journal's.
     """
     try:
-        named, _, position = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode().rpartition(".")
+        named, _, position = (
+            base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode().rpartition(".")
+        )
         place = int(position)
     except ValueError:
         named, place = "", -1
 
     if not named or place < 0:
-        fault = Violation("cursor", f"{cursor[:100]!r} is not a cursor this server gave; leave it empty to watch from the start", "CURSOR")
+        fault = Violation(
+            "cursor",
+            f"{cursor[:100]!r} is not a cursor this server gave; leave it empty to watch from the start",
+            "CURSOR",
+        )
         raise InvalidRequestError.of([fault])
 
     if named != journal_id:
         raise error(
             ErrorReason.JOURNAL_CHANGED,
-            f"cursor is of journal {named}, this is {journal_id}: it was created anew or restored; read the plans again and watch without it",
+            f"cursor is of journal {named}, this is {journal_id}: it was created anew or restored; "
+            "read the plans again and watch without it",
             journal_id=journal_id,
         )
 

@@ -26,7 +26,8 @@ class DirectoryLock:
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise JournalError(
-                f"cannot write to the data directory {directory}: {error.strerror}; make it writable for this user, or choose another with --data-dir"
+                f"cannot write to the data directory {directory}: {error.strerror}; "
+                "make it writable for this user, or choose another with --data-dir"
             ) from error
 
         try:

@@ -113,7 +113,7 @@ def _filters(query: PlanQuery) -> tuple[str, list[str], dict[str, Any]]:
             source = "label CROSS JOIN plan ON plan.key = label.plan"
             add(f"label.{condition.replace('AND value', 'AND label.value')}", **bound)
         else:
-            add(f"EXISTS (SELECT 1 FROM label AS other WHERE other.plan = plan.key AND {condition})", **bound)
+            add(f"EXISTS (SELECT 1 FROM label AS other WHERE other.plan = plan.key AND {condition})", **bound)  # noqa: S608
 
     last_key = read_token(query)
     if last_key is not None:

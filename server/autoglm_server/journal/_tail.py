@@ -62,7 +62,20 @@ class PlanTail:
     ``first`` is the sequence of the first body held, 0 while it is not known where the log ends.
     """
 
-    __slots__ = ("bodies", "cursors", "final", "first", "held", "live", "plan_id", "progress", "size", "stamp", "text_bytes", "waiters")
+    __slots__ = (
+        "bodies",
+        "cursors",
+        "final",
+        "first",
+        "held",
+        "live",
+        "plan_id",
+        "progress",
+        "size",
+        "stamp",
+        "text_bytes",
+        "waiters",
+    )
 
     def __init__(self, plan_id: str) -> None:
         self.plan_id = plan_id

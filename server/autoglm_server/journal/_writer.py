@@ -10,11 +10,12 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 
 import apsw
 
-from autoglm_server.journal._commit import ClaimJob, Commit, Counters, Job, commit
+from autoglm_server.journal._commit import Commit, Counters, Job, commit
 from autoglm_server.journal.journal import Append, JournalFailedError
 
 _EVENTS_MAX = 4096
@@ -183,12 +184,9 @@ class Writer:
 
     def _close(self) -> None:
         if self._failure is None:
-            try:
+            with suppress(
+                apsw.FullError, apsw.BusyError
+            ):  # the WAL is as durable as the database; the next start reads it
                 self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-            except (apsw.FullError, apsw.BusyError):
-                pass  # the WAL is as durable as the database; the next start reads it
 
         self._db.close()
-
-
-__all__ = ["ClaimJob", "Writer"]

@@ -120,7 +120,7 @@ class Feed:
             tail.waiters.wake()
             self.waiters.wake()
 
-    def clear(self, plan_id: str, *, step_id: str | None = None, round: int | None = None) -> None:  # noqa: A002 - as in events
+    def clear(self, plan_id: str, *, step_id: str | None = None, round: int | None = None) -> None:
         """Void ephemeral events: of a step, of a round, or of the whole plan.
 
         Call it in the turn that appends what ends the attempt or round (or ``plan_resumed``), before anything newer is told.
@@ -132,7 +132,11 @@ class Feed:
         for progress in list(tail.progress.values()):
             name, number = progress.key
             whole = step_id is None and round is None
-            if whole or (step_id is not None and name == step_id) or (round is not None and not name and number >> 32 == round):
+            if (
+                whole
+                or (step_id is not None and name == step_id)
+                or (round is not None and not name and number >> 32 == round)
+            ):
                 self._void(tail, progress)
 
     def finish(self, plan_id: str, last_sequence: int) -> None:
@@ -235,7 +239,9 @@ class Feed:
 
     def _release_progress(self, tail: PlanTail) -> bool:
         """Release what follows a durable sequence; say whether there was any."""
-        ready = [progress for progress in tail.held.values() if progress.event.sequence <= tail.last] if tail.held else []
+        ready = (
+            [progress for progress in tail.held.values() if progress.event.sequence <= tail.last] if tail.held else []
+        )
         for progress in ready:
             self._stamp += 1
             progress.stamp = tail.stamp = self._stamp

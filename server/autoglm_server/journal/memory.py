@@ -48,7 +48,7 @@ class MemoryJournal:
 
     def __init__(self) -> None:
         """Make an empty one."""
-        self.on_commit: Callable[[Sequence[Record]], None] = lambda records: None
+        self.on_commit: Callable[[Sequence[Record]], None] = lambda _: None
         self.on_health: Callable[[], None] = lambda: None
         self._journal_id = new_id()
         self._plans: dict[str, _Plan] = {}
@@ -138,7 +138,8 @@ class MemoryJournal:
         epoch, following = (plan.epoch, len(plan.bodies) + 1) if plan else (1, 1)
         if append.epoch != epoch or append.first_sequence != following:
             return FencedError(
-                f"plan {append.plan_id} is at epoch {epoch} and takes sequence {following}, not {append.epoch} and {append.first_sequence}"
+                f"plan {append.plan_id} is at epoch {epoch} and takes sequence {following}, "
+                f"not {append.epoch} and {append.first_sequence}"
             )
 
         key = append.request_key

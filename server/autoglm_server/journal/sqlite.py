@@ -73,7 +73,7 @@ class SqliteJournal:
             vfs: the SQLite VFS to go through; the system's own by default.
             retry_seconds: how long to wait between tries while the disk is full.
         """
-        self.on_commit: Callable[[Sequence[Record]], None] = lambda records: None
+        self.on_commit: Callable[[Sequence[Record]], None] = lambda _: None
         self.on_health: Callable[[], None] = lambda: None
         self._directory = Path(data_dir)
         self._what = what
@@ -131,7 +131,8 @@ class SqliteJournal:
         version = tuple(int(part) for part in apsw.sqlite_lib_version().split("."))
         if version < _SQLITE_MIN:
             raise JournalError(
-                f"SQLite {apsw.sqlite_lib_version()} can lose committed data; install apsw's own build, with {'.'.join(map(str, _SQLITE_MIN))} or later"
+                f"SQLite {apsw.sqlite_lib_version()} can lose committed data; "
+                f"install apsw's own build, with {'.'.join(map(str, _SQLITE_MIN))} or later"
             )
 
         self._lock = DirectoryLock(self._directory, self._what)

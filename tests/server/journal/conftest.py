@@ -65,10 +65,13 @@ class Hand:
 
 
 class FailingFiles(apsw.VFS):
-    """The machine's file system, until ``fails`` is set: ``full`` refuses writes as a full disk does, ``sync`` fails fsync."""
+    """The machine's file system, until ``fails`` is set: ``full`` refuses writes as a full disk does, ``sync`` fails fsync,
+    ``checkpoint`` fails it for the database alone.
+    """
 
     def __init__(self, name: str) -> None:
         self.fails = ""
+        self.synced = 0
         self.refused = 0
         super().__init__(name, "")
 
@@ -79,6 +82,7 @@ class FailingFiles(apsw.VFS):
 class _FailingFile(apsw.VFSFile):
     def __init__(self, files: FailingFiles, name: str | apsw.URIFilename | None, flags: list[int]) -> None:
         self._files = files
+        self._is_database = bool(apsw.SQLITE_OPEN_MAIN_DB & flags[0])
         super().__init__("", name, flags)
 
     def xWrite(self, data: bytes, offset: int) -> None:  # noqa: N802
@@ -89,9 +93,10 @@ class _FailingFile(apsw.VFSFile):
         super().xWrite(data, offset)
 
     def xSync(self, flags: int) -> None:  # noqa: N802
-        if self._files.fails == "sync":
+        if self._files.fails == "sync" or (self._files.fails == "checkpoint" and self._is_database):
             raise apsw.IOError("the test says fsync failed")
 
+        self._files.synced += 1
         super().xSync(flags)
 
 
