@@ -1,0 +1,23 @@
+"""The command line ``autoglm``. Importing it needs nothing beyond the SDK; typer and rich are loaded when it runs."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Sequence
+
+PIP_LINE = "pip install 'open-autoglm[server]'"
+"""What gives the command line and the embedded server."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line on ``arguments`` (the process's own by default) and give its exit status."""
+    missing = [name for name in ("typer", "rich") if importlib.util.find_spec(name) is None]
+
+    if missing:
+        print(f"autoglm: the command line needs {' and '.join(missing)}. To fix: {PIP_LINE}", file=sys.stderr)
+        return 2
+
+    from autoglm.cli.app import run  # noqa: PLC0415 - typer and rich are an extra
+
+    return run(sys.argv[1:] if arguments is None else list(arguments))

@@ -1,0 +1,149 @@
+"""The command line as a whole: its commands, its help, and the one boundary where an error becomes lines and a status."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from typer.completion import completion_init  # type: ignore[attr-defined]
+from typer.core import TyperGroup
+
+from autoglm._version import __version__
+from autoglm.cli.commands import plans, server, tools
+from autoglm.cli.commands import run as running
+from autoglm.cli.exits import Exit, InputError, error_lines, status_of_error
+from autoglm.cli.options import Address, DataDir
+from autoglm.cli.session import Session, connect
+from autoglm.cli.text import clean
+from autoglm.errors import AutoglmError
+
+HELP = """\
+Run requests in natural language as durable plans, and follow every step.
+
+Results go to stdout, everything else to stderr. Without an address, the embedded server of the data directory is used, and
+started if there is none.
+"""
+EPILOG = """\
+Examples:
+
+\b
+  autoglm run "15% of 2480, then convert it from kilometers to miles"
+  autoglm plans --state waiting
+  autoglm doctor
+
+Exit status: 0 succeeded, 1 failed, 2 wrong usage or input, 3 cancelled, 4 the server cannot be reached, 130 interrupted.
+"""
+
+
+class _Commands(TyperGroup):
+    """The commands in the order in which they were added: what one needs first comes first."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - typer's own signature
+        return list(self.commands)
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # Who read the output stopped. What is still buffered must not raise again when the interpreter ends.
+            with open(os.devnull, "w", encoding="utf-8") as nowhere:  # noqa: PTH123 - a device
+                os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+            return Exit.CLOSED
+
+
+app = typer.Typer(
+    name="autoglm",
+    cls=_Commands,
+    help=HELP,
+    epilog=EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+
+
+def _version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so
+    if wanted:
+        typer.echo(f"autoglm {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def everywhere(
+    context: typer.Context,
+    *,
+    address: Address = None,
+    data_dir: DataDir = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Take the options that may stand before the command."""
+    del version
+    session: Session = context.obj
+    session.target = session.target.over(address, data_dir)
+
+
+def _add(name: str, function: Callable[..., int], epilog: str, **settings: Any) -> None:
+    app.command(name, epilog=epilog, context_settings={"help_option_names": ["--help", "-h"], **settings})(function)
+
+
+_add("run", running.run, running.RUN_EXAMPLES)
+_add("watch", running.watch, running.WATCH_EXAMPLES)
+_add("plans", plans.plans, plans.PLANS_EXAMPLES)
+_add("show", plans.show, plans.SHOW_EXAMPLES)
+_add("cancel", plans.cancel, plans.CANCEL_EXAMPLES)
+_add("resolve", plans.resolve, plans.RESOLVE_EXAMPLES)
+_add("tools", tools.tools, tools.TOOLS_EXAMPLES)
+_add("tool", tools.tool, tools.TOOL_EXAMPLES)
+_add("call", tools.call, tools.CALL_EXAMPLES)
+_add("serve", server.serve, server.SERVE_EXAMPLES, allow_extra_args=True, ignore_unknown_options=True)
+_add("doctor", server.examine, server.DOCTOR_EXAMPLES)
+_add("version", server.version, server.VERSION_EXAMPLES)
+_add("completion", server.completion, server.COMPLETION_EXAMPLES)
+
+
+def run(arguments: list[str], session: Session | None = None) -> int:
+    """Run a command line in ``session`` (the process's own by default) and give its exit status."""
+    session = session or Session(connect)
+    command = typer.main.get_command(app)
+    completion_init()
+
+    try:
+        status = command.main(arguments, prog_name="autoglm", standalone_mode=False, obj=session)
+    except InputError as error:
+        return _fail(session, error.faults, Exit.USAGE)
+    except AutoglmError as error:
+        return _fail(session, tuple(error_lines(error)), status_of_error(error))
+    except typer.TyperException as error:
+        return _fail_usage(session, error)
+    except (typer.Abort, KeyboardInterrupt):
+        session.tell()
+        return Exit.INTERRUPTED
+
+    return int(status or 0)
+
+
+def _fail(session: Session, lines: tuple[str, ...], status: Exit) -> int:
+    for line in lines:
+        session.tell(f"autoglm: {clean(line)}")
+
+    return status
+
+
+def _fail_usage(session: Session, error: typer.TyperException) -> int:
+    """Tell wrong usage in a line, and where the help is; the bare command's help as it is."""
+    context = getattr(error, "ctx", None)
+
+    if type(error).__name__ == "NoArgsIsHelpError":
+        session.tell(error.format_message())
+        return Exit.USAGE
+
+    path = context.command_path if context else "autoglm"
+    session.tell(f"{path}: {error.format_message()}\nSee: {path} --help")
+    return Exit.USAGE

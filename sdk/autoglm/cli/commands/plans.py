@@ -1,0 +1,222 @@
+"""``plans``, ``show``, ``cancel`` and ``resolve``: look at plans, and steer them."""
+
+from __future__ import annotations
+
+import enum
+from itertools import islice
+from typing import Annotated
+
+import typer
+from rich.padding import Padding
+from rich.text import Text
+
+from autoglm import wire
+from autoglm.cli import tables, waits
+from autoglm.cli.exits import Exit, InputError
+from autoglm.cli.options import (
+    Address,
+    AsJson,
+    DataDir,
+    Labels,
+    PlanId,
+    did_you_mean,
+    named,
+    read_json,
+    read_labels,
+    session_of,
+)
+from autoglm.cli.session import PlanClient, Session
+from autoglm.cli.text import moment, one_line
+from autoglm.errors import NotFoundError
+from autoglm.model import Decision, Plan, PlanState, ToolResult
+
+PLANS_EXAMPLES = """\
+Examples:
+
+\b
+  autoglm plans
+  autoglm plans --state waiting              what waits for me, and how to decide it
+  autoglm plans --state failed --label team=data --json
+
+A plan is `waiting` when all that is left of it waits for a person. One that has other work is `running`; `autoglm show`
+names the steps of it that wait.
+"""
+SHOW_EXAMPLES = """\
+Examples:
+
+\b
+  autoglm show 01jq8w3v5d7e9f2g4h6j8k0m2n
+  autoglm show 8k0m2n --json
+
+Exit status: 0 when it could be shown, however the plan ended.
+"""
+CANCEL_EXAMPLES = """\
+Examples:
+
+\b
+  autoglm cancel 8k0m2n --reason "asked for the wrong thing"
+
+The plan has stopped when it is `cancelled`; `autoglm watch` waits for that.
+"""
+RESOLVE_EXAMPLES = """\
+Examples:
+
+\b
+  autoglm resolve 8k0m2n pay --wait 12 --approve
+  autoglm resolve 8k0m2n pay --reject --comment "not this account"
+  autoglm resolve 8k0m2n pay --output '{"receipt": 4711}'
+
+What a step waits for, and the exact commands, are in `autoglm plans --state waiting`. A call that may have taken effect takes
+--retry instead of --approve. --wait names the wait that was looked at, so that a decision never meets a later one.
+"""
+
+
+class State(enum.StrEnum):
+    """A plan's state, as it is written on a command line."""
+
+    QUEUED = "queued"
+    PLANNING = "planning"
+    RUNNING = "running"
+    WAITING = "waiting"
+    CANCELLING = "cancelling"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+def plans(
+    context: typer.Context,
+    *,
+    state: Annotated[
+        list[State] | None, typer.Option("--state", help="Only plans in this state (repeatable).", case_sensitive=False)
+    ] = None,
+    label: Labels = None,
+    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, help="The most plans to list.")] = 50,
+    json: AsJson = False,
+    address: Address = None,
+    data_dir: DataDir = None,
+) -> int:
+    """List plans, newest first."""
+    session = session_of(context, address, data_dir)
+    labels = read_labels(label)
+    states = [PlanState[each.name] for each in state or ()]
+
+    with session.client() as client:
+        found = list(islice(client.list(states=states, labels=labels), limit + 1))
+
+        for plan in found[:limit] if json else ():
+            session.record(wire.to_json(plan))
+
+        if not json and states == [PlanState.WAITING]:
+            _show_waiting(session, client, found[:limit])
+        elif not json and found:
+            session.show(tables.plans(found[:limit]))
+
+    if not found and not json:
+        session.tell(
+            "There is no such plan." if states or labels else "There is no plan yet. Make one: autoglm run REQUEST"
+        )
+
+    if len(found) > limit:
+        session.tell(f"There are more than {limit}; list more with --limit.")
+
+    return Exit.SUCCEEDED
+
+
+def show(
+    context: typer.Context, plan: PlanId, *, json: AsJson = False, address: Address = None, data_dir: DataDir = None
+) -> int:
+    """Show a plan as it is now: its steps, what waits, its answer."""
+    session = session_of(context, address, data_dir)
+
+    with session.client() as client, named(client, plan) as plan_id:
+        found = client.get(plan_id)
+
+    session.give(found, tables.plan(found, session.target), as_json=json)
+    return Exit.SUCCEEDED
+
+
+def cancel(
+    context: typer.Context,
+    plan: PlanId,
+    *,
+    reason: Annotated[
+        str, typer.Option("--reason", metavar="TEXT", help="Why; kept in the plan's events.", show_default=False)
+    ] = "",
+    json: AsJson = False,
+    address: Address = None,
+    data_dir: DataDir = None,
+) -> int:
+    """Ask a plan to stop."""
+    session = session_of(context, address, data_dir)
+
+    with session.client() as client, named(client, plan) as plan_id:
+        found = client.cancel(plan_id, reason)
+
+    session.give(found, _state(found), as_json=json)
+    return Exit.SUCCEEDED
+
+
+def resolve(
+    context: typer.Context,
+    plan: PlanId,
+    step: Annotated[str, typer.Argument(metavar="STEP", help="The step that waits.")],
+    *,
+    approve: Annotated[bool, typer.Option("--approve", help="Make the call.")] = False,
+    reject: Annotated[bool, typer.Option("--reject", help="Do not make the call; the step fails.")] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Make the call again; it may then take effect twice.")] = False,
+    output: Annotated[
+        str | None,
+        typer.Option("--output", metavar="JSON", help="The step's output, given by you; @FILE and - read it."),
+    ] = None,
+    wait: Annotated[
+        int,
+        typer.Option("--wait", metavar="N", min=0, help="The wait that is meant, by its sequence.", show_default=False),
+    ] = 0,
+    comment: Annotated[
+        str, typer.Option("--comment", metavar="TEXT", help="Kept in the plan's events.", show_default=False)
+    ] = "",
+    json: AsJson = False,
+    address: Address = None,
+    data_dir: DataDir = None,
+) -> int:
+    """Decide what a step waits for."""
+    session = session_of(context, address, data_dir)
+    words = [word for word, given in (("approve", approve), ("reject", reject), ("retry", retry)) if given]
+
+    if len(words) + (output is not None) != 1:
+        raise InputError("give exactly one of --approve, --reject, --retry and --output JSON")
+
+    decision = (
+        waits.decision(words[0], comment)
+        if words
+        else Decision(ToolResult(read_json("--output", output or "", session)))
+    )
+
+    with session.client() as client, named(client, plan) as plan_id:
+        try:
+            found = client.resolve(plan_id, step, decision, wait_sequence=wait, comment=comment)
+        except NotFoundError as error:
+            if error.reason != "STEP_NOT_FOUND":
+                raise
+
+            known = [each.id for each in client.get(plan_id).steps]
+            raise NotFoundError(error.message + did_you_mean(step, known), reason=error.reason) from None
+
+    session.give(found, _state(found), as_json=json)
+    return Exit.SUCCEEDED
+
+
+def _state(plan: Plan) -> Text:
+    return Text(f"{one_line(plan.id)} {plan.state.name.lower()}")
+
+
+def _show_waiting(session: Session, client: PlanClient, found: list[Plan]) -> None:
+    """Show what each plan waits for, and the command that decides it."""
+    for index, plan in enumerate(found):
+        head = "  ".join(part for part in (plan.id, moment(plan.create_time), one_line(plan.request, 200)) if part)
+        session.show(Text(("\n" if index else "") + head))
+
+        for wait in waits.waits_of(plan.id, client.get(plan.id).steps):
+            for line in (*waits.question(wait), *waits.commands(wait, session.target)):
+                session.show(Padding(Text(line), (0, 0, 0, 2)))

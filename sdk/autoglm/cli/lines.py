@@ -1,0 +1,221 @@
+"""The plain form: one line for each event, for logs and for who cannot see a tree. Pure.
+
+``09:30:05.125 [convert] succeeded in 12 ms: 231.15`` is the time in UTC, the step (nothing for the plan itself), what happened.
+"""
+
+from __future__ import annotations
+
+from autoglm.cli.exits import failure_line
+from autoglm.cli.text import clock, count, duration, one_line, plain_json, value_text
+from autoglm.cli.tree import WAITING_WORDS
+from autoglm.cli.view import View
+from autoglm.model import (
+    AnswerProgressed,
+    Approve,
+    Decision,
+    Event,
+    Failure,
+    PlanCancelled,
+    PlanCancelRequested,
+    PlanCreated,
+    PlanFailed,
+    PlanLimitReached,
+    PlanningFailed,
+    PlanningFinished,
+    PlanningStarted,
+    PlanResumed,
+    PlanSucceeded,
+    Reject,
+    Retry,
+    StepAdded,
+    StepCancelled,
+    StepFailed,
+    StepProgressed,
+    StepRejected,
+    StepResolved,
+    StepRetryScheduled,
+    StepSkipped,
+    StepStarted,
+    StepSucceeded,
+    StepWaiting,
+    ToolResult,
+    UnknownFact,
+)
+
+VALUE_CHARS_MAX = 200
+"""How much of an argument or an output a line shows."""
+
+
+class Lines:
+    """Tells events as lines. Ephemeral progress is told when its message changes or another tenth is done."""
+
+    def __init__(self, view: View) -> None:
+        """Tell the events of ``view``'s plan."""
+        self._view = view
+        self._told: dict[str, tuple[str, int]] = {}
+
+    def tell(self, event: Event) -> str | None:
+        """Give the line of ``event``, which the view has taken in already; None if there is nothing to say."""
+        said = self._say(event)
+
+        if said is None:
+            return None
+
+        subject = f"[{one_line(event.step_id)}] " if event.step_id else ""
+        return f"{clock(event.event_time)} {subject}{said}"
+
+    def _say(self, event: Event) -> str | None:
+        match event.fact:
+            case PlanCreated(request=request):
+                asked = f": {one_line(request, VALUE_CHARS_MAX)}" if request else ""
+                return f"plan {event.plan_id} created{asked}"
+
+            case PlanResumed(epoch=epoch):
+                return f"plan taken up again (epoch {epoch})"
+
+            case PlanningStarted(planner=planner, model=model, attempt=attempt):
+                by = ", ".join(one_line(part) for part in (planner, model) if part)
+                again = f" again, attempt {attempt}" if attempt > 1 else ""
+                return f"round {event.round} started{again}" + (f" ({by})" if by else "")
+
+            case PlanningFinished() as finished:
+                return self._round_finished(event, finished)
+
+            case PlanningFailed(failure=failure, next_attempt_time=due):
+                again = f"; again at {clock(due)}" if due else ""
+                return f"round {event.round} failed: {failure_line(failure)}{again}"
+
+            case AnswerProgressed():
+                return None
+
+            case PlanCancelRequested(reason=reason):
+                by = f" by {one_line(event.principal)}" if event.principal else ""
+                return f"cancel requested{by}" + (f": {one_line(reason, VALUE_CHARS_MAX)}" if reason else "")
+
+            case PlanLimitReached(failure=failure):
+                return f"limit reached: {failure_line(failure)}"
+
+            case PlanSucceeded() | PlanFailed() | PlanCancelled():
+                return self._plan_ended(event)
+
+            case UnknownFact(number=number):
+                return f"event of a kind this version does not know (field {number})"
+
+            case _:
+                return self._say_step(event)
+
+    def _say_step(self, event: Event) -> str | None:
+        match event.fact:
+            case StepAdded(step=step) if step is not None:
+                after = f" after {', '.join(map(one_line, step.depends_on))}" if step.depends_on else ""
+                return f"added: {one_line(step.tool)} {_short(step.arguments or {})}{after}"
+
+            case StepRejected(draft=draft, violations=violations):
+                name = one_line(draft.id) if draft else ""
+                faults = "; ".join(f"{one_line(v.field)}: {one_line(v.description)}" for v in violations)
+                return f"step {name} rejected: {faults}"
+
+            case StepStarted():
+                return "started" + self._attempt(event)
+
+            case StepProgressed() as progressed:
+                return self._progressed(event, progressed)
+
+            case StepRetryScheduled(failure=failure, delay=delay):
+                return f"failed{self._attempt(event)}, again in {duration(delay)}: {failure_line(failure)}"
+
+            case StepSucceeded(result=result):
+                return f"succeeded{self._took(event)}: {_result(result)}"
+
+            case StepFailed(failure=failure):
+                return f"failed{self._took(event)}: {failure_line(failure)}"
+
+            case StepSkipped(skipped_by=cause):
+                return f"skipped because of {one_line(cause)}"
+
+            case StepCancelled(outcome_unknown=unknown, abandoned=abandoned):
+                told = ["it may still be running"] if abandoned else []
+                told += ["it may have taken effect"] if unknown else []
+                return "cancelled" + (f" ({', '.join(told)})" if told else "")
+
+            case StepWaiting() as waiting:
+                message = f": {one_line(waiting.message, VALUE_CHARS_MAX)}" if waiting.message else ""
+                return f"{WAITING_WORDS.get(waiting.reason, 'waits')}{message}"
+
+            case StepResolved(decision=decision, comment=comment):
+                by = f" by {one_line(event.principal)}" if event.principal else ""
+                return f"{_decided(decision)}{by}" + (f": {one_line(comment, VALUE_CHARS_MAX)}" if comment else "")
+
+            case _:
+                return None
+
+    def _round_finished(self, event: Event, finished: PlanningFinished) -> str:
+        rounds = self._view.fold.rounds
+        added = rounds[-1].steps_added if rounds else 0
+        said = f"planned {count(added, 'step')}" if added else "answered" if finished.answer else "finished"
+        note = f": {one_line(finished.note, VALUE_CHARS_MAX)}" if finished.note else ""
+        return f"round {event.round} {said}{note}"
+
+    def _plan_ended(self, event: Event) -> str:
+        fold = self._view.fold
+        took = duration(fold.end_time - fold.create_time) if fold.end_time and fold.create_time else ""
+        failure: Failure | None = event.fact.failure if isinstance(event.fact, PlanFailed) else None
+        why = f": {failure_line(failure)}" if failure else ""
+        return f"plan {fold.state.name.lower()}" + (f" in {took}" if took else "") + why
+
+    def _attempt(self, event: Event) -> str:
+        step = self._view.fold.steps.get(event.step_id)
+        policy = step.added.retry_policy if step else None
+        most = policy.max_attempts if policy else 0
+
+        if event.attempt <= 1 and most <= 1:
+            return ""
+
+        return f" (attempt {event.attempt}" + (f"/{most})" if most >= event.attempt else ")")
+
+    def _took(self, event: Event) -> str:
+        step = self._view.fold.steps.get(event.step_id)
+
+        if step is None or step.start_time is None or step.end_time is None:
+            return ""
+
+        return f" in {duration(step.end_time - step.start_time)}"
+
+    def _progressed(self, event: Event, progressed: StepProgressed) -> str | None:
+        tenth = int(10 * min(1.0, max(0.0, progressed.fraction)))
+        message = one_line(progressed.message, VALUE_CHARS_MAX)
+
+        if self._told.get(event.step_id) == (message, tenth):
+            return None
+
+        self._told[event.step_id] = (message, tenth)
+        parts = [f"{min(1.0, progressed.fraction):.0%}" if progressed.fraction > 0 else "", message]
+        told = " ".join(part for part in parts if part)
+        return f"progress: {told}" if told else None
+
+
+def _decided(decision: Decision | None) -> str:
+    match decision.kind if decision else None:
+        case Approve():
+            return "approved"
+
+        case Reject():
+            return "rejected"
+
+        case Retry():
+            return "to be tried again"
+
+        case ToolResult() as result:
+            return f"given the result {_result(result)}"
+
+        case _:
+            return "resolved"
+
+
+def _result(result: ToolResult | None) -> str:
+    output = result.output if result else None
+    return one_line(value_text(output), VALUE_CHARS_MAX)
+
+
+def _short(value: object) -> str:
+    return one_line(plain_json(value), VALUE_CHARS_MAX)

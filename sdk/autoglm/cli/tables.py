@@ -1,0 +1,236 @@
+"""Plans, steps and tools as text for a person: aligned columns, nothing read out of data as markup. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from autoglm.cli import waits
+from autoglm.cli.exits import failure_line, violation_lines
+from autoglm.cli.session import Target
+from autoglm.cli.text import clean, count, duration, moment, one_line, plain_json, value_text
+from autoglm.cli.tree import PLAN_STYLES
+from autoglm.model import Effect, Plan, Step, StepState, Tool, ToolResult, Usage
+
+OUTPUT_CHARS_MAX = 200
+_STEP_STYLES = {
+    StepState.WAITING: "bold yellow",
+    StepState.RUNNING: "cyan",
+    StepState.SUCCEEDED: "green",
+    StepState.FAILED: "bold red",
+    StepState.CANCELLED: "yellow",
+}
+_EFFECTS = {
+    Effect.READ_ONLY: "read only",
+    Effect.IDEMPOTENT: "idempotent",
+    Effect.NON_IDEMPOTENT: "not idempotent",
+}
+
+
+def plans(found: Sequence[Plan]) -> RenderableType:
+    """Show plans, one a line."""
+    table = _table("plan", "state", "created", "steps", "request")
+
+    for plan in found:
+        counts = plan.step_counts
+        done = f"{counts.succeeded}/{counts.total}" if counts and counts.total else ""
+        table.add_row(
+            Text(one_line(plan.id)),
+            Text(plan.state.name.lower(), PLAN_STYLES.get(plan.state, "cyan")),
+            Text(moment(plan.create_time)),
+            Text(done),
+            Text(one_line(plan.request, 200)),
+        )
+
+    return table
+
+
+def plan(found: Plan, target: Target) -> RenderableType:
+    """Show all there is to say of a plan to a person."""
+    head = Table.grid(padding=(0, 2))
+
+    for name, value in _facts(found):
+        head.add_row(Text(name, "dim"), Text(value))
+
+    state = Text(found.state.name.lower(), PLAN_STYLES.get(found.state, "cyan"))
+    parts: list[RenderableType] = [Text.assemble(one_line(found.id) or "plan (dry run)", "  ", state), _indented(head)]
+
+    if found.steps:
+        parts += [Text(), steps(found.steps)]
+
+    for wait in waits.waits_of(found.id, found.steps):
+        parts.append(Text())
+        parts += [Text(line) for line in (*waits.question(wait), *waits.commands(wait, target))]
+
+    if found.failure is not None:
+        parts += [Text(), Text(f"failed: {failure_line(found.failure)}", "red")]
+        parts += [Text(f"  {line}") for line in violation_lines(found.failure.violations)]
+
+    if found.answer:
+        parts += [Text(), Text(clean(found.answer))]
+
+    return Group(*parts)
+
+
+def steps(found: Sequence[Step]) -> RenderableType:
+    """Show steps, one a line."""
+    table = _table("step", "state", "tool", "took", "calls", "result")
+
+    for step in found:
+        began, ended = step.start_time, step.end_time
+        table.add_row(
+            Text(one_line(step.id)),
+            Text(step.state.name.lower(), _STEP_STYLES.get(step.state, "dim")),
+            Text(one_line(step.tool)),
+            Text(duration(ended - began) if began and ended else ""),
+            Text(str(len(step.tool_calls) or "")),
+            Text(_outcome(step)),
+        )
+
+    return table
+
+
+def tools(found: Iterable[Tool]) -> RenderableType:
+    """Show tools, one a line."""
+    table = _table("tool", "effect", "approval", "description")
+
+    for tool in found:
+        state = "" if tool.available else "(not available) "
+        table.add_row(
+            Text(one_line(tool.name)),
+            Text(_EFFECTS.get(tool.effect, "not idempotent")),
+            Text("required" if tool.requires_approval else ""),
+            Text(state + one_line(tool.description.split("\n\n", 1)[0], 200)),
+        )
+
+    return table
+
+
+def tool(found: Tool) -> RenderableType:
+    """Show all of a tool."""
+    head = Table.grid(padding=(0, 2))
+    policy = found.retry_policy
+    facts = (
+        ("effect", _EFFECTS.get(found.effect, "not idempotent")),
+        ("approval", "required" if found.requires_approval else ""),
+        ("timeout", duration(found.timeout)),
+        ("attempts", f"at most {policy.max_attempts}" if policy and policy.max_attempts else ""),
+        ("tags", ", ".join(map(one_line, found.tags))),
+        ("provider", one_line(found.provider)),
+        ("available", "" if found.available else "no: its provider is not there"),
+        ("digest", one_line(found.digest)),
+    )
+
+    for name, value in facts:
+        if value:
+            head.add_row(Text(name, "dim"), Text(value))
+
+    title = f"  {one_line(found.title)}" if found.title else ""
+    parts: list[RenderableType] = [Text.assemble((one_line(found.name), "bold"), title), _indented(head)]
+
+    if found.description:
+        parts += [Text(), Text(clean(found.description))]
+
+    for name, schema in (("input", found.input_schema), ("output", found.output_schema)):
+        if schema:
+            parts += [Text(), Text(f"{name} schema", "dim"), Text(_pretty_schema(schema))]
+
+    for example in found.examples:
+        heading = f"example: {one_line(example.title)}" if example.title else "example"
+        parts += [
+            Text(),
+            Text(heading, "dim"),
+            Text(f"{plain_json(example.arguments or {})} → {plain_json(example.output)}"),
+        ]
+
+    if found.phrases:
+        parts += [Text(), Text("phrases", "dim")]
+        parts += [Text(f"{one_line(phrase.language)}  {one_line(phrase.pattern)}") for phrase in found.phrases]
+
+    return Group(*parts)
+
+
+def result(found: ToolResult) -> str:
+    """Give the output of a direct call: a text as it is, all else as indented JSON."""
+    output = found.output
+    return output if isinstance(output, str) else json.dumps(output, ensure_ascii=False, sort_keys=True, indent=2)
+
+
+def _facts(found: Plan) -> Iterator[tuple[str, str]]:
+    options = found.options
+    took = found.end_time - found.start_time if found.start_time and found.end_time else None
+    counts = found.step_counts
+    facts = (
+        ("request", one_line(found.request, 2000)),
+        ("labels", ", ".join(f"{one_line(key)}={one_line(value)}" for key, value in sorted(found.labels.items()))),
+        ("created", moment(found.create_time)),
+        ("ended", moment(found.end_time)),
+        ("took", duration(took)),
+        ("by", one_line(found.principal)),
+        ("steps", count(counts.total, "step") if counts and counts.total else ""),
+        ("used", _used(found.usage)),
+        ("planner", ", ".join(one_line(part) for part in (options.planner, options.model) if part) if options else ""),
+        ("timeout", duration(options.timeout) if options else ""),
+        ("sequence", str(found.sequence or "")),
+    )
+    return ((name, value) for name, value in facts if value)
+
+
+def _used(usage: Usage | None) -> str:
+    if usage is None:
+        return ""
+
+    parts = [count(usage.tool_calls, "tool call")] if usage.tool_calls else []
+
+    if usage.model_calls:
+        parts.append(count(usage.model_calls, "model call"))
+
+    if usage.input_tokens or usage.output_tokens:
+        parts.append(f"{usage.input_tokens:,} + {usage.output_tokens:,} tokens")
+
+    return ", ".join(parts)
+
+
+def _outcome(step: Step) -> str:
+    match step.state:
+        case StepState.SUCCEEDED:
+            return one_line(value_text(step.result.output if step.result else None), OUTPUT_CHARS_MAX)
+
+        case StepState.SKIPPED:
+            return f"because of {one_line(step.skipped_by)}"
+
+        case _ if step.failure is not None:
+            return one_line(failure_line(step.failure), OUTPUT_CHARS_MAX)
+
+        case _ if not step.state.terminal:
+            after = f"after {', '.join(map(one_line, step.depends_on))}  " if step.depends_on else ""
+            return after + one_line(plain_json(step.arguments or {}), OUTPUT_CHARS_MAX)
+
+        case _:
+            return ""
+
+
+def _pretty_schema(schema: str) -> str:
+    try:
+        return plain_json(json.loads(schema), indent=2)
+    except (ValueError, RecursionError):
+        return clean(schema)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+
+    for index, column in enumerate(columns):
+        last = index == len(columns) - 1
+        table.add_column(column, no_wrap=True, overflow="ellipsis", min_width=None if last else 1)
+
+    return table
+
+
+def _indented(renderable: RenderableType) -> RenderableType:
+    return Padding(renderable, (0, 0, 0, 2))
