@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from autoglm.errors import InvalidRequestError
 from autoglm.model import Effect, PlanOptions, RetryPolicy, Step, StepDraft, StepState, Tool, Violation
-from autoglm.wire import check_json
+from autoglm.wire import WireError, check_json, normal_json
 from autoglm_server.tools.references import References, compile_references
 
 if TYPE_CHECKING:
@@ -85,11 +85,19 @@ def check_given(drafts: Sequence[StepDraft], rules: Rules) -> tuple[list[Checked
 def check_planned(
     draft: StepDraft, steps: Mapping[str, StepFold], round_number: int, rules: Rules
 ) -> tuple[Checked | None, list[Violation]]:
-    """Check a planner's draft: it refers only to steps before it, and to none of an earlier round without an output."""
+    """Check a planner's draft: it refers only to steps before it, and to none of an earlier round without an output.
+
+    Its arguments become what they will be when they are read back from the journal.
+    """
     violations: list[Violation] = []
     if draft.id in steps:
         description = f"id {draft.id!r} is another step's already; ids are unique in the plan, over all rounds"
         violations.append(Violation("id", description, "DUPLICATE"))
+
+    try:
+        draft = replace(draft, arguments=normal_json(draft.arguments or {}))
+    except WireError as error:
+        return None, [*violations, *error.violations]
 
     one, faults = _check(draft, "", rules, steps.keys())
     violations += faults

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from typing import Self
 
 from autoglm.fold import PlanFold
 from autoglm.model import (
@@ -69,6 +70,8 @@ class Tools:
 
     calls: list[Invocation] = field(default_factory=list)
     under_way: dict[str, Call] = field(default_factory=dict)
+    pending: list[Call] = field(default_factory=list)
+    """Every call under way, of all plans."""
     scripts: dict[str, deque[Json | Failure]] = field(default_factory=dict)
     stubborn: set[str] = field(default_factory=set)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -121,6 +124,7 @@ class Tools:
             return ToolResult(outcome)
 
         call = self.under_way[step] = Call(invocation, asyncio.get_running_loop().create_future())
+        self.pending.append(call)
         self.changed.set()
         try:
             return ToolResult(await asyncio.shield(call.done))
@@ -134,7 +138,9 @@ class Tools:
 
             raise
         finally:
-            self.under_way.pop(step, None)
+            self.pending.remove(call)
+            if self.under_way.get(step) is call:
+                del self.under_way[step]
 
     async def called(self, step: str) -> Call:
         while step not in self.under_way:
@@ -180,7 +186,7 @@ class World:
         self.planner = Planner()
         self.scheduler: Scheduler
 
-    async def __aenter__(self) -> World:
+    async def __aenter__(self) -> Self:
         await self.journal.open()
         await self.boot()
         return self
