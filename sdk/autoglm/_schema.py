@@ -232,7 +232,7 @@ def _class(annotation: type, within: tuple[type, ...]) -> Shape:
 
     if typing.is_typeddict(annotation):
         hints = typing.get_type_hints(annotation, include_extras=True)
-        required: frozenset[str] = annotation.__required_keys__  # type: ignore[attr-defined]  # every TypedDict has it
+        required = frozenset(name for name, hint in hints.items() if _must_be_there(annotation, name, hint))
         shapes = {name: shape_of(hint, _within=within) for name, hint in hints.items()}
         return _object(annotation, shapes, required, dict)
 
@@ -244,6 +244,13 @@ def _class(annotation: type, within: tuple[type, ...]) -> Shape:
         return _object(annotation, shapes, needed, lambda values: annotation(**values))
 
     raise UnsupportedTypeError(f"{_name(annotation)} has no JSON form")
+
+
+def _must_be_there(annotation: type, name: str, hint: Any) -> bool:
+    # __required_keys__ alone does not know of NotRequired in a module whose annotations are strings.
+    origin = typing.get_origin(hint)
+    known: frozenset[str] = annotation.__required_keys__  # type: ignore[attr-defined]  # every TypedDict has it
+    return origin is typing.Required or (origin is not typing.NotRequired and name in known)
 
 
 def _is_required(field: dataclasses.Field[Any]) -> bool:

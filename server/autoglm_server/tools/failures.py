@@ -55,7 +55,7 @@ def invalid_output(tool: str, error: str) -> ToolCallError:
 
 def is_deterministic(error: BaseException) -> bool:
     """Whether a second call would meet the error as well."""
-    return isinstance(error, _DETERMINISTIC) and not isinstance(error, UnicodeError | OSError)
+    return isinstance(error, _DETERMINISTIC)
 
 
 def clean(failure: Failure) -> Failure:

@@ -34,7 +34,7 @@ class ProgressGate:
 
     def report(self, progress: ToolProgress) -> None:
         """Take a report; one whose data is not JSON or too large comes without it."""
-        progress = self._bounded(progress)
+        progress = bounded(progress, self._limits.progress_bytes)
         with self._lock:
             if self._closed:
                 return
@@ -73,17 +73,15 @@ class ProgressGate:
             self._next_time = self._loop.time() + self._limits.progress_interval
             self._deliver(waiting)
 
-    def _bounded(self, progress: ToolProgress) -> ToolProgress:
-        data = progress.data
-        if data is not None and check_json(data, "data", bytes_max=self._limits.progress_bytes):
-            data = None
 
-        return ToolProgress(
-            progress.fraction,
-            one_line(progress.message, _MESSAGE_MAX),
-            data,
-            encodable(progress.text[: self._limits.progress_bytes]),
-        )
+def bounded(progress: ToolProgress, bytes_max: int) -> ToolProgress:
+    """Give a report that can travel: without data that is not JSON or too large, and with text that UTF-8 can carry."""
+    data = progress.data
+    if data is not None and check_json(data, "data", bytes_max=bytes_max):
+        data = None
+
+    message = one_line(progress.message, _MESSAGE_MAX)
+    return ToolProgress(progress.fraction, message, data, encodable(progress.text[:bytes_max]))
 
 
 def merged(before: ToolProgress | None, after: ToolProgress, text_max: int) -> ToolProgress:

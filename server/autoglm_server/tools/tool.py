@@ -25,8 +25,9 @@ class ToolCallError(Exception):
 class Invocation:
     """One call to be made: resolved arguments, the key to de-duplicate by, and on whose behalf.
 
-    ``timeout`` is in seconds, of this attempt. ``report`` takes progress and never blocks or raises; the one that a caller
-    gives to the catalog is called in the event loop, the one that a provider is given may be called from any thread.
+    ``timeout`` is in seconds, of this attempt. ``report`` takes progress and never blocks or raises; the one that a
+    caller gives to the catalog is called in the event loop, the one that a provider is given may be called from any
+    thread.
     """
 
     tool: str
@@ -60,11 +61,11 @@ class Provider(Protocol):
     async def call(self, invocation: Invocation) -> ToolResult:
         """Make a call whose arguments were checked; ``invocation.tool`` is the provider's own name for the tool.
 
-        Cancelling the awaiting task asks the call to stop, and the call is waited for: it raises CancelledError once it has
-        stopped, or ends as it would have, with a result or a failure, which then counts. Cancelling a *second* time gives
-        up: a call that cannot be stopped (a function in a thread) raises :class:`AbandonedError` and may still be running.
-        How long lies between the two is the caller's to choose: the catalog takes ``ToolLimits.stop_grace`` when the time
-        limit is over, the scheduler its own grace when the plan is stopped.
+        Cancelling the awaiting task asks the call to stop, and the call is waited for: it raises CancelledError once it
+        has stopped, or ends as it would have, with a result or a failure, which then counts. Cancelling a *second* time
+        gives up: a call that cannot be stopped (a function in a thread) raises :class:`AbandonedError` and may still be
+        running. How long lies between the two is the caller's to choose: the catalog takes ``ToolLimits.stop_grace``
+        when the time limit is over, the scheduler its own grace when the plan is stopped.
 
         It need not watch the time limit, the rate of reports, nor the output: the catalog does, for every provider.
 

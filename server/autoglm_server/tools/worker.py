@@ -19,10 +19,10 @@ from typing import Any, BinaryIO
 from autoglm.model import CallContext, JsonObject, ToolProgress
 from autoglm.tool import ToolContext, ToolError
 from autoglm.wire import from_json, to_json
-from autoglm_server.tools.failures import is_deterministic, text_of
+from autoglm_server.tools.failures import clean, is_deterministic, text_of
 from autoglm_server.tools.frames import FrameTooLargeError, read_frame, write_frame
 from autoglm_server.tools.loading import find_tool
-from autoglm_server.tools.progress import merged
+from autoglm_server.tools.progress import bounded, merged
 
 _PROGRESS_SECONDS = 0.02
 _TEXT_MAX = 64 << 10
@@ -40,7 +40,7 @@ class _Outlet:
     def progress(self, progress: ToolProgress) -> None:
         """Take a report, as a :class:`ToolContext` gives it."""
         with self._lock:
-            self._waiting = merged(self._waiting, progress, _TEXT_MAX)
+            self._waiting = merged(self._waiting, bounded(progress, _TEXT_MAX), _TEXT_MAX)
             if time.monotonic() >= self._next_time:
                 self._flush()
 
@@ -101,7 +101,7 @@ def _answer(call: JsonObject, outlet: _Outlet) -> JsonObject:
         keywords = tool.keywords(call["arguments"], context)
         returned = tool.function(**keywords)
     except ToolError as error:
-        return {"failure": to_json(error.to_failure(call["tool"]))}
+        return {"failure": to_json(clean(error.to_failure(call["tool"])))}
     except BaseException as error:  # noqa: BLE001  # also SystemExit, which would end the worker without an outcome
         return {"error": _described(error)}
 

@@ -19,6 +19,7 @@ from typing import IO, cast
 from autoglm.model import JsonObject
 from autoglm_server.tools.frames import FrameTooLargeError, read_frame, write_frame
 
+_LAST_SECONDS = 1.0
 _COMMAND = (sys.executable, "-m", "autoglm_server.tools.worker")
 
 
@@ -94,8 +95,11 @@ class Worker:
             if self.alive:
                 os.killpg(self._process.pid, signal.SIGKILL)
 
-    def close(self) -> int:
-        """Kill the process, wait for its end and let go of its pipes; give its exit status."""
+    def close(self, *, patience: float = 0.0) -> int:
+        """End the process and let go of its pipes; give its exit status. It is killed after ``patience`` seconds."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(patience)
+
         self.kill()
         status = self._process.wait()
         for pipe in (self._calls, self._answers):
@@ -130,7 +134,8 @@ class WorkerPool:
         finally:
             call.attach(None)
             kept = outcome is not None and not call.killed and self._keep(worker)
-            status = 0 if kept else worker.close()
+            # When it closed its pipe by itself, it is about to end, and how it does is worth knowing.
+            status = 0 if kept else worker.close(patience=0 if call.killed or outcome else _LAST_SECONDS)
 
         if outcome is not None:
             return outcome
