@@ -14,7 +14,7 @@ from autoglm.wire import WireError, check_json, normal_json
 from autoglm_server.tools.references import References, compile_references
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Container, Mapping, Sequence
 
     from autoglm.fold import StepFold
     from autoglm_server.scheduler.limits import Limits
@@ -110,7 +110,7 @@ def check_planned(
     return (None, violations) if violations else (one, [])
 
 
-def _check(draft: StepDraft, field: str, rules: Rules, known: Iterable[str]) -> tuple[Checked | None, list[Violation]]:
+def _check(draft: StepDraft, field: str, rules: Rules, known: Container[str]) -> tuple[Checked | None, list[Violation]]:
     at = f"{field}." if field else ""
     violations: list[Violation] = []
     if not _ID.match(draft.id):
@@ -129,7 +129,6 @@ def _check(draft: StepDraft, field: str, rules: Rules, known: Iterable[str]) -> 
 
     referred = references.step_ids if references is not None else ()
     depends_on = tuple(dict.fromkeys((*draft.depends_on, *referred)))
-    known = known if isinstance(known, (set, dict)) else set(known)
     for dependency in depends_on:
         place = "depends_on" if dependency in draft.depends_on else "arguments"
         if dependency == draft.id:

@@ -178,10 +178,10 @@ def test_scheduler_model() -> None:
 def _repeats_what_was_cut(state: State, now: float, places: int, *, hold: bool = False) -> Decided:
     """A broken rule: a NON_IDEMPOTENT call that was cut is made again."""
     decided = decide(state, now, places, hold=hold)
-    cut = [step_id for step_id in state.plan.interrupted]
-    commands = [
-        StartStep(command.step_id) if getattr(command, "step_id", "") in cut else command
-        for command in decided.commands
+    cut = state.plan.interrupted
+    commands: list[Command] = [
+        StartStep(one.step_id) if isinstance(one, (AskPerson, FailStep)) and one.step_id in cut else one
+        for one in decided.commands
     ]
     return Decided(commands, decided.wake, decided.starved)
 
