@@ -46,7 +46,7 @@ RULES: Rules = (
     (r"\bgrpc\.aio\.", "grpc."),
     (r"\b(Plan|Tool)ServiceAsyncStub\b", r"\1ServiceStub"),
     (r"\b(AsyncIterator)\b", "Iterator"),
-    (r"\bAsync(Client|Connection|Link|PlanHandle|Reader|Tools|Turn|Watch)\b", r"\1"),
+    (r"\bAsync(Client|Connection|Lane|Link|PlanHandle|Reader|Tools|Turn|Watch)\b", r"\1"),
     (r"\bStopAsyncIteration\b", "StopIteration"),
     (r"\b__a(enter|exit|iter)__\b", r"__\1__"),
     (r"\b__anext__\b", "__next__"),

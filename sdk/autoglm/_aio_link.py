@@ -29,6 +29,15 @@ _WATCHES_PER_CONNECTION = 100
 _INFINITE = float("inf")
 
 
+class AsyncLane:
+    """A connection for watches, and how many use it."""
+
+    def __init__(self, address: str) -> None:
+        self.channel = grpc.aio.insecure_channel(address, options=_grpc.options(address, own_connection=True))
+        self.plans: PlanServiceAsyncStub = plan_service_pb2_grpc.PlanServiceStub(self.channel)
+        self.watches = 0
+
+
 class AsyncConnection:
     """The channels to one address: one for calls, and others, each with its own connection, for watches."""
 
@@ -42,7 +51,7 @@ class AsyncConnection:
         self.tools = tool_service_pb2_grpc.ToolServiceStub(self.channel)
         self.suspect = False
         self._attached: Any = None
-        self._watching: list[tuple[grpc.aio.Channel, list[object]]] = []
+        self._lanes: list[AsyncLane] = []
 
     @property
     def lost(self) -> bool:
@@ -57,30 +66,24 @@ class AsyncConnection:
         self.suspect = False
         self._attached = _grpc.health_watch(self.channel)(_grpc.health_request(), wait_for_ready=True)
 
-    def watching(self, watch: object) -> grpc.aio.Channel:
-        """Give ``watch`` a channel that few others use."""
-        for channel, watches in self._watching:
-            if len(watches) < _WATCHES_PER_CONNECTION:
-                watches.append(watch)
-                return channel
+    def enter_lane(self) -> AsyncLane:
+        """Give a connection that few watches use, for one more; who has it takes itself off its count at the end."""
+        lane = next((lane for lane in self._lanes if lane.watches < _WATCHES_PER_CONNECTION), None)
 
-        channel = grpc.aio.insecure_channel(self.address, options=_grpc.options(self.address, own_connection=True))
-        self._watching.append((channel, [watch]))
-        return channel
+        if lane is None:
+            lane = AsyncLane(self.address)
+            self._lanes.append(lane)
 
-    def watched(self, watch: object) -> None:
-        """Take back what ``watch`` was given."""
-        for _, watches in self._watching:
-            if watch in watches:
-                watches.remove(watch)
+        lane.watches += 1
+        return lane
 
     async def close(self) -> None:
         """End all that is under way."""
         if self._attached is not None:
             self._attached.cancel()
 
-        for channel, _ in self._watching:
-            await channel.close()
+        for lane in self._lanes:
+            await lane.channel.close()
 
         await self.channel.close()
 
@@ -188,7 +191,7 @@ class AsyncWatch:
         self,
         link: AsyncLink,
         position: _watch.PlanPosition | _watch.AllPosition,
-        open_stream: Callable[[AsyncWatch, AsyncConnection, _watch.OpenStream], Any],
+        open_stream: Callable[[PlanServiceAsyncStub, _watch.OpenStream], Any],
         batch: Callable[[Any], _watch.Batch],
     ) -> None:
         """Begin at ``position``; clients make these."""
@@ -200,6 +203,7 @@ class AsyncWatch:
         self._batch = batch
         self._reader: AsyncReader[Any] | None = None
         self._connection: AsyncConnection | None = None
+        self._lane: AsyncLane | None = None
         self._events: deque[Event] = deque()
         self._cursor = position.cursor if isinstance(position, _watch.AllPosition) else ""
 
@@ -243,10 +247,7 @@ class AsyncWatch:
                 return None
 
         event = self._events.popleft()
-
-        if not self._events and isinstance(self._command, _watch.Deliver):
-            self._cursor = self._command.cursor
-
+        self._advance()
         return event
 
     async def close(self) -> None:
@@ -271,10 +272,16 @@ class AsyncWatch:
 
         if isinstance(self._command, _watch.Deliver):
             self._events.extend(self._command.events)
+            self._advance()
         else:
             self._drop()
 
         return True
+
+    def _advance(self) -> None:
+        """Move the cursor once all events of a batch have been handed out; at once, if it has none."""
+        if not self._events and isinstance(self._command, _watch.Deliver):
+            self._cursor = self._command.cursor
 
     async def _perform(self, due: float) -> _watch.Outcome | None:
         match self._command:
@@ -283,7 +290,8 @@ class AsyncWatch:
                 return None
             case _watch.OpenStream() as command:
                 self._connection = await self._link.connected()
-                self._reader = AsyncReader(self._open_stream(self, self._connection, command))
+                self._lane = self._connection.enter_lane()
+                self._reader = AsyncReader(self._open_stream(self._lane.plans, command))
             case _watch.Deliver():
                 pass
 
@@ -325,9 +333,10 @@ class AsyncWatch:
         if reader is not None:
             reader.close()
 
-        if self._connection is not None:
-            self._connection.watched(self)
-            self._connection = None
+        lane, self._lane = self._lane, None
+
+        if lane is not None:
+            lane.watches -= 1
 
 
 def closed_meanwhile() -> AutoglmError:

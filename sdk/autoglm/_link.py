@@ -31,6 +31,15 @@ _WATCHES_PER_CONNECTION = 100
 _INFINITE = float("inf")
 
 
+class Lane:
+    """A connection for watches, and how many use it."""
+
+    def __init__(self, address: str) -> None:
+        self.channel = grpc.insecure_channel(address, options=_grpc.options(address, own_connection=True))
+        self.plans: PlanServiceStub = plan_service_pb2_grpc.PlanServiceStub(self.channel)
+        self.watches = 0
+
+
 class Connection:
     """The channels to one address: one for calls, and others, each with its own connection, for watches."""
 
@@ -44,7 +53,7 @@ class Connection:
         self.tools = tool_service_pb2_grpc.ToolServiceStub(self.channel)
         self.suspect = False
         self._attached: Any = None
-        self._watching: list[tuple[grpc.Channel, list[object]]] = []
+        self._lanes: list[Lane] = []
 
     @property
     def lost(self) -> bool:
@@ -59,30 +68,24 @@ class Connection:
         self.suspect = False
         self._attached = _grpc.health_watch(self.channel)(_grpc.health_request(), wait_for_ready=True)
 
-    def watching(self, watch: object) -> grpc.Channel:
-        """Give ``watch`` a channel that few others use."""
-        for channel, watches in self._watching:
-            if len(watches) < _WATCHES_PER_CONNECTION:
-                watches.append(watch)
-                return channel
+    def enter_lane(self) -> Lane:
+        """Give a connection that few watches use, for one more; who has it takes itself off its count at the end."""
+        lane = next((lane for lane in self._lanes if lane.watches < _WATCHES_PER_CONNECTION), None)
 
-        channel = grpc.insecure_channel(self.address, options=_grpc.options(self.address, own_connection=True))
-        self._watching.append((channel, [watch]))
-        return channel
+        if lane is None:
+            lane = Lane(self.address)
+            self._lanes.append(lane)
 
-    def watched(self, watch: object) -> None:
-        """Take back what ``watch`` was given."""
-        for _, watches in self._watching:
-            if watch in watches:
-                watches.remove(watch)
+        lane.watches += 1
+        return lane
 
     def close(self) -> None:
         """End all that is under way."""
         if self._attached is not None:
             self._attached.cancel()
 
-        for channel, _ in self._watching:
-            channel.close()
+        for lane in self._lanes:
+            lane.channel.close()
 
         self.channel.close()
 
@@ -190,7 +193,7 @@ class Watch:
         self,
         link: Link,
         position: _watch.PlanPosition | _watch.AllPosition,
-        open_stream: Callable[[Watch, Connection, _watch.OpenStream], Any],
+        open_stream: Callable[[PlanServiceStub, _watch.OpenStream], Any],
         batch: Callable[[Any], _watch.Batch],
     ) -> None:
         """Begin at ``position``; clients make these."""
@@ -202,6 +205,7 @@ class Watch:
         self._batch = batch
         self._reader: Reader[Any] | None = None
         self._connection: Connection | None = None
+        self._lane: Lane | None = None
         self._events: deque[Event] = deque()
         self._cursor = position.cursor if isinstance(position, _watch.AllPosition) else ""
 
@@ -245,10 +249,7 @@ class Watch:
                 return None
 
         event = self._events.popleft()
-
-        if not self._events and isinstance(self._command, _watch.Deliver):
-            self._cursor = self._command.cursor
-
+        self._advance()
         return event
 
     def close(self) -> None:
@@ -273,10 +274,16 @@ class Watch:
 
         if isinstance(self._command, _watch.Deliver):
             self._events.extend(self._command.events)
+            self._advance()
         else:
             self._drop()
 
         return True
+
+    def _advance(self) -> None:
+        """Move the cursor once all events of a batch have been handed out; at once, if it has none."""
+        if not self._events and isinstance(self._command, _watch.Deliver):
+            self._cursor = self._command.cursor
 
     def _perform(self, due: float) -> _watch.Outcome | None:
         match self._command:
@@ -285,7 +292,8 @@ class Watch:
                 return None
             case _watch.OpenStream() as command:
                 self._connection = self._link.connected()
-                self._reader = Reader(self._open_stream(self, self._connection, command))
+                self._lane = self._connection.enter_lane()
+                self._reader = Reader(self._open_stream(self._lane.plans, command))
             case _watch.Deliver():
                 pass
 
@@ -327,9 +335,10 @@ class Watch:
         if reader is not None:
             reader.close()
 
-        if self._connection is not None:
-            self._connection.watched(self)
-            self._connection = None
+        lane, self._lane = self._lane, None
+
+        if lane is not None:
+            lane.watches -= 1
 
 
 def closed_meanwhile() -> AutoglmError:

@@ -15,12 +15,12 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 
 from autoglm import _grpc, _watch, local
-from autoglm._aio_link import AsyncConnection, AsyncLink, AsyncWatch, closed_meanwhile
+from autoglm._aio_link import AsyncLink, AsyncWatch, closed_meanwhile
 from autoglm._requests import (
     create_request,
     events_of,
@@ -67,7 +67,10 @@ from autoglm.model import (
     ToolResult,
     Violation,
 )
-from autoglm.v1 import plan_service_pb2, plan_service_pb2_grpc, tool_service_pb2
+from autoglm.v1 import plan_service_pb2, tool_service_pb2
+
+if TYPE_CHECKING:
+    from autoglm.v1.plan_service_pb2_grpc import PlanServiceAsyncStub
 
 __all__ = ["AsyncClient", "AsyncPlanHandle", "AsyncTools", "AsyncWatch"]
 
@@ -352,9 +355,8 @@ class AsyncClient:
         ...     print(event.sequence, event.fact)
         """
 
-        def open_stream(watch: AsyncWatch, connection: AsyncConnection, command: _watch.OpenStream) -> Any:
-            stub = plan_service_pb2_grpc.PlanServiceStub(connection.watching(watch))
-            return stub.WatchPlan(
+        def open_stream(plans: PlanServiceAsyncStub, command: _watch.OpenStream) -> Any:
+            return plans.WatchPlan(
                 plan_service_pb2.WatchPlanRequest(
                     plan_id=plan_id,
                     after_sequence=command.after_sequence,
@@ -387,9 +389,8 @@ class AsyncClient:
         ...     remember(watch.cursor)
         """
 
-        def open_stream(watch: AsyncWatch, connection: AsyncConnection, command: _watch.OpenStream) -> Any:
-            stub = plan_service_pb2_grpc.PlanServiceStub(connection.watching(watch))
-            return stub.WatchPlans(
+        def open_stream(plans: PlanServiceAsyncStub, command: _watch.OpenStream) -> Any:
+            return plans.WatchPlans(
                 plan_service_pb2.WatchPlansRequest(
                     cursor=command.cursor,
                     from_now=from_now and not command.cursor,

@@ -37,6 +37,10 @@ HELD_STATUS = 75
 LOG_BYTES_MAX = 1 << 20
 """The size of ``server.log`` above which the next start sets it aside as ``server.log.1``."""
 
+# -P: a module in the current directory must not take the place of one of the server's.
+COMMAND = (sys.executable, "-P", "-m", "autoglm_server")
+"""What starts a server."""
+
 INSTALL = "pip install 'open-autoglm[server]'"
 
 _BUSY = (PlanState.QUEUED, PlanState.PLANNING, PlanState.RUNNING, PlanState.CANCELLING)
@@ -303,11 +307,9 @@ class _Child:
 
 def _spawn(folder: Path, args: Sequence[str], settings: str, log: IO[bytes]) -> subprocess.Popen[bytes]:
     """Start the server as a session of its own, so that neither Ctrl-C nor the end of a terminal reaches it."""
-    # -P: a module in the current directory must not take the place of one of the server's.
-    command = [sys.executable, "-P", "-m", "autoglm_server", "--embedded", "--data-dir", str(folder)]
     environment = {key: value for key, value in os.environ.items() if key not in _NO_SETTINGS}
     return subprocess.Popen(  # noqa: S603 - our own interpreter and module; the arguments are no shell's
-        [*command, "--fingerprint", settings, *args],
+        [*COMMAND, "--embedded", "--data-dir", str(folder), "--fingerprint", settings, *args],
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,
