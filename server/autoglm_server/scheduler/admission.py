@@ -10,44 +10,46 @@ if TYPE_CHECKING:
 
 
 class Admission:
-    """Admits plans up to a bound. A plan that only waits for a person, or has ended, leaves its place to another."""
+    """Admits plans up to a bound. A plan that only waits for a person, or has ended, leaves its place to another.
+
+    A plan knows by ``admitted`` and ``queued`` where it stands; one that left the queue is passed over when its turn comes.
+    """
 
     def __init__(self, most: int) -> None:
         """Admit at most ``most`` at once."""
         self._most = most
-        self._admitted: set[PlanRun] = set()
+        self._admitted = 0
+        self._queued = 0
         self._queues: OrderedDict[str, deque[PlanRun]] = OrderedDict()
 
     def __len__(self) -> int:
         """How many plans make progress, or would if it were their turn."""
-        return len(self._admitted) + sum(len(queue) for queue in self._queues.values())
+        return self._admitted + self._queued
 
     def enter(self, run: PlanRun) -> None:
-        """Ask for a place. ``run.admitted`` says whether it has one now."""
-        if len(self._admitted) < self._most:
-            self._admitted.add(run)
-            run.admitted = True
+        """Give a place, or one in the queue."""
+        if self._admitted < self._most:
+            self._admit(run)
         else:
+            run.queued = True
+            self._queued += 1
             self._queues.setdefault(run.plan.principal, deque()).append(run)
 
-    def waits(self, run: PlanRun) -> bool:
-        """Whether the plan has a place or stands in the queue."""
-        return run.admitted or run in self._queues.get(run.plan.principal, ())
+    def _admit(self, run: PlanRun) -> None:
+        run.admitted = True
+        self._admitted += 1
 
     def leave(self, run: PlanRun) -> list[PlanRun]:
-        """Give back a place, or a place in the queue; gives the plans whose turn it is now."""
+        """Take back a place, or one in the queue; gives the plans whose turn it is now."""
         if run.admitted:
             run.admitted = False
-            self._admitted.discard(run)
-        else:
-            queue = self._queues.get(run.plan.principal)
-            if queue is not None and run in queue:
-                queue.remove(run)
-                if not queue:
-                    del self._queues[run.plan.principal]
+            self._admitted -= 1
+        elif run.queued:
+            run.queued = False
+            self._queued -= 1
 
-        admitted: list[PlanRun] = []
-        while self._queues and len(self._admitted) < self._most:
+        turns: list[PlanRun] = []
+        while self._queues and self._admitted < self._most:
             principal, queue = next(iter(self._queues.items()))
             following = queue.popleft()
             if queue:
@@ -55,8 +57,10 @@ class Admission:
             else:
                 del self._queues[principal]
 
-            self._admitted.add(following)
-            following.admitted = True
-            admitted.append(following)
+            if following.queued:
+                following.queued = False
+                self._queued -= 1
+                self._admit(following)
+                turns.append(following)
 
-        return admitted
+        return turns

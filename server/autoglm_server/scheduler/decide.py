@@ -168,6 +168,7 @@ def _calls(state: State, now: float, places: int, commands: list[Command]) -> bo
     free = (state.options.max_parallel_steps or 1) - len(plan.running)
     room = max(0, min(free, places))
     left = False
+    _prune(state)
     for step_id in plan.interrupted:
         command = _interrupted(state, step_id)
         if not isinstance(command, StartStep):
@@ -187,21 +188,27 @@ def _calls(state: State, now: float, places: int, commands: list[Command]) -> bo
     return left and places < free
 
 
+def _prune(state: State) -> None:
+    """Let what is no longer true leave the head of the heap of due times."""
+    heap = state.due_heap
+    while heap:
+        due, step_id = heap[0]
+        current = state.due.get(step_id)
+        if step_id in state.plan.backing_off and current is not None and current[0] == due:
+            break
+
+        heapq.heappop(heap)
+
+
 def _due(state: State, now: float, most: int) -> list[str]:
     """Give the steps whose backing off is over, in the order of their due times."""
     heap = state.due_heap
     found: list[tuple[float, str]] = []
-    while heap and len(found) < most:
-        due, step_id = heap[0]
-        current = state.due.get(step_id)
-        if step_id not in state.plan.backing_off or current is None or current[0] != due:
-            heapq.heappop(heap)
-        elif due <= now:
-            found.append(heapq.heappop(heap))
-        else:
-            break
+    while heap and len(found) < most and heap[0][0] <= now:
+        found.append(heapq.heappop(heap))
+        _prune(state)
 
-    # Only what is no longer true leaves the heap here; the rest becomes so when its step_started is folded.
+    # They leave the heap for good when their step_started is folded.
     for entry in found:
         heapq.heappush(heap, entry)
 

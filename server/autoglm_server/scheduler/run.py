@@ -183,6 +183,7 @@ class PlanRun:
         self.epoch = epoch
         self.durable = durable
         self.admitted = False
+        self.queued = False
         self.gone = False
         """Let go of: nothing is decided, recorded or started any more."""
         self.wake: float | None = None

@@ -27,6 +27,7 @@ from autoglm.model import (
     StepDraft,
     StepState,
     ToolResult,
+    UnknownFact,
     UnknownOutcomeAction,
     Violation,
     WaitingReason,
@@ -100,7 +101,8 @@ class Scheduler:
         self._serving = False
         self._calls = 0
         self._draining = False
-        self._stopped = asyncio.Event()
+        self._creating: set[asyncio.Task[None]] = set()
+        """Creates under way; they go on when their callers do not wait any more."""
 
     # --- life
 
@@ -110,11 +112,14 @@ class Scheduler:
         if not open_plans:
             return
 
-        claims = await self.journal.claim(open_plans, self.owner)
-        for claim in claims:
-            await self._resume(claim)
+        for claim in await self.journal.claim(open_plans, self.owner):
+            try:
+                await self._resume(claim)
+            except (AutoglmError, ValueError) as unreadable:
+                # One plan that cannot be read does not keep the others, or the server, from going on.
+                log.error("cannot take the plan up: %s", unreadable, extra={"plan_id": claim.plan_id})  # noqa: TRY400
 
-        log.info("took up %d plans that had not ended", len(claims))
+        log.info("took up %d of %d plans that had not ended", len(self._runs), len(open_plans))
         for run in list(self._runs.values()):
             run.turn()
 
@@ -129,6 +134,9 @@ class Scheduler:
 
             for body in bodies:
                 event = decode(Event, body)
+                if isinstance(event.fact, UnknownFact):
+                    raise InternalError(f"event {event.sequence} is of a kind only a newer version knows")
+
                 if state is None:
                     state = self._state(claim.plan_id, event)
 
@@ -247,7 +255,7 @@ class Scheduler:
     def moved(self, run: PlanRun) -> None:
         """Let a plan that only waits, or has ended, leave its place to the next in the queue."""
         rests = run.plan.state.terminal or run.plan.state is PlanState.WAITING
-        if rests == self._admission.waits(run):
+        if rests == (run.admitted or run.queued):
             if rests:
                 self._leave(run)
             else:
@@ -275,6 +283,7 @@ class Scheduler:
             return
 
         run.let_go()
+        self.feed.release(run.plan.id)
         self._forget(run)
         if isinstance(error, FencedError):
             log.warning("another process has taken the plan up", extra={"plan_id": run.plan.id})
@@ -358,6 +367,8 @@ class Scheduler:
         plan_id = run.plan.id
         self._runs[plan_id] = run
         acknowledged = asyncio.get_running_loop().create_task(self._begin(run, sequence))
+        self._creating.add(acknowledged)
+        acknowledged.add_done_callback(self._created)
         try:
             await asyncio.shield(acknowledged)
         except DuplicateRequestError as duplicate:
@@ -375,6 +386,11 @@ class Scheduler:
         """Give the plan that this very request made before, whatever became of its tools since."""
         found = await self.journal.find_request("", principal, request_id) if request_id else None
         return await self.get(found[0]) if found is not None and found[1] == digest else None
+
+    def _created(self, acknowledged: asyncio.Task[None]) -> None:
+        self._creating.discard(acknowledged)
+        if not acknowledged.cancelled():
+            acknowledged.exception()  # its caller may have gone away; then nobody else asks
 
     async def _begin(self, run: PlanRun, sequence: int) -> None:
         """Make the plan durable, then let it run; goes on when the caller does not wait any more."""
@@ -482,7 +498,9 @@ class Scheduler:
         """Ask a plan to stop; the request is durable when it returns. A finished plan is left as it is."""
         run = self._runs.get(plan_id)
         if run is None:
-            return await self.get(plan_id)
+            plan = await self.get(plan_id)
+            _must_have_ended(plan)
+            return plan
 
         run.cancel(reason, principal)
         return await self._durable(run)
@@ -508,7 +526,9 @@ class Scheduler:
 
         due = _must_wait(plan, step_id, wait_sequence, decision)
         if run is None:
-            return plan.snapshot()
+            snapshot = plan.snapshot()
+            _must_have_ended(snapshot)
+            return snapshot
 
         if due:
             waiting = plan.steps[step_id].waiting
@@ -523,6 +543,13 @@ class Scheduler:
                 fold.apply(decode(Event, body))
 
         return fold
+
+
+def _must_have_ended(plan: Plan) -> None:
+    """Refuse what only the holder of a plan can do, when nobody here holds it."""
+    if not plan.state.terminal:
+        message = f"this server does not hold plan {plan.id} now (its log says why); try again later"
+        raise error(ErrorReason.SERVER_DRAINING, message, plan_id=plan.id)
 
 
 def _must_wait(plan: PlanFold, step_id: str, wait_sequence: int, decision: Decision) -> bool:

@@ -129,7 +129,8 @@ def assert_indexes(fold: PlanFold) -> None:
     assert fold.failed == len(by_state[StepState.FAILED])
     assert fold.skipped == len(by_state[StepState.SKIPPED])
     assert fold.cancelled == len(by_state[StepState.CANCELLED])
-    placed = [fold.ready, fold.unapproved, fold.backing_off, fold.interrupted, fold.doomed]
+    placed: list[dict[str, None] | dict[str, str]] = [fold.ready, fold.unapproved, fold.backing_off, fold.interrupted]
+    placed.append(fold.doomed)
     for index in placed:
         assert set(index) <= set(fold.pending), index
 

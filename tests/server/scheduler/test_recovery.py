@@ -9,9 +9,12 @@ from datetime import timedelta
 
 import pytest
 
+from autoglm.errors import UnavailableError
 from autoglm.model import (
     Approve,
     Decision,
+    Event,
+    PlanCancelRequested,
     PlanResumed,
     PlanState,
     Retry,
@@ -19,6 +22,8 @@ from autoglm.model import (
     ToolCallState,
     WaitingReason,
 )
+from autoglm.wire import encode
+from autoglm_server.journal.journal import Append
 from autoglm_server.planner.planner import AnswerText
 from autoglm_server.scheduler.limits import Limits
 from tests.server.scheduler.harness import World, failure, step
@@ -228,3 +233,28 @@ async def test_many_open_plans_are_taken_up() -> None:
 
         for plan in plans:
             assert (await world.ended(plan)).state is PlanState.SUCCEEDED
+
+
+async def test_a_plan_with_facts_of_a_newer_version_is_read_but_not_run(world: World) -> None:
+    plan = await world.create(step("g", "guarded"))
+    other = await world.create(step("h", "guarded"))
+    for one in (plan, other):
+        await world.until(one, lambda now: now.state is PlanState.WAITING)
+
+    await world.scheduler.stop()
+    unknown_fact = b"\xe2\x03\x00"  # field 60, empty
+    when = world.clock.now()
+    body = encode(Event(plan.id, 4, when, fact=PlanCancelRequested()))[: -len(encode_fact())] + unknown_fact
+    world.journal.append(Append(plan.id, 1, 4, [body], lambda error: None))
+    await world.boot()
+    with pytest.raises(UnavailableError, match="does not hold"):
+        await world.scheduler.cancel(plan.id, reason="", principal="")
+
+    assert (await world.get(plan)).sequence == 4
+    await world.scheduler.cancel(other.id, reason="", principal="")
+    assert (await world.ended(other)).state is PlanState.CANCELLED
+
+
+def encode_fact() -> bytes:
+    """Give what an empty PlanCancelRequested adds to an event's bytes."""
+    return b"\x8a\x02\x00"  # field 33, empty
