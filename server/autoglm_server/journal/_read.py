@@ -78,14 +78,14 @@ def find_request(db: apsw.Connection, tenant: str, principal: str, request_id: s
 
 
 def list_rows(db: apsw.Connection, query: PlanQuery) -> PlanPage:
-    source, conditions, values = _filters(query)
+    source, key, conditions, values = _filters(query)
     where = " AND ".join(conditions) or "true"
     size = page_size(query)
     found = db.execute(
         # Only constants are put together here; what comes from the query is bound.
         f"""
         WITH page AS MATERIALIZED (
-            SELECT plan.key AS key, length(plan.body) AS size FROM {source} WHERE {where} ORDER BY plan.key DESC LIMIT {size + 1}
+            SELECT {key} AS key, length(plan.body) AS size FROM {source} WHERE {where} ORDER BY {key} DESC LIMIT {size + 1}
         ), summed AS (SELECT key, size, sum(size) OVER (ORDER BY key DESC) AS total FROM page)
         SELECT json_array((SELECT count(*) FROM page), json_group_array({_ROW} ORDER BY plan.key DESC))
         FROM (SELECT * FROM summed ORDER BY key DESC LIMIT {size}) AS fit CROSS JOIN plan ON plan.key = fit.key
@@ -98,9 +98,11 @@ def list_rows(db: apsw.Connection, query: PlanQuery) -> PlanPage:
     return PlanPage([_row(row) for row in rows], token)
 
 
-def _filters(query: PlanQuery) -> tuple[str, list[str], dict[str, Any]]:
-    """Give where to look, the conditions, and the values they are bound to."""
-    source, conditions, values = "plan", [], {}
+def _filters(query: PlanQuery) -> tuple[str, str, list[str], dict[str, Any]]:
+    """Give where to look, the column with the plan's key there, the conditions, and the values they are bound to."""
+    source, key = "plan", "plan.key"
+    conditions: list[str] = []
+    values: dict[str, Any] = {}
 
     def add(condition: str, **bound: Any) -> None:
         conditions.append(condition)
@@ -110,14 +112,14 @@ def _filters(query: PlanQuery) -> tuple[str, list[str], dict[str, Any]]:
         condition = f"name = :name{number} AND value = :value{number}"
         bound = {f"name{number}": name, f"value{number}": value}
         if number == 0:  # the index of the first label gives the plans newest first; the others are looked up
-            source = "label CROSS JOIN plan ON plan.key = label.plan"
+            source, key = "label CROSS JOIN plan ON plan.key = label.plan", "label.plan"
             add(f"label.{condition.replace('AND value', 'AND label.value')}", **bound)
         else:
             add(f"EXISTS (SELECT 1 FROM label AS other WHERE other.plan = plan.key AND {condition})", **bound)  # noqa: S608
 
     last_key = read_token(query)
     if last_key is not None:
-        add("plan.key < :last_key", last_key=last_key)
+        add(f"{key} < :last_key", last_key=last_key)
 
     if query.tenant:
         add("plan.tenant = :tenant", tenant=query.tenant)
@@ -139,7 +141,7 @@ def _filters(query: PlanQuery) -> tuple[str, list[str], dict[str, Any]]:
     if query.created_before is not None:
         add("plan.create_time < :before", before=microseconds(query.created_before))
 
-    return source, conditions, values
+    return source, key, conditions, values
 
 
 def _row(found: list[Any]) -> PlanRow:

@@ -183,7 +183,11 @@ class Writer:
         self._tell(lambda: self._on_commit(done))
 
     def _close(self) -> None:
-        if self._failure is None:
+        if self._failure is not None:
+            self._db.config(
+                apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1
+            )  # the files stay as they are, for the next start to recover
+        else:
             with suppress(
                 apsw.FullError, apsw.BusyError
             ):  # the WAL is as durable as the database; the next start reads it
