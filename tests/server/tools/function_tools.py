@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from autoglm import Effect, ToolContext, ToolError, tool
@@ -40,7 +41,7 @@ async def add_async(a: int, b: int = 1) -> int:
 
 @tool(run="process", effect=Effect.READ_ONLY)
 def add_process(a: int, b: int = 1) -> int:
-    print("what is printed must not disturb the messages")
+    print("what is printed must not disturb the messages")  # noqa: T201  # that is the point
     return a + b
 
 
@@ -81,12 +82,13 @@ def _fail(kind: str) -> Any:
         "value": lambda: ValueError("bad \x1b[31mvalue\n" + "x" * 5000),
         "connection": lambda: ConnectionError("gone"),
         "exit": lambda: SystemExit(3),
-        "cancelled": lambda: asyncio.CancelledError(),
-        "stop": lambda: StopIteration(),
+        "cancelled": asyncio.CancelledError,
+        "stop": StopIteration,
         "timeout": lambda: TimeoutError("its own"),
         "surrogate": lambda: ToolError("half \ud800", metadata={"\ud800": "\ud800"}),
     }
-    raise failures[kind]()
+    error = failures[kind]()
+    raise error
 
 
 @tool(effect=Effect.IDEMPOTENT)
@@ -159,10 +161,7 @@ def hang_process(context: ToolContext, pid_file: str) -> None:
         time.sleep(60)
         os._exit(0)
 
-    with open(f"{pid_file}.new", "w", encoding="utf-8") as file:
-        file.write(f"{os.getpid()} {child}")
-
-    os.rename(f"{pid_file}.new", pid_file)
+    Path(pid_file).write_text(f"{os.getpid()} {child}", encoding="utf-8")
     context.progress(0.1, "hangs")
     while True:
         pass

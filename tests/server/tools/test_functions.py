@@ -6,14 +6,14 @@ import asyncio
 import os
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from autoglm.model import CallContext, Failure, ToolProgress
-from autoglm.tool import tool
+from autoglm.tool import FunctionTool, tool
 from autoglm_server.tools.catalog import Catalog
 from autoglm_server.tools.limits import ToolLimits
 from autoglm_server.tools.loading import LoadError
@@ -49,7 +49,14 @@ async def catalog(provider: FunctionProvider, functions: Any) -> AsyncIterator[C
     await made.stop()
 
 
-async def call(catalog: Catalog, name: str, *, timeout: float = 15, report: Any = None, **arguments: Any) -> Any:
+async def call(
+    catalog: Catalog,
+    name: str,
+    *,
+    timeout: float = 15,  # noqa: ASYNC109  # the call's own limit, which is tested
+    report: Any = None,
+    **arguments: Any,
+) -> Any:
     context = CallContext(plan_id="p", step_id="s", attempt=2)
     made = Invocation(f"t.{name}", arguments, "p/s", timeout, context, report or (lambda _progress: None))
     return (await catalog.call(made)).output
@@ -66,6 +73,11 @@ async def wait_for(event: threading.Event) -> None:
     assert await asyncio.to_thread(event.wait, 10)
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110  # the system tells of no such end
+        await asyncio.sleep(0.001)
+
+
 @pytest.mark.parametrize("name", ["add", "add_async", "add_process"])
 async def test_calls_everywhere(catalog: Catalog, name: str) -> None:
     assert await call(catalog, name, a=2) == 3
@@ -80,9 +92,7 @@ async def test_failures_everywhere(catalog: Catalog, name: str, caplog: pytest.L
 
     value = await failure(catalog, name, kind="value")
     assert (value.reason, value.domain) == ("TOOL_ERROR", "autoglm")
-    assert value.message.startswith("ValueError: bad [31mvalue xxx") or value.message.startswith(
-        "ValueError: bad  [31mvalue xxx",
-    )
+    assert value.message.startswith("ValueError: bad  [31mvalue xxx")
     assert len(value.message) == 1024
     assert not value.retryable
     assert not value.outcome_unknown
@@ -174,8 +184,7 @@ async def test_a_thread_that_does_not_look_is_abandoned(
     assert provider.abandoned == ["t.stubborn"]
     functions.release.set()
     await wait_for(functions.ended)
-    while provider.abandoned:
-        await asyncio.sleep(0)
+    await until(lambda: not provider.abandoned)
 
 
 @pytest.mark.parametrize("name", ["patient", "attentive"])
@@ -243,8 +252,7 @@ async def test_a_process_and_what_it_started_is_killed(catalog: Catalog, tmp_pat
         await task
 
     assert not is_running(worker)
-    while is_running(child):  # killed with its group; it ends when the system gets to it
-        await asyncio.sleep(0.001)
+    await until(lambda: not is_running(child))  # killed with its group; it ends when the system gets to it
 
     assert await call(catalog, "add_process", a=1) == 2
 
@@ -268,8 +276,7 @@ async def test_a_process_that_dies_leaves_the_outcome_unknown(catalog: Catalog) 
 
 async def test_a_worker_that_died_while_idle_is_replaced(catalog: Catalog) -> None:
     pid = await call(catalog, "leave_process")
-    while is_running(pid):
-        await asyncio.sleep(0.001)
+    await until(lambda: not is_running(pid))
 
     assert await call(catalog, "add_process", a=1) == 2
 
@@ -317,7 +324,7 @@ async def test_calls_run_in_the_place_they_say(catalog: Catalog, functions: Any)
     async def look_async() -> None:
         seen.append(threading.current_thread())
 
-    tools = [tool(look), tool(look_async)]
+    tools: list[FunctionTool] = [tool(look), tool(look_async)]
     provider = FunctionProvider("t", tools)
     local = Catalog([provider])
     await local.start()
@@ -344,7 +351,7 @@ def test_bad_sets_of_functions_are_refused() -> None:
     with pytest.raises(ValueError, match="two functions are the tool '_twice'"):
         FunctionProvider("", [tool(_twice), tool(_twice)])
 
-    with pytest.raises(LoadError, match="use @autoglm.tool as a decorator"):
+    with pytest.raises(LoadError, match=r"use @autoglm\.tool as a decorator"):
         FunctionProvider("", [_renamed])
 
     FunctionProvider("", [_processed])
