@@ -19,6 +19,7 @@ from autoglm_server.planner.rules.reading import Clause
 from autoglm_server.planner.rules.schemas import MisfitError, Properties, Shape, escape, fit
 from autoglm_server.planner.rules.slots import Data, Expression, Numbers, Value, Written
 from autoglm_server.planner.rules.source import Source
+from autoglm_server.planner.rules.templates import fill_json, is_json
 
 _TITLE_MAX = 120
 _REFERENCE_MAX = 60
@@ -102,7 +103,7 @@ class Binder:
         return bound, problems
 
     def _ids(self, count: int) -> list[str]:
-        """Give ids that no step of the caller's own has: step1, step2, …"""
+        """Give ids that no step of the caller's own has: step1, step2 and so on."""
         prefix, attempt = "step", 1
 
         while any(f"{prefix}{number}" in self._taken for number in range(1, count + 1)):
@@ -226,18 +227,26 @@ class _Arguments:
         if not slots:
             return self._constant(name, "".join(node.text for node in template if isinstance(node, Words)), shape)
 
-        text = ""
+        if is_json(template):
+            return self._json(name, template)
 
-        for node in template:
-            match node:
-                case Words(words):
-                    text += escape(words)
-                case Slot(name=slot, path=path) if slot in self._values:
-                    text += self._inside(self._values[slot], path)
-                case _:
-                    pass
+        return "".join(escape(node.text) if isinstance(node, Words) else self._text(node) for node in template)
 
-        return text
+    def _json(self, name: str, template: grammar.Sequence) -> Json:
+        try:
+            return fill_json(
+                template, lambda slot: self._fitted(name, self._values[slot.name], slot.path, Shape()), self._text
+            )
+        except MisfitError as error:
+            raise self._binder.misfit(name, error) from None
+
+    def _text(self, node: grammar.Node) -> str:
+        """Give a slot's value inside a longer text; nothing for a slot that was not there."""
+        return (
+            self._inside(self._values[node.name], node.path)
+            if isinstance(node, Slot) and node.name in self._values
+            else ""
+        )
 
     def _constant(self, name: str, text: str, shape: Shape) -> Json:
         try:

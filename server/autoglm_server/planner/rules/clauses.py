@@ -22,12 +22,16 @@ _OPENING = """
     help me | help me to | let me know | let's | let us | tell me | show me | give me | find out
     what is | what's | whats | what are | what was | how much is | how much are | what does
     hey | hi | hello | ok | okay | so | first | firstly | second | third | now | just | to | but | both
-    请 | 请问 | 请你 | 请帮我 | 请教 | 问一下 | 帮我 | 帮忙 | 帮我看看 | 麻烦 | 麻烦你 | 你能 | 你能不能 | 能不能 | 能否 | 可以 | 可不可以 | 您 | 你
-    我想 | 我要 | 我想要 | 我想知道 | 我需要 | 告诉我 | 给我 | 看看 | 看一下 | 先 | 首先 | 你好 | 那么 | 把 | 将
+    请 | 请问 | 请你 | 请帮我 | 请教 | 问一下 | 帮我 | 帮忙 | 帮我看看 | 麻烦 | 麻烦你
+    你能 | 你能不能
+    能不能 | 能否 | 可以 | 可不可以
+    您 | 你
+    我想 | 我要 | 我想要 | 我想知道 | 我需要 | 告诉我 | 给我
+    看看 | 看一下 | 先 | 首先 | 你好 | 那么 | 把 | 将
 """
 _CLOSING = """
-    please | pls | for me | now | right now | at the moment | thanks | thank you | ok | okay | too | as well | first | instead | again
-    equal | equals | is what | is how much | = | . | ... | … | : | ~ | ? | !
+    please | pls | for me | now | right now | at the moment | thanks | thank you | ok | okay | too | as well
+    first | instead | again | equal | equals | is what | is how much | = | . | ... | … | : | ~ | ? | !
     吧 | 呢 | 吗 | 啊 | 呀 | 哦 | 谢谢 | 谢谢你 | 多谢 | 一下 | 好吗 | 可以吗 | 行吗 | 给我 | 即可
     是多少 | 等于多少 | 多少 | 是什么 | 等于几 | 是几 | 等于
 """
@@ -52,6 +56,7 @@ _DIVIDERS = _table(_listed(_THEN) + _listed(_AND))
 _ORDERING = frozenset(_listed(_THEN))
 _OPENERS = _table(_listed(_OPENING))
 _ENDINGS = _table(_listed(_CLOSING), by=-1)
+_FILLERS = _table(_listed(_OPENING) + _listed(_CLOSING))
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,3 +178,21 @@ def closings(source: Source, start: int, end: int) -> list[int]:
         ends.append(position - len(words))
 
     return ends
+
+
+def hollow(source: Source, start: int, end: int) -> bool:
+    """Whether nothing but fillers lies between: *Hi*, *please*, 谢谢."""
+    position = start
+
+    while position < end:
+        fillers = _FILLERS.get(source.key(position), ())
+        words = next(
+            (words for words in fillers if position + len(words) <= end and source.starts_with(position, words)), None
+        )
+
+        if words is None:
+            return False
+
+        position += len(words)
+
+    return True

@@ -60,7 +60,8 @@ def too_many_clauses(count: str, *, chinese: bool) -> Failure:
     message = (
         f"请求里有 {count} 处可以断句，最多可有 {DIVISIONS_MAX} 处。请把它分成几个请求，或者把长文本放在引号里。"
         if chinese
-        else f"The request has {count} places where it may be divided (commas, 'and', line ends …); at most {DIVISIONS_MAX} are read. "
+        else f"The request has {count} places where it may be divided (commas, 'and', line ends …); "
+        f"at most {DIVISIONS_MAX} are read. "
         "Make several requests of it, or put long text between quotes."
     )
     return _failure(ErrorReason.REQUEST_NOT_UNDERSTOOD, message + (_HINT_CHINESE if chinese else _HINT))

@@ -6,6 +6,7 @@ clause of n atoms costs at most n times the pattern's length, whatever both say.
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -13,17 +14,15 @@ from autoglm_server.planner.rules.grammar import Choice, Sequence, Slot, Words
 from autoglm_server.planner.rules.slots import SlotReader, Value, Written
 from autoglm_server.planner.rules.source import Kind, Source, words_of
 
-_NOISE: tuple[tuple[str, ...], ...] = (
-    ("the",),
-    ("a",),
-    ("an",),
-    ("please",),
-    ("一", "下"),
-    ("一", "个"),
-    ("请",),
-    (":",),
-    ("：",),
-)
+_NOISE: dict[str, tuple[tuple[str, ...], ...]] = {
+    "the": (("the",),),
+    "a": (("a",),),
+    "an": (("an",),),
+    "please": (("please",),),
+    ":": ((":",),),
+    "请": (("请",),),
+    "一": (("一", "下"), ("一", "个")),
+}
 """What may stand before a fixed word or a slot without being written in the pattern."""
 
 
@@ -97,6 +96,8 @@ class Match:
 
 
 _Trail: TypeAlias = "tuple[Capture, _Trail] | None"
+_State: TypeAlias = tuple[int, int, _Trail, int, int]
+"""Instruction, atom, captures so far, fixed words so far, where the last text began."""
 
 
 def compile_sequence(sequence: Sequence) -> Program:
@@ -141,50 +142,38 @@ def _emit_choice(choice: Choice, program: list[Instruction]) -> None:
         program[jump] = Jump(len(program))
 
 
-def run(program: Program, source: Source, reader: SlotReader, start: int, ends: frozenset[int]) -> Match | None:
-    """Find the first way, in the program's order, in which it fits from ``start`` to one of ``ends``."""
-    limit = max(ends)
+def run(
+    program: Program, source: Source, reader: SlotReader, start: int, ends: Container[int], limit: int
+) -> dict[int, Match]:
+    """Find for each of ``ends`` the first way, in the program's order, in which it fits from ``start``.
+
+    No end is beyond ``limit``.
+    """
+    found: dict[int, Match] = {}
     seen: set[tuple[int, int]] = set()
-    pending: list[tuple[int, int, _Trail, int, int]] = [
-        (0, start, None, 0, start)
-    ]  # instruction, atom, captures, words, text's start
+    pending: list[_State] = [(0, start, None, 0, start)]
 
     while pending:
-        at, position, trail, words, begun = pending.pop()
+        state = pending.pop()
+        at, position, trail, words, begun = state
 
         if (at, position) in seen:
             continue
 
         seen.add((at, position))
-        instruction = program[at]
-        noise = 0
 
-        match instruction:
-            case Done():
-                if position in ends:
-                    return Match(_unwound(trail), words)
-            case Jump(target):
-                pending.append((target, position, trail, words, begun))
+        match program[at]:
+            case Word(key):
+                if position < limit and source.atoms[position].key == key and not _glued(program, at, source, position):
+                    pending.append((at + 1, position + 1, trail, words + 1, begun))
+                elif noise := _noise(source, position, limit):
+                    pending.append((at, position + noise, trail, words, begun))
+            case Fill(slot):
+                pending += _filled(state, slot, source, reader, limit)
             case Fork(targets):
                 pending += [(target, position, trail, words, begun) for target in reversed(targets)]
-            case Word(key):
-                if position < limit and source.key(position) == key:
-                    pending.append((at + 1, position + 1, trail, words + 1, begun))
-                else:
-                    noise = _noise(source, position, limit)
-            case Fill(slot):
-                noise = _noise(source, position, limit)
-                found = reader.read(slot.kind, slot.choices, position) if position < limit else []
-                fits = [(end, value) for end, value in found if end <= limit]
-
-                if noise:
-                    pending.append((at, position + noise, trail, words, begun))
-                    noise = 0
-
-                pending += [
-                    (at + 1, end, (Capture(slot, value, position, end), trail), words, begun)
-                    for end, value in reversed(fits)
-                ]
+            case Jump(target):
+                pending.append((target, position, trail, words, begun))
             case Begin():
                 if position < limit:
                     pending.append((at + 1, position + 1, trail, words, position))
@@ -194,18 +183,46 @@ def run(program: Program, source: Source, reader: SlotReader, start: int, ends: 
 
                 capture = Capture(slot, _text(source, begun, position), begun, position)
                 pending.append((at + 1, position, (capture, trail), words, begun))
+            case Done():
+                if position in ends:
+                    found[position] = Match(_unwound(trail), words)
 
-        if noise:
-            pending.append((at, position + noise, trail, words, begun))
+    return found
 
-    return None
+
+def _filled(state: _State, slot: Slot, source: Source, reader: SlotReader, limit: int) -> Iterator[_State]:
+    """Give the states after a slot, the one to be tried first last."""
+    at, position, trail, words, begun = state
+
+    if position >= limit:
+        return
+
+    if noise := _noise(source, position, limit):
+        yield at, position + noise, trail, words, begun
+
+    for end, value in reversed(reader.read(slot.kind, slot.choices, position)):
+        if end <= limit:
+            yield at + 1, end, (Capture(slot, value, position, end), trail), words, begun
+
+
+def _glued(program: Program, at: int, source: Source, position: int) -> bool:
+    """Whether the atom is the beginning of a name such as ``a.txt`` or ``to/b``, which the pattern does not mean."""
+    sign = source.key(position + 1)
+
+    if sign not in {".", "/", "\\", "@", "_"} or position + 2 >= len(source):
+        return False
+
+    glued = not source.atoms[position + 1].spaced and not source.atoms[position + 2].spaced
+    return glued and source.atoms[position + 2].kind in {Kind.WORD, Kind.DIGITS} and program[at + 1] != Word(sign)
 
 
 def _noise(source: Source, position: int, limit: int) -> int:
-    """Give how many atoms of noise stand here."""
-    return next(
-        (len(words) for words in _NOISE if position + len(words) < limit and source.starts_with(position, words)), 0
-    )
+    """Give how many atoms of noise stand here, with something after them."""
+    for words in _NOISE.get(source.atoms[position].key, ()) if position < limit else ():
+        if position + len(words) < limit and source.starts_with(position, words):
+            return len(words)
+
+    return 0
 
 
 def _text(source: Source, start: int, end: int) -> Value:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -33,8 +33,8 @@ _logger = logging.getLogger(__name__)
 class CompiledPhrase:
     """A phrase, ready to be matched.
 
-    ``required`` are fixed words without which it cannot fit, ``words`` all it may have. ``implicit`` tells that a fixed
-    argument is of the step before (``{it}``), ``followed`` which slots must be back references (``{value.unit}``).
+    ``required`` are groups of fixed words, of each of which it needs one; ``words`` all it may have. ``implicit`` tells that a
+    fixed argument is of the step before (``{it}``), ``followed`` which slots must be back references (``{value.unit}``).
     """
 
     tool: str
@@ -42,12 +42,16 @@ class CompiledPhrase:
     program: Program
     fixed: tuple[tuple[str, Sequence], ...]
     answer: Sequence
-    required: frozenset[str]
+    required: tuple[frozenset[str], ...]
     words: frozenset[str]
     readable: str
     chinese: bool
     implicit: bool
     followed: frozenset[str]
+
+    def may_fit(self, words: Collection[str]) -> bool:
+        """Whether what it needs is among ``words``; cheap, and asked before it is matched."""
+        return not any(group.isdisjoint(words) for group in self.required)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +88,7 @@ def check_phrases(tool: Tool) -> list[Violation]:
 
 
 @lru_cache(maxsize=4096)
-def _know(  # noqa: PLR0917 # what the cache goes by
+def _know(
     name: str,
     title: str,
     input_schema: str,
@@ -125,7 +129,7 @@ def _compile(tool: str, phrase: Phrase, properties: Properties) -> CompiledPhras
         compile_sequence(sequence),
         pattern.fixed,
         answer,
-        _required(sequence),
+        tuple(dict.fromkeys(_required(sequence))),
         _all_words(sequence),
         readable(pattern.sequence),
         chinese(phrase.pattern) or phrase.language.startswith("zh"),
@@ -151,19 +155,19 @@ def _typed(sequence: Sequence, properties: Properties) -> Sequence:
     return tuple(typed)
 
 
-def _required(sequence: Sequence) -> frozenset[str]:
-    required: set[str] = set()
-
+def _required(sequence: Sequence) -> Iterator[frozenset[str]]:
+    """Give groups of fixed words: of each, one must be there, or the phrase cannot fit."""
     for node in sequence:
         match node:
             case Words(text):
-                required.update(words_of(text))
+                yield from (frozenset({word}) for word in words_of(text))
             case Choice(branches=branches, optional=False):
-                required |= frozenset.intersection(*(_required(branch) for branch in branches))
+                groups = [next(_required(branch), None) for branch in branches]
+
+                if all(groups):
+                    yield frozenset().union(*(group for group in groups if group))
             case _:
                 pass
-
-    return frozenset(required)
 
 
 def _all_words(sequence: Sequence) -> frozenset[str]:
@@ -199,7 +203,7 @@ def _readable(sequence: Iterable[Words | Slot | Choice], *, optional: bool) -> s
             case Words(text):
                 told += text
             case Slot(name=name, choices=choices):
-                told += f"<{'|'.join(choices) or name}>"
+                told += f"<{'|'.join(choices[:3]) + ('|…' if len(choices) > 3 else '') or name}>"
             case Choice(branches=branches) if optional or not node.optional:
                 told += _readable(branches[0], optional=optional)
             case _:

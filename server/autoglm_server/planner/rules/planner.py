@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
 from autoglm.model import Plan, Step, StepDraft, StepState
@@ -13,6 +14,9 @@ from autoglm_server.planner.rules.binding import Binder, Bound
 from autoglm_server.planner.rules.phrasebook import know
 from autoglm_server.planner.rules.reading import TooManyClausesError, read
 from autoglm_server.planner.rules.source import speaks_chinese
+
+_THREAD_ABOVE = 1000
+"""From how many characters on a request is read beside the loop: the longest take most of a second."""
 
 
 class RulesPlanner:
@@ -47,7 +51,8 @@ class RulesPlanner:
             raise PlannerError(faults.refused(view.rejected, chinese=chinese))
 
         made = {step.id: step for step in view.plan.steps if step.round > 0}
-        bound = self._understand(view, made, chinese=chinese)
+        large = len(view.plan.request) > _THREAD_ABOVE
+        bound = await asyncio.to_thread(self._understand, view, made) if large else self._understand(view, made)
         drafts = [] if made and view.last else list(_missing(bound, made))
 
         if drafts:
@@ -60,11 +65,12 @@ class RulesPlanner:
             for text in _answer(bound, view.plan, chinese=chinese):
                 yield AnswerText(text)
 
-    def _understand(self, view: RoundView, made: Mapping[str, Step], *, chinese: bool) -> list[Bound]:
+    def _understand(self, view: RoundView, made: Mapping[str, Step]) -> list[Bound]:
         """Read and bind the request.
 
         If the steps there are were made by another reading (the tools changed since), give none: they are told as they are.
         """
+        chinese = speaks_chinese(view.plan.request)
         known = [know(tool) for tool in view.tools]
         today = (view.plan.create_time or self._clock.now()).date()
 

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import TypeAlias
 
 from autoglm_server.planner.rules.backrefs import BackReference
-from autoglm_server.planner.rules.clauses import Division, closings, divisions, openings
+from autoglm_server.planner.rules.clauses import Division, closings, divisions, hollow, openings
 from autoglm_server.planner.rules.expressions import reckons
 from autoglm_server.planner.rules.matcher import Capture, Match, run
 from autoglm_server.planner.rules.phrasebook import CompiledPhrase, KnownTool
@@ -22,7 +22,7 @@ DIVISIONS_MAX = 300
 """In how many places a request may be divided at most."""
 CLAUSE_MAX = 400
 """How many atoms a clause may have."""
-_INNER_MAX = 10
+_INNER_MAX = 60
 """How many dividing words may stand inside one clause."""
 
 
@@ -59,9 +59,20 @@ Smaller is better.
 
 @dataclass(frozen=True, slots=True)
 class _Found:
+    """A phrase that fits, and what that costs."""
+
     cost: _Cost
     phrase: CompiledPhrase
     match: Match
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """The best way to read up to a place: what it costs, and the last clause of it."""
+
+    cost: _Cost
+    first: int
+    found: _Found | None
 
 
 def read(request: str, tools: Sequence[KnownTool], today: date) -> list[Clause]:
@@ -90,48 +101,63 @@ class _Reading:
         self._reader = SlotReader(source, today, dividers)
         words = {atom.key for atom in source.atoms}
         self._tools = {tool.name: tool for tool in tools}
-        self._phrases = [phrase for tool in tools for phrase in tool.phrases if phrase.required <= words]
+        self._phrases = [phrase for tool in tools for phrase in tool.phrases if phrase.may_fit(words)]
 
     def clauses(self) -> list[Clause]:
-        best: list[tuple[_Cost, int, _Found | None]] = [((0, 0, 0, 0, 0, 0), 0, None)]
+        count = len(self._segments)
+        best: list[_Choice | None] = [_Choice((0, 0, 0, 0, 0, 0), 0, None), *[None] * count]
 
-        for last in range(1, len(self._segments) + 1):
-            options = [
-                self._option(first, last, best[first][0]) for first in range(max(0, last - 1 - _INNER_MAX), last)
-            ]
-            best.append(min((option for option in options if option is not None), key=lambda option: option[:2]))
+        for first, before in enumerate(best):
+            if first == count:
+                break
+
+            assert before is not None, "a segment alone is always a way, read or unread"
+            segment = self._segments[first]
+            found = self._found(first)
+            options = {first + 1: _Choice(_sum(before.cost, (segment.end - segment.start, 0, 1, 0, 0, 0)), first, None)}
+            options |= {last: _Choice(_sum(before.cost, one.cost), first, one) for last, one in found.items()}
+
+            for last, option in options.items():
+                known = best[last]
+
+                if known is None or option.cost < known.cost:
+                    best[last] = option
 
         return self._told(best)
 
-    def _option(self, first: int, last: int, before: _Cost) -> tuple[_Cost, int, _Found | None] | None:
-        start, end = self._segments[first].start, self._segments[last - 1].end
-        found = self._best(start, end) if end - start <= CLAUSE_MAX else None
+    def _found(self, first: int) -> dict[int, _Found]:
+        """Give the best reading of each clause that begins with segment ``first``, by the segment after it."""
+        start = self._segments[first].start
+        lasts = range(first + 1, min(len(self._segments), first + 1 + _INNER_MAX) + 1)
+        lasts_of: dict[int, list[int]] = {}
 
-        if found is not None:
-            return _sum(before, found.cost), first, found
+        for last in lasts:
+            end = self._segments[last - 1].end
 
-        return (_sum(before, (end - start, 0, 1, 0, 0, 0)), first, None) if last - first == 1 else None
+            if end - start <= CLAUSE_MAX:
+                for closing in closings(self._source, start, end):
+                    lasts_of.setdefault(closing, []).append(last)
 
-    def _best(self, start: int, end: int) -> _Found | None:
-        words = {self._source.key(position) for position in range(start, end)}
-        starts = openings(self._source, start, end)
-        ends = frozenset(closings(self._source, start, end))
-        best: _Found | None = None
+        if not lasts_of:
+            return {}
 
-        for phrase in self._phrases:
-            if not phrase.required <= words or (phrase.implicit and start <= self._segments[0].start):
-                continue
+        limit = max(lasts_of)
+        words = {self._source.atoms[position].key for position in range(start, limit)}
+        phrases = [phrase for phrase in self._phrases if phrase.may_fit(words)]
+        best: dict[int, _Found] = {}
 
-            for begin in starts:
-                match = run(phrase.program, self._source, self._reader, begin, ends)
-
-                if match is None or not self._sound(phrase, match):
+        for begin in openings(self._source, start, self._segments[first].end):
+            for phrase in phrases:
+                if phrase.implicit and not first:
                     continue
 
-                cost = self._cost(phrase, match)
+                for end, match in run(phrase.program, self._source, self._reader, begin, lasts_of, limit).items():
+                    if self._sound(phrase, match):
+                        one = _Found(self._cost(phrase, match), phrase, match)
 
-                if best is None or cost < best.cost:
-                    best = _Found(cost, phrase, match)
+                        for last in lasts_of[end]:
+                            if last not in best or one.cost < best[last].cost:
+                                best[last] = one
 
         return best
 
@@ -168,14 +194,15 @@ class _Reading:
 
         return True
 
-    def _told(self, best: list[tuple[_Cost, int, _Found | None]]) -> list[Clause]:
+    def _told(self, best: Sequence[_Choice | None]) -> list[Clause]:
         spans: list[tuple[int, int, _Found | None]] = []
         last = len(self._segments)
 
         while last:
-            _, first, found = best[last]
-            spans.append((first, last, found))
-            last = first
+            choice = best[last]
+            assert choice is not None
+            spans.append((choice.first, last, choice.found))
+            last = choice.first
 
         clauses: list[Clause] = []
         stage = 0
@@ -200,7 +227,7 @@ def _segments(source: Source, found: list[Division]) -> list[_Segment]:
     for before, after in pairwise(edges):
         ordering = ordering or before.ordering
 
-        if before.end < after.start:
+        if before.end < after.start and not hollow(source, before.end, after.start):
             segments.append(_Segment(before.end, after.start, ordering))
             ordering = False
 

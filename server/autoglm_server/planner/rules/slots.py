@@ -16,28 +16,18 @@ from autoglm_server.planner.rules.numerals import Number, read_number
 from autoglm_server.planner.rules.source import Kind, Source, words_of
 
 TYPES = (
-    "number",
-    "integer",
-    "numbers",
-    "quoted",
-    "text",
-    "word",
-    "name",
-    "unit",
-    "path",
-    "date",
-    "time",
-    "expression",
-    "json",
+    *("number", "integer", "numbers", "quoted", "texts", "text", "word", "name", "unit", "path", "date", "time"),
+    *("expression", "json"),
 )
 """The types a pattern may name, besides words to choose from."""
 
 _WORDS_MAX = 5
 _CHINESE_MAX = 12
-_NUMBERS_MAX = 200
+_LIST_MAX = 64
 _UNIT_SIGNS = frozenset("°%/·^$€£¥µμ℃℉Å²³-\"'")
 _PATH = re.compile(r"[^\s,;:!?，；：。！？、<>|*\"“”「」『』‘’`']+(?::[\\/][^\s,;，；。！？、\"“”「」『』]+)?")
 _PATH_ASCII = re.compile(r"[A-Za-z]:[\\/][\w.~\\/@+=%-]+|[\w.~\\/@+=%-]+", re.ASCII)
+_LIST_WORDS = frozenset({",", "、", "and", "和", "与", "及"})
 _JSON_WORDS = {"true": True, "false": False, "null": None, "真": True, "假": False}
 
 
@@ -86,17 +76,16 @@ class SlotReader:
         self._source = source
         self._today = today
         self._dividers = dividers
-        self._known: dict[tuple[str, tuple[tuple[str, ...], ...], int], Ends] = {}
+        self._known: dict[tuple[str, tuple[str, ...], int], Ends] = {}
 
     def read(self, kind: str, choices: tuple[str, ...], start: int) -> Ends:
         """Give where a slot of this type that begins at ``start`` may end; back references go first."""
-        folded = tuple(words_of(choice) for choice in choices)
-        known = self._known.get((kind, folded, start))
+        known = self._known.get((kind, choices, start))
 
         if known is None:
             references: Ends = list(read_back_reference(self._source, start))
             known = references + self._typed(kind, choices, start)
-            self._known[kind, folded, start] = known
+            self._known[kind, choices, start] = known
 
         return known
 
@@ -110,6 +99,8 @@ class SlotReader:
                 return [(end, number) for end, number in read_number(source, start) if number.integral]
             case "numbers":
                 return self._numbers(start)
+            case "texts":
+                return self._texts(start)
             case "date":
                 return [(end, Written(text)) for end, text in read_date(source, start, self._today)]
             case "time":
@@ -149,15 +140,45 @@ class SlotReader:
         source, ends, found = self._source, Ends(), list[Number]()
         position = start
 
-        while position < len(source) and len(found) < _NUMBERS_MAX and (read := read_number(source, position)):
+        while position < len(source) and len(found) < _LIST_MAX and (read := read_number(source, position)):
             position, number = read[0]
             found.append(number)
 
             if len(found) > 1:
                 ends.append((position, Numbers(tuple(found))))
 
-            while source.key(position) in {",", "、", "and", "和", "与", "及"}:
-                position += 1
+            between = position
+
+            position = self._next_of_list(position)
+
+            if position == between and not source.key(position).isdigit():
+                break  # a sign: arithmetic, not a list
+
+        return ends[::-1]
+
+    def _next_of_list(self, position: int) -> int:
+        while self._source.key(position) in _LIST_WORDS:
+            position += 1
+
+        return position
+
+    def _texts(self, start: int) -> Ends:
+        """Take quoted texts with commas or 'and' between them: as many as there are, then fewer."""
+        ends, found = Ends(), list[str]()
+        position = start
+
+        while (
+            position < len(self._source)
+            and len(found) < _LIST_MAX
+            and (atom := self._source.atoms[position]).kind is Kind.QUOTED
+        ):
+            found.append(atom.content)
+            position += 1
+
+            if len(found) > 1:
+                ends.append((position, Data(list(found), ", ".join(found))))
+
+            position = self._next_of_list(position)
 
         return ends[::-1]
 

@@ -8,8 +8,8 @@ import math
 import re
 import unicodedata
 from bisect import bisect_left
-from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 CJK = "\u3005-\u3007\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
 """The inside of a character class: scripts written without spaces between words."""
@@ -42,7 +42,7 @@ _KINDS = {"word": Kind.WORD, "digits": Kind.DIGITS, "cjk": Kind.CJK, "sign": Kin
 
 def fold(text: str) -> str:
     """Give the form in which words are compared: one case, one width, one apostrophe."""
-    return unicodedata.normalize("NFKC", text).casefold().replace("’", "'")
+    return text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold().replace("’", "'")
 
 
 def chinese(text: str) -> bool:
@@ -52,11 +52,10 @@ def chinese(text: str) -> bool:
 
 def speaks_chinese(request: str) -> bool:
     """Whether a request is in Chinese: it has Chinese characters outside its quoted texts."""
-    return Source(request).chinese
+    return chinese(request) and Source(request).chinese
 
 
-@dataclass(frozen=True, slots=True)
-class Atom:
+class Atom(NamedTuple):
     """A piece of the request. ``key`` is its folded form, empty for quoted text and JSON, so no fixed word is found in them.
 
     ``content`` is what is between the quotes, exactly. ``new_line`` and ``spaced`` tell of what stood before it.
