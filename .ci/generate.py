@@ -22,7 +22,8 @@ from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = Path("autoglm/v1")
-GENERATED = ("*_pb2.py", "*_pb2.pyi", "*_pb2_grpc.py", "*_pb2_grpc.pyi")
+DESCRIPTORS = "descriptors.binpb"
+GENERATED = ("*_pb2.py", "*_pb2.pyi", "*_pb2_grpc.py", "*_pb2_grpc.pyi", DESCRIPTORS)
 FIX = "python .ci/generate.py"
 
 
@@ -59,6 +60,8 @@ def generate(protos: Path, out: Path) -> None:
     services = [file for file in files if file.endswith("_service.proto")]
     run(protos, [f"--python_out={out}", f"--mypy_out=quiet:{out}"], files)
     run(protos, [f"--grpc_python_out={out}", f"--mypy_grpc_out=quiet:{out}"], services)
+    # The descriptors in the Python code have no comments; the server's reflection shows them from this file.
+    run(protos, [f"--descriptor_set_out={out / PACKAGE / DESCRIPTORS}", "--include_source_info"], files)
 
 
 def run(protos: Path, outputs: list[str], files: list[str]) -> None:
@@ -90,6 +93,8 @@ def compare(fresh: Path, present: Path) -> dict[str, str]:
             differences[name] = f"missing: {name}"
         elif name not in wanted:
             differences[name] = f"not generated any more: {name}"
+        elif wanted[name] != found[name] and name == DESCRIPTORS:
+            differences[name] = f"differs: {name}"
         elif wanted[name] != found[name]:
             lines = difflib.unified_diff(
                 found[name].splitlines(),
@@ -106,7 +111,7 @@ def compare(fresh: Path, present: Path) -> dict[str, str]:
 
 def texts(folder: Path) -> dict[str, str]:
     """Read the generated files of a folder, as they are: bytes are compared, line ends too."""
-    return {path.name: path.read_bytes().decode() for pattern in GENERATED for path in folder.glob(pattern)}
+    return {path.name: path.read_bytes().decode("latin-1") for pattern in GENERATED for path in folder.glob(pattern)}
 
 
 def install(fresh: Path, present: Path, names: list[str]) -> None:

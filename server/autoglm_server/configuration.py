@@ -9,12 +9,13 @@ import difflib
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ByteSize, ValidationError
 
 from autoglm_server.settings import Section, Settings, format_bytes, format_duration
 
@@ -168,7 +169,7 @@ def _read_environment(environment: Mapping[str, str], layers: _Layers) -> None:
 
 
 def _environment_value(path: _Path, text: str) -> Any:
-    """Read YAML where the setting is a list or mapping; text everywhere else, so that ``0123`` and ``no`` stay names."""
+    """Read YAML where the setting is a list or mapping; else text, so that ``0123`` and ``no`` stay names."""
     if path in {("plugins",), ("providers",)}:
         try:
             return yaml.safe_load(text)
@@ -290,7 +291,7 @@ def render_reference() -> str:
         "",
         "<!-- Written by `python -m autoglm_server.configuration`; change the docstrings in settings.py. -->",
         "",
-        "Defaults < YAML file (`--config`) < environment < flags. An unknown key is an error that names the nearest known one.",
+        "Defaults < YAML file (`--config`) < environment < flags. An unknown key is an error that names the nearest known.",
         "Durations are a number and a unit (`500ms`, `30s`, `10m`, `2h`, `7d`), sizes likewise (`64KiB`, `1MiB`).",
     ]
     top = [entry for entry in fields() if entry[2] is Settings]
@@ -325,16 +326,13 @@ def _default(info: Any) -> str:
     if value is None or value in ("", (), {}):
         return "(empty)"
 
-    if type(value).__name__ == "ByteSize":
+    if isinstance(value, ByteSize):
         return format_bytes(value)
 
-    return (
-        format_duration(value)
-        if type(value).__name__ == "timedelta"
-        else str(value).lower()
-        if value in (True, False)
-        else str(value)
-    )
+    if isinstance(value, timedelta):
+        return format_duration(value)
+
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _choices(info: Any) -> str:
@@ -346,9 +344,8 @@ def _bounds(metadata: list[Any]) -> str:
     told = []
 
     for words, name in (("at least", "ge"), ("above", "gt"), ("at most", "le")):
-        for bound in metadata:
-            if (value := getattr(bound, name, None)) is not None:
-                told.append(f"{words} {format_duration(value) if hasattr(value, 'total_seconds') else value}")
+        found = [value for bound in metadata if (value := getattr(bound, name, None)) is not None]
+        told += [f"{words} {format_duration(value) if isinstance(value, timedelta) else value}" for value in found]
 
     return f" ({', '.join(told)})" if told else ""
 

@@ -19,7 +19,7 @@ _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*")
 
 
 def parse_duration(value: object) -> object:
-    """Read ``90``, ``30s``, ``1.5h`` or ``500ms``; what is neither a number nor text is left to the type's own check."""
+    """Read ``90``, ``30s``, ``1.5h`` or ``500ms``; what is neither a number nor text is left to the type's check."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return timedelta(seconds=value)
 
@@ -76,15 +76,15 @@ class ServerSettings(Section):
     host: str = "127.0.0.1"
     """The address to listen on. `0.0.0.0` or `[::]` is every address of the machine: nothing is encrypted or
     authenticated yet, so put it only where every peer may do everything."""
-    port: int = Field(50051, ge=0, le=65535)
+    port: int = Field(default=50051, ge=0, le=65535)
     """The TCP port to listen on. 0 lets the system choose one; the line that says "listening on" names it."""
-    workers: int = Field(1, ge=1, le=1)
+    workers: int = Field(default=1, ge=1, le=1)
     """Processes that serve. More than 1 needs a journal that can be shared, and this one cannot."""
-    timeout: Duration = Field(timedelta(seconds=30), gt=_ZERO)
+    timeout: Duration = Field(default=timedelta(seconds=30), gt=_ZERO)
     """The deadline of a unary call whose client set none."""
-    drain: Duration = Field(timedelta(seconds=20), ge=_ZERO)
+    drain: Duration = Field(default=timedelta(seconds=20), ge=_ZERO)
     """How long calls of tools that are under way may go on after SIGTERM. Keep it below the supervisor's own limit."""
-    idle: Duration = Field(timedelta(seconds=5), gt=_ZERO)
+    idle: Duration = Field(default=timedelta(seconds=5), gt=_ZERO)
     """How long an embedded server stays when no client is attached and no plan can make progress."""
 
 
@@ -108,41 +108,41 @@ class LogSettings(Section):
 class PlanSettings(Section):
     """What a plan gets whose options leave it out. Never changes a plan that exists."""
 
-    max_steps: int = Field(10, ge=0, le=1000)
+    max_steps: int = Field(default=10, ge=0, le=1000)
     """The most steps a planner may add over all rounds."""
     enable_tool_call: bool = True
     """Whether the planner may make steps at all."""
-    max_rounds: int = Field(5, ge=1, le=100)
+    max_rounds: int = Field(default=5, ge=1, le=100)
     """The most rounds of the planner."""
-    timeout: Duration = Field(timedelta(minutes=10), gt=_ZERO, le=timedelta(days=30))
+    timeout: Duration = Field(default=timedelta(minutes=10), gt=_ZERO, le=timedelta(days=30))
     """The longest a plan may run, not counting the time it waits for a person."""
-    waiting_timeout: Duration | None = Field(None, gt=_ZERO, le=timedelta(days=366))
+    waiting_timeout: Duration | None = Field(default=None, gt=_ZERO, le=timedelta(days=366))
     """The longest a plan may wait for a person in one go. Empty: without end."""
-    max_parallel_steps: int = Field(32, ge=1, le=1000)
+    max_parallel_steps: int = Field(default=32, ge=1, le=1000)
     """The most calls of one plan under way at once."""
-    step_timeout: Duration = Field(timedelta(seconds=60), gt=_ZERO, le=timedelta(hours=24))
+    step_timeout: Duration = Field(default=timedelta(seconds=60), gt=_ZERO, le=timedelta(hours=24))
     """The longest one attempt at a step may take, if neither the step nor its tool says."""
 
 
 class SchedulerSettings(Section):
     """How much runs at once in this process."""
 
-    max_running_plans: int = Field(1000, ge=1, le=100_000)
+    max_running_plans: int = Field(default=1000, ge=1, le=100_000)
     """The most plans that make progress at once; the others are QUEUED, fair per principal."""
-    max_running_calls: int = Field(256, ge=1, le=10_000)
+    max_running_calls: int = Field(default=256, ge=1, le=10_000)
     """The most calls of tools under way at once, of all plans together."""
-    cancel_grace: Duration = Field(timedelta(seconds=10), ge=_ZERO, le=timedelta(minutes=10))
+    cancel_grace: Duration = Field(default=timedelta(seconds=10), ge=_ZERO, le=timedelta(minutes=10))
     """How long a call that is told to stop has, before it is named as abandoned."""
 
 
 class PlannerSettings(Section):
     """Which planner a plan gets that names none."""
 
-    kind: str = Field("rules", min_length=1, max_length=64)
+    kind: str = Field(default="rules", min_length=1, max_length=64)
     """The planner's name: `rules` needs no model and no key."""
-    model: str = Field("", max_length=256)
+    model: str = Field(default="", max_length=256)
     """The model a planner uses that needs one, unless the plan names another."""
-    timeout: Duration = Field(timedelta(minutes=2), gt=_ZERO, le=timedelta(hours=1))
+    timeout: Duration = Field(default=timedelta(minutes=2), gt=_ZERO, le=timedelta(hours=1))
     """The longest one round may take."""
 
 
@@ -153,7 +153,7 @@ class PluginSettings(Section):
     """Its name."""
     enable: bool = True
     """Whether it is used."""
-    mode: str = Field("", max_length=64)
+    mode: str = Field(default="", max_length=64)
     """How it is used; what there is, the plugin says."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Its own settings."""
@@ -162,36 +162,36 @@ class PluginSettings(Section):
 class LimitSettings(Section):
     """The limits that stand on everything; an error names the one it met."""
 
-    request_text: Bytes = Field(ByteSize(64 << 10), ge=1, le=1 << 20)
+    request_text: Bytes = Field(default=ByteSize(64 << 10), ge=1, le=1 << 20)
     """The longest request, in UTF-8."""
-    request_bytes: Bytes = Field(ByteSize(3 << 20), ge=1 << 10, le=3 << 20)
+    request_bytes: Bytes = Field(default=ByteSize(3 << 20), ge=1 << 10, le=3 << 20)
     """The largest request message of any call."""
-    response_bytes: Bytes = Field(ByteSize(3 << 20), ge=1 << 10, le=3 << 20)
+    response_bytes: Bytes = Field(default=ByteSize(3 << 20), ge=1 << 10, le=3 << 20)
     """The largest answer of a unary call; clients refuse messages above 4 MiB."""
-    steps: int = Field(10_000, ge=1, le=10_000)
+    steps: int = Field(default=10_000, ge=1, le=10_000)
     """The most steps a caller may give."""
-    arguments: Bytes = Field(ByteSize(256 << 10), ge=2, le=1 << 20)
+    arguments: Bytes = Field(default=ByteSize(256 << 10), ge=2, le=1 << 20)
     """The largest arguments of one step, as JSON."""
-    output: Bytes = Field(ByteSize(1 << 20), ge=1 << 10, le=1 << 20)
+    output: Bytes = Field(default=ByteSize(1 << 20), ge=1 << 10, le=1 << 20)
     """The largest output of one call, as JSON."""
-    answer: Bytes = Field(ByteSize(1 << 20), ge=1 << 10, le=1 << 20)
+    answer: Bytes = Field(default=ByteSize(1 << 20), ge=1 << 10, le=1 << 20)
     """The longest answer of a plan, in UTF-8."""
-    json_depth: int = Field(32, ge=1, le=32)
+    json_depth: int = Field(default=32, ge=1, le=32)
     """How deep objects and arrays may be nested."""
-    labels: int = Field(64, ge=0, le=64)
+    labels: int = Field(default=64, ge=0, le=64)
     """The most labels of one plan."""
-    events: int = Field(100_000, ge=1000, le=1_000_000)
+    events: int = Field(default=100_000, ge=1000, le=1_000_000)
     """The most events of one plan; its end still fits."""
-    open_plans: int = Field(10_000, ge=1, le=1_000_000)
+    open_plans: int = Field(default=10_000, ge=1, le=1_000_000)
     """The most plans that have not ended; above it creates are refused."""
-    watches: int = Field(5000, ge=1, le=100_000)
+    watches: int = Field(default=5000, ge=1, le=100_000)
     """The most streams of events open at once. One that is idle costs about 22 KB."""
-    watches_per_connection: int = Field(500, ge=1, le=100_000)
+    watches_per_connection: int = Field(default=500, ge=1, le=100_000)
     """The most streams of events of one connection. Peers on a Unix socket cannot be told apart and count together
     as `watches`."""
-    direct_calls: int = Field(256, ge=1, le=10_000)
+    direct_calls: int = Field(default=256, ge=1, le=10_000)
     """The most CallTool under way at once; more wait for a place, within their deadline."""
-    calls_per_connection: int = Field(1000, ge=1, le=100_000)
+    calls_per_connection: int = Field(default=1000, ge=1, le=100_000)
     """The most calls of one connection under way at once; more wait in the transport."""
 
 
@@ -202,17 +202,17 @@ class Settings(Section):
     """Where the journal, the lock and `server.json` are."""
     workspace: Path | None = None
     """The one folder the built-in file tools see. Empty: `workspace` in the data directory."""
-    server: ServerSettings = Field(default_factory=ServerSettings)
-    journal: JournalSettings = Field(default_factory=JournalSettings)
-    log: LogSettings = Field(default_factory=LogSettings)
-    plan: PlanSettings = Field(default_factory=PlanSettings)
-    scheduler: SchedulerSettings = Field(default_factory=SchedulerSettings)
-    planner: PlannerSettings = Field(default_factory=PlannerSettings)
+    server: ServerSettings = ServerSettings()
+    journal: JournalSettings = JournalSettings()
+    log: LogSettings = LogSettings()
+    plan: PlanSettings = PlanSettings()
+    scheduler: SchedulerSettings = SchedulerSettings()
+    planner: PlannerSettings = PlannerSettings()
     plugins: tuple[PluginSettings, ...] = ()
     """Plugins, in the order in which they are asked."""
     providers: dict[str, str] = Field(default_factory=dict)
     """Sources of tools: a name and a URI for each, such as `python:tools.py`. Its tools are called NAME.tool."""
-    limits: LimitSettings = Field(default_factory=LimitSettings)
+    limits: LimitSettings = LimitSettings()
 
     @model_validator(mode="after")
     def _provider_names(self) -> Settings:

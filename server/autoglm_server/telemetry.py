@@ -1,7 +1,8 @@
 """Logs: one line for each change of state, on stderr, as JSON or for people.
 
-Everything goes through the standard library's logging, so what libraries say comes out alike. :func:`configure` is called
-once, before anything serves: reconfiguring logging under a serving gRPC server can deadlock.
+Everything goes through the standard library's logging, so what libraries say comes out alike. :func:`configure` is
+called once, before anything serves: reconfiguring logging under a serving gRPC server can deadlock. Modules log by
+``logging.getLogger(__name__)`` and pass what a program may look for, ``plan_id`` and ``step_id`` first, as ``extra``.
 """
 
 from __future__ import annotations
@@ -27,26 +28,16 @@ def configure(settings: LogSettings) -> None:
     """Send all logs of this process to stderr, from the level that is set."""
     level = logging.getLevelNamesMapping()[settings.level.upper()]
     as_json = settings.format == "json" or (settings.format == "auto" and not sys.stderr.isatty())
-    shared: list[Processor] = [
+    known: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
+        structlog.stdlib.ExtraAdder(),
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
     ]
-    structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *shared,
-            structlog.stdlib.PositionalArgumentsFormatter(),
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=False,
-    )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=list(_ends(as_json=as_json)))
+        structlog.stdlib.ProcessorFormatter(foreign_pre_chain=known, processors=list(_ends(as_json=as_json)))
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -65,10 +56,7 @@ def _ends(*, as_json: bool) -> Iterable[Processor]:
         yield structlog.processors.EventRenamer("message")
         yield structlog.processors.JSONRenderer(sort_keys=True, default=str)
     else:
-        yield structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-
-
-def logger(name: str) -> structlog.stdlib.BoundLogger:
-    """Give the logger of a module; plan_id and step_id are passed as keys, or bound by ``structlog.contextvars``."""
-    bound: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
-    return bound
+        # Plain tracebacks: the richer ones show local variables, and these hold arguments and secrets.
+        yield structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), timestamp_key="time", exception_formatter=structlog.dev.plain_traceback
+        )

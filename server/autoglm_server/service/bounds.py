@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
 
@@ -17,7 +17,6 @@ from autoglm.model import Violation
 
 if TYPE_CHECKING:
     from google.protobuf.duration_pb2 import Duration
-    from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
     from google.protobuf.timestamp_pb2 import Timestamp
 
 ID: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
@@ -27,10 +26,22 @@ TOOL_GLOB: Final = re.compile(r"[A-Za-z0-9_.*?-]{1,128}")
 PRINTABLE: Final = re.compile(r"[\x20-\x7e]*")
 
 VIOLATIONS_MAX: Final = 1000
-"""The most faults that are looked for in one request; a request with 10,000 bad steps need not cost 30,000 sentences."""
+"""The most faults that are looked for in one request: 10,000 bad steps need not cost 30,000 sentences."""
 
 _JSON_GROWTH: Final = 6
-"""JSON text is at most this much longer than the Struct's encoding: a control character, one byte, is written ``\\u0001``."""
+"""JSON is at most this much longer than the Struct's encoding: a control character, one byte, is ``\\u0001``."""
+
+
+class Enum(Protocol):
+    """An enum of the generated code."""
+
+    def keys(self) -> Sequence[str]:
+        """Give the names."""
+        ...
+
+    def values(self) -> Sequence[int]:
+        """Give the numbers."""
+        ...
 
 
 @dataclass(slots=True)
@@ -125,7 +136,7 @@ class Checks:
         if not (-62_135_596_800 <= value.seconds <= 253_402_300_799 and 0 <= value.nanos < 1_000_000_000):
             self.add(name, 'is not a time of the years 1 to 9999; write it as "2026-01-31T12:00:00Z"', "MALFORMED")
 
-    def enum(self, name: str, value: int, kind: EnumTypeWrapper, *, required: bool = False) -> None:
+    def enum(self, name: str, value: int, kind: Enum, *, required: bool = False) -> None:
         """Require a value of an enum that this version knows."""
         if value not in kind.values():
             self.add(name, f"{value} is not known; one of {', '.join(kind.keys())}", "UNKNOWN_VALUE")
@@ -140,10 +151,10 @@ class Checks:
         self._walk(name, value, depth_max)
 
         if len(self.violations) == before and value.ByteSize() * _JSON_GROWTH > bytes_max:
-            size = len(wire.canonical_json(wire.from_message(value)).encode())
+            size = max(value.ByteSize(), len(wire.canonical_json(wire.from_message(value)).encode()))
 
             if size > bytes_max:
-                self.add(name, f"is {size} bytes long as JSON; at most {bytes_max} ({limit})", "TOO_LONG")
+                self.add(name, f"is {size} bytes long; at most {bytes_max} ({limit})", "TOO_LONG")
 
     def _walk(self, name: str, value: Struct | Value | ListValue, room: int) -> None:
         """Look for numbers that JSON does not have, and for nesting that is too deep; ``room`` is the levels left."""

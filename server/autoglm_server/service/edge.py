@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 import grpc.aio
-from grpc_health.v1 import health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc  # type: ignore[import-untyped]
 
 from autoglm.v1 import plan_service_pb2_grpc, tool_service_pb2_grpc
 from autoglm_server.service import reflection

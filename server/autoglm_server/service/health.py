@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 
 from autoglm.errors import NotFoundError
 from autoglm_server.service.watch import Watches, draining
@@ -22,7 +22,7 @@ SERVICES: Final = ("", "autoglm.v1.PlanService", "autoglm.v1.ToolService")
 _Status = health_pb2.HealthCheckResponse
 
 
-class Health(health_pb2_grpc.HealthServicer):
+class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
     """One state for all services: this server serves all of them or none."""
 
     def __init__(self, watches: Watches) -> None:
@@ -54,7 +54,7 @@ class Health(health_pb2_grpc.HealthServicer):
     def _state(self) -> health_pb2.HealthCheckResponse:
         return _Status(status=_Status.SERVING if self.serving else _Status.NOT_SERVING)
 
-    async def Check(  # noqa: N802 - the protocol's name
+    async def Check(
         self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> health_pb2.HealthCheckResponse:
         """Say how a service is."""
@@ -66,15 +66,13 @@ class Health(health_pb2_grpc.HealthServicer):
 
         return self._state()
 
-    async def List(  # noqa: N802
+    async def List(
         self, request: health_pb2.HealthListRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> health_pb2.HealthListResponse:
         """Say how all services are."""
         return health_pb2.HealthListResponse(statuses={name: self._state() for name in SERVICES})
 
-    async def Watch(  # noqa: N802
-        self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> None:
+    async def Watch(self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         """Say how a service is, now and whenever it changes."""
         with self._watches.admit(context.peer()):
             if request.service not in SERVICES:

@@ -1,14 +1,15 @@
 """The outermost boundary of every call: whatever happens inside, the caller gets a status that says what to do.
 
-It takes (de)serialisation inside, so that garbage on the wire is an INVALID_REQUEST like any other and an answer that is too
-large a RESPONSE_TOO_LARGE. It is the one place where an unexpected exception becomes a status: its text goes to the log, and
-the caller gets an id to find it there.
+It takes (de)serialisation inside, so that garbage on the wire is an INVALID_REQUEST like any other and an answer that
+is too large a RESPONSE_TOO_LARGE. It is the one place where an unexpected exception becomes a status: its text goes to the
+log, and the caller gets an id to find it there.
 """
 
 from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -21,24 +22,23 @@ from autoglm import _ids
 from autoglm.errors import AutoglmError, InvalidRequestError, error
 from autoglm.model import ErrorReason, Violation
 from autoglm_server.service.status import code_of, to_status, trailing
-from autoglm_server.telemetry import logger
 
 if TYPE_CHECKING:
     from autoglm_server.clock import Clock
 
 ABORT_SECONDS: Final = 2.0
-"""How long sending a status may take; a peer that reads nothing would hold the call for ever. It still arrives later."""
+"""How long sending a status may take: a peer that reads nothing would hold the call. It arrives later all the same."""
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
-_log = logger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class Boundary(grpc.aio.ServerInterceptor):
     """Turns every end of a call into a status, gives unary calls a deadline, counts and logs calls."""
 
     def __init__(self, *, clock: Clock, timeout: timedelta, response_bytes: int) -> None:
-        """``timeout`` is for unary calls whose client set none; ``response_bytes`` bounds the answer of a unary call."""
+        """``timeout`` is for unary calls whose client set none; ``response_bytes`` bounds a unary call's answer."""
         self.active = 0
         """Calls under way now."""
         self.calls = 0
@@ -50,7 +50,7 @@ class Boundary(grpc.aio.ServerInterceptor):
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> _Handler:
         """Give the handler of a call, wrapped; one that refuses if there is none."""
@@ -89,7 +89,8 @@ class Boundary(grpc.aio.ServerInterceptor):
             async def body() -> bytes:
                 return self._answer(await behaviour(_read(read, raw), context), write)
 
-            return await self._guard(method, context, body, self._timeout)
+            answer: bytes = await self._guard(method, context, body, self._timeout)
+            return answer
 
         return call
 
@@ -98,7 +99,8 @@ class Boundary(grpc.aio.ServerInterceptor):
             async def body() -> bytes:
                 return self._answer(await behaviour(_read_each(read, raws), context), write)
 
-            return await self._guard(method, context, body, self._timeout)
+            answer: bytes = await self._guard(method, context, body, self._timeout)
+            return answer
 
         return call
 
@@ -127,7 +129,8 @@ class Boundary(grpc.aio.ServerInterceptor):
             async def body() -> bytes:
                 raise error(ErrorReason.UNIMPLEMENTED, f"there is no method {method[:200]!r}; list them by reflection")
 
-            return await self._guard(method, context, body)
+            await self._guard(method, context, body)
+            return b""
 
         return grpc.unary_unary_rpc_method_handler(call)
 
@@ -140,7 +143,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         return raw
 
     async def _guard(
-        self, method: str, context: _Context, body: Callable[[], Awaitable[Any]], timeout: float | None = None
+        self, method: str, context: _Context, body: Callable[[], Awaitable[Any]], seconds: float | None = None
     ) -> Any:
         """Run a call's body and turn what it raises into a status."""
         self.active += 1
@@ -148,7 +151,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         started, code = self._clock.monotonic(), "OK"
 
         try:
-            return await self._within(context, body, timeout)
+            return await self._within(context, body, seconds)
         except asyncio.CancelledError:
             if (task := asyncio.current_task()) and task.cancelling():
                 code = "CANCELLED"
@@ -165,23 +168,23 @@ class Boundary(grpc.aio.ServerInterceptor):
         except grpc.aio.BaseError:
             code = "ABORTED_BY_TRANSPORT"
             raise
-        except Exception:  # the documented boundary: see the module's docstring
+        except Exception:  # noqa: BLE001 - the documented boundary: see the module's docstring
             code = "INTERNAL"
             error_id = _ids.new_id()
-            _log.exception("call failed", method=method, error_id=error_id)
+            _log.exception("call failed", extra={"method": method, "error_id": error_id})
             message = f"a fault of the server's own; its log says more under {error_id}"
             await _refuse(context, error(ErrorReason.INTERNAL, message, error_id=error_id))
         finally:
             self.active -= 1
-            seconds = round(self._clock.monotonic() - started, 6)
-            _log.debug("call", method=method, code=code, seconds=seconds)
+            took = round(self._clock.monotonic() - started, 6)
+            _log.debug("call", extra={"method": method, "code": code, "seconds": took})
 
-    async def _within(self, context: _Context, body: Callable[[], Awaitable[Any]], timeout: float | None) -> Any:
+    async def _within(self, context: _Context, body: Callable[[], Awaitable[Any]], seconds: float | None) -> Any:
         """Run within the server's deadline; a client's own is kept by the transport."""
-        if timeout is None or context.time_remaining() is not None:
+        if seconds is None or context.time_remaining() is not None:
             return await body()
 
-        scope = asyncio.timeout(timeout)
+        scope = asyncio.timeout(seconds)
 
         try:
             async with scope:
@@ -191,7 +194,7 @@ class Boundary(grpc.aio.ServerInterceptor):
                 raise
 
             message = (
-                f"not done within {timeout:g} s, the server's deadline (server.timeout); set a longer one in the call"
+                f"not done within {seconds:g} s, the server's deadline (server.timeout); set a longer one in the call"
             )
             raise error(ErrorReason.DEADLINE_EXCEEDED, message) from None
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from autoglm import wire
 from autoglm.errors import InvalidRequestError
 from autoglm.model import CreatePlanRequest, Plan, PlanState, Violation
-from autoglm.v1 import plan_pb2, plan_service_pb2 as pb
-from autoglm.v1 import plan_service_pb2_grpc
+from autoglm.v1 import plan_pb2, plan_service_pb2_grpc
+from autoglm.v1 import plan_service_pb2 as pb
 from autoglm_server.journal.journal import Journal, PlanPage, PlanQuery
 from autoglm_server.service import pages, validate
 from autoglm_server.service.principal import principal_of
@@ -65,7 +64,7 @@ class PlanService(plan_service_pb2_grpc.PlanServiceServicer):
         self._limits = limits
         self._about = about
 
-    async def CreatePlan(self, request: pb.CreatePlanRequest, context: _Context) -> pb.CreatePlanResponse:  # noqa: N802
+    async def CreatePlan(self, request: pb.CreatePlanRequest, context: _Context) -> pb.CreatePlanResponse:
         """Accept a plan."""
         plan, existing = await self._create(request, principal_of(context))
         response = pb.CreatePlanResponse(plan=_message(plan), existing=existing)
@@ -75,7 +74,7 @@ class PlanService(plan_service_pb2_grpc.PlanServiceServicer):
 
         return response
 
-    async def RunPlan(self, request: pb.RunPlanRequest, context: _Context) -> None:  # noqa: N802
+    async def RunPlan(self, request: pb.RunPlanRequest, context: _Context) -> None:  # type: ignore[override]
         """Accept a plan and send its events from the start."""
         with self._watches.admit(context.peer()):
             plan, _ = await self._create(request, principal_of(context))
@@ -83,21 +82,21 @@ class PlanService(plan_service_pb2_grpc.PlanServiceServicer):
             with self._disconnects.attached(plan.id, asked=request.cancel_on_disconnect):
                 await self._stream(context, plan.id, 0, durable_only=request.durable_only)
 
-    async def GetPlan(self, request: pb.GetPlanRequest, context: _Context) -> pb.GetPlanResponse:  # noqa: N802
+    async def GetPlan(self, request: pb.GetPlanRequest, context: _Context) -> pb.GetPlanResponse:
         """Give a snapshot."""
         accept(validate.get_plan(request))
         plan = await self._plans.get(request.plan_id)
         view = basic(plan) if request.view == pb.PLAN_VIEW_BASIC else plan
         return pb.GetPlanResponse(plan=_message(view))
 
-    async def ListPlans(self, request: pb.ListPlansRequest, context: _Context) -> pb.ListPlansResponse:  # noqa: N802
+    async def ListPlans(self, request: pb.ListPlansRequest, context: _Context) -> pb.ListPlansResponse:
         """Give a page of plans."""
         accept(validate.list_plans(request, self._limits))
         page = await self._page(_query(request))
         plans = [plan_pb2.Plan.FromString(row.body) for row in page.rows]
         return pb.ListPlansResponse(plans=plans, next_page_token=page.next_page_token)
 
-    async def ListSteps(self, request: pb.ListStepsRequest, context: _Context) -> pb.ListStepsResponse:  # noqa: N802
+    async def ListSteps(self, request: pb.ListStepsRequest, context: _Context) -> pb.ListStepsResponse:
         """Give a page of a plan's steps."""
         accept(validate.list_steps(request))
         filters = pages.filters_of(request)
@@ -107,7 +106,7 @@ class PlanService(plan_service_pb2_grpc.PlanServiceServicer):
         more = pages.token(str(end), filters) if end < len(plan.steps) else ""
         return pb.ListStepsResponse(steps=steps, next_page_token=more, sequence=plan.sequence)
 
-    async def WatchPlan(self, request: pb.WatchPlanRequest, context: _Context) -> None:  # noqa: N802
+    async def WatchPlan(self, request: pb.WatchPlanRequest, context: _Context) -> None:  # type: ignore[override]
         """Send a plan's events."""
         accept(validate.watch_plan(request))
         check_journal(request.journal_id, self._journal.journal_id)
@@ -115,7 +114,7 @@ class PlanService(plan_service_pb2_grpc.PlanServiceServicer):
         with self._watches.admit(context.peer()):
             await self._stream(context, request.plan_id, request.after_sequence, durable_only=request.durable_only)
 
-    async def WatchPlans(self, request: pb.WatchPlansRequest, context: _Context) -> None:  # noqa: N802
+    async def WatchPlans(self, request: pb.WatchPlansRequest, context: _Context) -> None:  # type: ignore[override]
         """Send every plan's events."""
         accept(validate.watch_plans(request, self._limits))
 
@@ -128,13 +127,13 @@ class PlanService(plan_service_pb2_grpc.PlanServiceServicer):
             )
             await self._watches.stream_all(context, cursor, start=request.cursor)
 
-    async def CancelPlan(self, request: pb.CancelPlanRequest, context: _Context) -> pb.CancelPlanResponse:  # noqa: N802
+    async def CancelPlan(self, request: pb.CancelPlanRequest, context: _Context) -> pb.CancelPlanResponse:
         """Ask a plan to stop."""
         accept(validate.cancel_plan(request))
         plan = await self._plans.cancel(request.plan_id, reason=request.reason, principal=principal_of(context))
         return pb.CancelPlanResponse(plan=_message(basic(plan)))
 
-    async def ResolveStep(self, request: pb.ResolveStepRequest, context: _Context) -> pb.ResolveStepResponse:  # noqa: N802
+    async def ResolveStep(self, request: pb.ResolveStepRequest, context: _Context) -> pb.ResolveStepResponse:
         """Decide what a step waits for."""
         accept(validate.resolve_step(request, self._limits))
         plan = await self._plans.resolve(
@@ -147,9 +146,7 @@ class PlanService(plan_service_pb2_grpc.PlanServiceServicer):
         )
         return pb.ResolveStepResponse(plan=_message(basic(plan)))
 
-    async def GetServerInfo(  # noqa: N802
-        self, request: pb.GetServerInfoRequest, context: _Context
-    ) -> pb.GetServerInfoResponse:
+    async def GetServerInfo(self, request: pb.GetServerInfoRequest, context: _Context) -> pb.GetServerInfoResponse:
         """Say what server this is."""
         return pb.GetServerInfoResponse(
             version=self._about.version,
@@ -159,30 +156,15 @@ class PlanService(plan_service_pb2_grpc.PlanServiceServicer):
         )
 
     async def _create(self, message: pb.CreatePlanRequest | pb.RunPlanRequest, principal: str) -> tuple[Plan, bool]:
-        """Check a request, its shape first and then its meaning, and hand it over."""
+        """Check the shape of a request and hand it over; its meaning is checked there, all faults at once again."""
         accept(validate.create_plan(message, self._limits))
         request = create_request(message)
-        digest = request_digest(request)
-        violations = self._plans.check(request)
-
-        if violations and not await self._known(request.request_id, principal, digest):
-            raise InvalidRequestError.of(violations)
-
-        return await self._plans.create(request, principal=principal, digest=digest)
-
-    async def _known(self, request_id: str, principal: str, digest: str) -> bool:
-        """Whether this very request made a plan before: then it is answered, whatever became of its tools since."""
-        if not request_id:
-            return False
-
-        found = await self._journal.find_request(TENANT, principal, request_id)
-        return found is not None and found[1] == digest
+        return await self._plans.create(request, principal=principal, digest=request_digest(request))
 
     async def _stream(self, context: _Context, plan_id: str, after_sequence: int, *, durable_only: bool) -> None:
-        with closing(self._feed.follow(plan_id, after_sequence, durable_only=durable_only)) as cursor:
-            await self._watches.stream_plan(
-                context, cursor, after_sequence=after_sequence, journal_id=self._journal.journal_id
-            )
+        cursor = self._feed.follow(plan_id, after_sequence, durable_only=durable_only)
+        journal_id = self._journal.journal_id
+        await self._watches.stream_plan(context, cursor, after_sequence=after_sequence, journal_id=journal_id)
 
     async def _page(self, query: PlanQuery) -> PlanPage:
         """Read a page; of rows that are too large together, as many as fit."""
@@ -198,7 +180,7 @@ class PlanService(plan_service_pb2_grpc.PlanServiceServicer):
         return page
 
     def _steps(self, plan: Plan, start: int, most: int, states: frozenset[int]) -> tuple[list[plan_pb2.Step], int]:
-        """Give the steps from ``start`` that fit the filter and one answer, and the index after the last one looked at."""
+        """Give the steps from ``start`` that fit the filter and one answer, and where the next page begins."""
         found: list[plan_pb2.Step] = []
         size = 0
 

@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from autoglm.model import CreatePlanRequest, Decision, Plan, Violation
+from autoglm.model import CreatePlanRequest, Decision, Plan
 
 
 class PlanPort(Protocol):
     """What callers ask of plans. One day a replica that does not own a plan forwards it."""
 
-    def check(self, request: CreatePlanRequest) -> list[Violation]:
-        """Find the faults that only the catalog and the other steps show: tools, references, cycles, arguments."""
-        ...
-
     async def create(self, request: CreatePlanRequest, *, principal: str, digest: str) -> tuple[Plan, bool]:
         """Make a plan, durable when this returns; True if its request_id was known.
 
         Raises:
+            InvalidRequestError: with every fault that only the catalog and the other steps show.
             ConflictError, LimitError, UnavailableError: as their reasons say.
         """
         ...
@@ -77,7 +74,7 @@ class Batch(Protocol):
 class Cursor(Protocol):
     """A place in one plan's log."""
 
-    async def next(self, timeout: float) -> Batch:
+    async def next(self, timeout: float) -> Batch:  # noqa: ASYNC109 - the end of it is a heartbeat
         """Give what is new, or an empty batch after ``timeout`` seconds."""
         ...
 
@@ -108,7 +105,7 @@ class AllBatch(Protocol):
 class AllCursor(Protocol):
     """A place in the log of all plans."""
 
-    async def next(self, timeout: float) -> AllBatch:
+    async def next(self, timeout: float) -> AllBatch:  # noqa: ASYNC109 - the end of it is a heartbeat
         """Give what is new, or an empty batch after ``timeout`` seconds."""
         ...
 

@@ -1,7 +1,7 @@
-"""Server reflection, v1 and v1alpha, with the comments of the contract, so that ``grpcurl describe`` reads as documentation.
+"""Server reflection, v1 and v1alpha, with the contract's comments: ``grpcurl describe`` reads as documentation.
 
-The descriptors inside the generated Python code have no comments; the generator also writes them, with the comments, to a file
-beside it, and this serves them from there. Both versions of the protocol have the same messages.
+The descriptors inside the generated Python code have no comments. The generator also writes them, with the comments, to
+a file beside it, and this serves them from there. Both versions of the protocol have the same messages.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import grpc
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor_pb2 import DescriptorProto, EnumDescriptorProto, FileDescriptorProto, FileDescriptorSet
-from grpc_health.v1 import health_pb2
+from grpc_health.v1 import health_pb2  # type: ignore[import-untyped]
 from grpc_reflection.v1alpha import reflection_pb2 as pb
 
 if TYPE_CHECKING:
@@ -89,10 +89,10 @@ def _renamed(alpha: FileDescriptorProto) -> FileDescriptorProto:
     file = FileDescriptorProto()
     file.CopyFrom(alpha)
     file.name, file.package = "grpc/reflection/v1/reflection.proto", VERSIONS[0]
-    types = [method for service in file.service for method in service.method]
+    methods = [method for service in file.service for method in service.method]
     fields = [field for message in file.message_type for field in message.field]
 
-    for method in types:
+    for method in methods:
         method.input_type = method.input_type.replace(ALPHA, VERSIONS[0])
         method.output_type = method.output_type.replace(ALPHA, VERSIONS[0])
 
@@ -119,7 +119,8 @@ def symbols(file: FileDescriptorProto) -> Iterator[str]:
 
 def _of_message(name: str, message: DescriptorProto) -> Iterator[str]:
     yield name
-    yield from (f"{name}.{field.name}" for field in (*message.field, *message.oneof_decl))
+    yield from (f"{name}.{field.name}" for field in message.field)
+    yield from (f"{name}.{oneof.name}" for oneof in message.oneof_decl)
 
     for inner in message.nested_type:
         yield from _of_message(f"{name}.{inner.name}", inner)
@@ -141,7 +142,7 @@ class Reflection:
         """Serve these."""
         self._descriptors = descriptors
 
-    async def ServerReflectionInfo(  # noqa: N802 - the protocol's name
+    async def ServerReflectionInfo(
         self, requests: AsyncIterator[pb.ServerReflectionRequest], context: grpc.aio.ServicerContext[Any, Any]
     ) -> None:
         """Answer each question in turn."""

@@ -1,7 +1,7 @@
 """The one table from our errors to what travels: google.rpc.Status with its details, small enough to arrive.
 
-gRPC carries a status in the trailers, which are dropped, code and all, when they are larger than about 8 KB. So a status is
-kept below :data:`STATUS_BYTES_MAX`, and says how much was left out.
+gRPC carries a status in the trailers, which are dropped, code and all, when they are larger than about 8 KB. So a
+status is kept below :data:`STATUS_BYTES_MAX`, and says how much was left out.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def code_of(error: AutoglmError) -> grpc.StatusCode:
 
 
 def to_status(error: AutoglmError) -> Status:
-    """Give the error as google.rpc.Status: ErrorInfo always, then RetryInfo, QuotaFailure and BadRequest where they apply."""
+    """Give the error as google.rpc.Status: ErrorInfo always, RetryInfo, QuotaFailure and BadRequest if they apply."""
     code: int = code_of(error).value[0]
     status = Status(code=code, message=shorten(error.message, MESSAGE_BYTES_MAX))
     _add(status, _error_info(error))

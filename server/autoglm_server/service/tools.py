@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -17,7 +18,6 @@ from autoglm_server.service import pages, validate
 from autoglm_server.service.mailbox import Mailbox
 from autoglm_server.service.plans import accept
 from autoglm_server.service.principal import principal_of
-from autoglm_server.telemetry import logger
 from autoglm_server.tools.tool import AbandonedError, Invocation, ToolCallError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     _Context = grpc.aio.ServicerContext[Any, Any]
 
-_log = logger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class CatalogPort(Protocol):
@@ -69,8 +69,10 @@ class ToolService(tool_service_pb2_grpc.ToolServiceServicer):
         self._limits = limits
         self._timeout = timeout
         self._places = asyncio.Semaphore(limits.direct_calls)
+        self.active = 0
+        """Direct calls under way now."""
 
-    async def ListTools(self, request: pb.ListToolsRequest, context: _Context) -> pb.ListToolsResponse:  # noqa: N802
+    async def ListTools(self, request: pb.ListToolsRequest, context: _Context) -> pb.ListToolsResponse:
         """Give a page of tools."""
         accept(validate.list_tools(request))
         filters = pages.filters_of(request)
@@ -81,20 +83,31 @@ class ToolService(tool_service_pb2_grpc.ToolServiceServicer):
         more = pages.token(page[-1].name, filters) if len(page) < len(left) else ""
         return pb.ListToolsResponse(tools=page, next_page_token=more, catalog_digest=self._catalog.digest)
 
-    async def GetTool(self, request: pb.GetToolRequest, context: _Context) -> pb.GetToolResponse:  # noqa: N802
+    async def GetTool(self, request: pb.GetToolRequest, context: _Context) -> pb.GetToolResponse:
         """Give one tool."""
         accept(validate.get_tool(request))
         return pb.GetToolResponse(tool=_tool_message(self._find(request.name)))
 
-    async def CallTool(self, request: pb.CallToolRequest, context: _Context) -> None:  # noqa: N802
+    async def CallTool(self, request: pb.CallToolRequest, context: _Context) -> None:  # type: ignore[override]
         """Call a tool: progress while it runs, then its result or failure."""
         accept(validate.call_tool(request, self._limits))
         tool = self._find(request.name)
         self._admit(request, tool)
+
+        async with self._places:
+            self.active += 1
+
+            try:
+                await self._stream(request, tool, context)
+            finally:
+                self.active -= 1
+
+    async def _stream(self, request: pb.CallToolRequest, tool: Tool, context: _Context) -> None:
+        """Make the call and send what it reports, then what it came to."""
         mailbox = Mailbox()
         invocation = self._invocation(request, tool, context, mailbox)
 
-        async with self._places, asyncio.TaskGroup() as tasks:
+        async with asyncio.TaskGroup() as tasks:
             call = tasks.create_task(self._outcome(invocation, request.tool_digest))
             call.add_done_callback(lambda _: mailbox.close())
 
@@ -149,7 +162,7 @@ class ToolService(tool_service_pb2_grpc.ToolServiceServicer):
         except ToolCallError as failed:
             return pb.CallToolResponse(failure=wire.to_message(failed.failure))  # type: ignore[arg-type]
         except AbandonedError:
-            _log.warning("a direct call could not be stopped and may still be running", tool=invocation.tool)
+            _log.warning("a direct call could not be stopped and may still be running", extra={"tool": invocation.tool})
             failure = Failure("CANCELLED", DOMAIN, "the call could not be stopped", outcome_unknown=True)
             return pb.CallToolResponse(failure=wire.to_message(failure))  # type: ignore[arg-type]
 

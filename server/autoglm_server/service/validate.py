@@ -1,7 +1,7 @@
 """The door: every bound of every request, checked before anything else looks at it.
 
-Each function is pure and answers all violations of one request at once; an empty list means that its shape is sound. What
-needs the catalog or a plan to be judged is checked behind the door.
+Each function is pure and answers all violations of one request at once; an empty list means that its shape is sound.
+What needs the catalog or a plan to be judged is checked behind the door.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
 """Streams of events: a cursor's batches, sent as the bytes the journal holds.
 
-A watcher holds no queue. A slow one is not cut: its write waits and its cursor lags. One that reads nothing for a minute, or
-whose server drains, ends UNAVAILABLE ``WATCH_ENDED``, with where to resume in the details.
+A watcher holds no queue. A slow one is not cut: its write waits and its cursor lags. One that reads nothing for a
+minute, or whose server drains, ends UNAVAILABLE ``WATCH_ENDED``, with where to resume in the details.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,6 @@ from autoglm import wire
 from autoglm.errors import AutoglmError, error
 from autoglm.model import ErrorReason
 from autoglm_server.service.ports import AllCursor, Cursor, PlanPort
-from autoglm_server.telemetry import logger
 
 if TYPE_CHECKING:
     import grpc.aio
@@ -32,7 +32,7 @@ FIRST_SECONDS: Final = 0.005
 """How long the first message waits for events; a watcher of a quiet plan is told at once that it is attached."""
 RETRY_AFTER: Final = timedelta(seconds=1)
 
-_log = logger(__name__)
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +95,14 @@ class Watches:
         Raises:
             UnavailableError: WATCH_ENDED.
         """
-        sent, timeout = after_sequence, FIRST_SECONDS
+        sent, named, timeout = after_sequence, journal_id, FIRST_SECONDS
 
         try:
             while True:
                 batch = await cursor.next(timeout)
-                raw = wire.encode_watch(batch.bodies, batch.sequence, journal_id)
+                raw = wire.encode_watch(batch.bodies, batch.sequence, named)
                 await self._write(context, raw, {"after_sequence": str(sent), "journal_id": journal_id})
-                sent, timeout = batch.sequence, self._times.heartbeat
+                sent, named, timeout = batch.sequence, "", self._times.heartbeat
 
                 if batch.ended:
                     return
@@ -196,14 +196,14 @@ class Disconnects:
         self._tasks.create_task(self._cancel(plan_id))
 
     async def _cancel(self, plan_id: str) -> None:
-        _log.info("client went away, cancelling its plan", plan_id=plan_id)
+        _log.info("client went away, cancelling its plan", extra={"plan_id": plan_id})
 
         try:
             await self._plans.cancel(
                 plan_id, reason="the client that asked for cancel_on_disconnect went away", principal=""
             )
         except AutoglmError as refused:
-            _log.warning("could not cancel", plan_id=plan_id, reason=refused.reason)
+            _log.warning("could not cancel", extra={"plan_id": plan_id, "reason": refused.reason})
 
 
 def check_journal(asked: str, journal_id: str) -> None:
@@ -213,7 +213,7 @@ def check_journal(asked: str, journal_id: str) -> None:
         PreconditionError: JOURNAL_CHANGED.
     """
     if asked and asked != journal_id:
-        message = f"this journal is {journal_id}, not {asked}: it was restored or replaced. GetPlan, then watch from its sequence"
+        message = f"this journal is {journal_id}, not {asked}: it was replaced; GetPlan, then watch from its sequence"
         raise error(ErrorReason.JOURNAL_CHANGED, message, journal_id=journal_id)
 
 

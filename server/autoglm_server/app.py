@@ -1,0 +1,458 @@
+"""The composition root: makes every piece of the settings, joins them, serves, and takes them down in order."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import gc
+import logging
+import os
+import random
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+from autoglm._version import __version__
+from autoglm.model import PlanOptions
+from autoglm_server import telemetry
+from autoglm_server.clock import Clock, SystemClock
+from autoglm_server.journal.follow import Feed
+from autoglm_server.journal.journal import Journal, JournalError, JournalLockedError
+from autoglm_server.journal.memory import MemoryJournal
+from autoglm_server.journal.sqlite import SqliteJournal
+from autoglm_server.planner.rules import RulesPlanner
+from autoglm_server.presence import Presence, SocketFolder
+from autoglm_server.scheduler.limits import Limits
+from autoglm_server.scheduler.scheduler import Scheduler
+from autoglm_server.service import edge
+from autoglm_server.service.health import Health
+from autoglm_server.service.interceptors import Boundary
+from autoglm_server.service.plans import About, PlanService
+from autoglm_server.service.tools import ToolService
+from autoglm_server.service.watch import Disconnects, Watches
+from autoglm_server.tools.builtin import builtin_tools
+from autoglm_server.tools.catalog import Catalog
+from autoglm_server.tools.limits import ToolLimits
+from autoglm_server.tools.providers import open_provider
+from autoglm_server.tools.providers.functions import FunctionProvider
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import grpc.aio
+
+    from autoglm_server.planner.planner import Planner
+    from autoglm_server.settings import Settings
+    from autoglm_server.tools.tool import Provider
+
+EXIT_USAGE: Final = 2
+"""The server cannot start as it was told to."""
+EXIT_JOURNAL: Final = 70
+"""The journal failed for good; the next start recovers. (EX_SOFTWARE)"""
+EXIT_HELD: Final = 75
+"""An embedded server found its data directory held by another. (EX_TEMPFAIL)"""
+STOP_SECONDS: Final = 2.0
+"""How long calls that are answered at once may take to end, after everything else has."""
+IDLE_LOOKS: Final = 10
+"""How often, within the time an embedded server stays idle, it looks whether it still is."""
+
+_log = logging.getLogger(__name__)
+
+
+class StartError(Exception):
+    """The server cannot start; the message says why and what to do."""
+
+    def __init__(self, message: str, status: int = EXIT_USAGE) -> None:
+        """Carry the exit status."""
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """How an embedded server is started: ``fingerprint`` tells the settings of the client that did."""
+
+    fingerprint: str = ""
+
+
+def serve(settings: Settings, *, embedded: Embedded | None = None) -> int:
+    """Serve until told to stop; gives the exit status.
+
+    Raises:
+        StartError: it cannot start.
+    """
+    telemetry.configure(settings.log)
+
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(Application(settings, embedded=embedded).run())
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Give the faster loop where there is one."""
+    try:
+        import uvloop  # noqa: PLC0415 - it is not everywhere
+    except ImportError:
+        return None
+
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+class Application:
+    """One server, from its start to its end."""
+
+    def __init__(self, settings: Settings, *, embedded: Embedded | None = None, clock: Clock | None = None) -> None:
+        """Nothing is made before :meth:`run`."""
+        self._settings = settings
+        self._embedded = embedded
+        self._clock = clock or SystemClock()
+        self._stopping = asyncio.Event()
+        self._status = 0
+        self.address = ""
+        """Where it listens, once it does."""
+        self.ready = asyncio.Event()
+        """Set when it is SERVING."""
+
+    def stop(self, status: int = 0) -> None:
+        """Begin to end; the first status other than 0 stays."""
+        self._status = self._status or status
+        self._stopping.set()
+
+    async def run(self) -> int:
+        """Start, serve, end in order; gives the exit status.
+
+        Raises:
+            StartError: it cannot start.
+        """
+        async with AsyncExitStack() as stack:
+            journal = make_journal(self._settings)
+            feed = Feed(journal)
+            await self._open(journal, stack)
+            catalog = await self._start_catalog(stack)
+            scheduler = make_scheduler(self._settings, journal, feed, catalog, self._clock)
+            tasks = await stack.enter_async_context(asyncio.TaskGroup())
+            parts = _Parts(
+                settings=self._settings,
+                journal=journal,
+                feed=feed,
+                catalog=catalog,
+                scheduler=scheduler,
+                clock=self._clock,
+                tasks=tasks,
+            )
+            self._bind(parts.server, stack)
+            journal.on_health = lambda: self._on_health(parts)
+            await scheduler.start()
+            stack.push_async_callback(scheduler.stop)
+            await parts.server.start()
+            stack.push_async_callback(parts.server.stop, None)
+            self._announce(parts, stack)
+            await self._until_stopped(parts)
+            await parts.drain(self._settings.server.drain if not journal.failure else timedelta(0))
+
+        _log.info("ended", extra={"status": self._status})
+        return self._status
+
+    # --- start
+
+    async def _open(self, journal: Journal, stack: AsyncExitStack) -> None:
+        try:
+            await journal.open()
+        except JournalError as error:
+            held = isinstance(error, JournalLockedError) and self._embedded is not None
+            raise StartError(str(error), EXIT_HELD if held else EXIT_USAGE) from error
+
+        stack.push_async_callback(journal.close)
+
+    async def _start_catalog(self, stack: AsyncExitStack) -> Catalog:
+        try:
+            catalog = make_catalog(self._settings)
+            await catalog.start()
+        except (ValueError, OSError) as error:
+            raise StartError(f"the tools cannot be set up: {error}") from error
+
+        stack.push_async_callback(catalog.stop)
+        return catalog
+
+    def _bind(self, server: grpc.aio.Server, stack: AsyncExitStack) -> None:
+        if self._embedded is not None:
+            folder = SocketFolder(self._settings.data_dir)
+            stack.callback(folder.remove)
+            self.address = folder.address
+            bind(server, self.address)
+        else:
+            host, port = self._settings.server.host, self._settings.server.port
+            host = f"[{host}]" if ":" in host and not host.startswith("[") else host
+            self.address = f"{host}:{bind(server, f'{host}:{port}')}"
+
+    def _announce(self, parts: _Parts, stack: AsyncExitStack) -> None:
+        """Say that this server serves: to health checks, to clients of the data directory, and in the log."""
+        loop = asyncio.get_running_loop()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            with suppress(NotImplementedError, RuntimeError, ValueError):  # not the main thread, or not this system
+                loop.add_signal_handler(number, self._on_signal, number)
+
+        gc.freeze()
+        self._on_health(parts)
+        presence = Presence(
+            address=reachable(self.address),
+            pid=os.getpid(),
+            version=__version__,
+            fingerprint=self._embedded.fingerprint if self._embedded else "",
+            started=self._clock.now().isoformat(timespec="seconds"),
+            embedded=self._embedded is not None,
+        )
+
+        try:
+            presence.write(self._settings.data_dir)
+        except OSError as error:
+            raise StartError(f"cannot write {self._settings.data_dir / 'server.json'}: {error.strerror}") from error
+
+        stack.callback(presence.remove, self._settings.data_dir)
+        _log.info(
+            "listening on %s",
+            self.address,
+            extra={"version": __version__, "data_dir": str(self._settings.data_dir)},
+        )
+        self.ready.set()
+
+    # --- while it serves
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        if self._stopping.is_set():
+            _log.warning("a second %s: ending now", number.name)
+            os._exit(128 + number)
+
+        _log.info("%s: draining", number.name)
+        self.stop()
+
+    def _on_health(self, parts: _Parts) -> None:
+        """Serve while the journal takes events; end when it failed for good."""
+        journal = parts.journal
+        parts.health.set(serving=not journal.stalled and journal.failure is None)
+        parts.scheduler.journal_health_changed()
+
+        if journal.failure is not None:
+            _log.error("the journal failed; ending, the next start recovers: %s", journal.failure)
+            self.stop(EXIT_JOURNAL)
+        elif journal.stalled:
+            _log.error("the journal cannot be written to, nothing new is accepted: %s", journal.stalled)
+
+    async def _until_stopped(self, parts: _Parts) -> None:
+        if self._embedded is None:
+            await self._stopping.wait()
+            return
+
+        idle = self._settings.server.idle.total_seconds()
+        quiet_since, calls = self._clock.monotonic(), parts.boundary.calls
+
+        while not self._stopping.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(idle / IDLE_LOOKS):
+                    await self._stopping.wait()
+
+            now, before, calls = self._clock.monotonic(), calls, parts.boundary.calls
+
+            if parts.boundary.active or calls != before or parts.scheduler.busy:
+                quiet_since = now
+            elif now - quiet_since >= idle:
+                _log.info("nobody is attached and nothing can make progress: ending")
+                return
+
+
+class _Parts:
+    """What serves, joined."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        journal: Journal,
+        feed: Feed,
+        catalog: Catalog,
+        scheduler: Scheduler,
+        clock: Clock,
+        tasks: asyncio.TaskGroup,
+    ) -> None:
+        self.journal = journal
+        self.scheduler = scheduler
+        self._clock = clock
+        self._feed = feed
+        self._disconnects = Disconnects(scheduler, tasks)
+        self.health = Health(Watches(settings.limits))
+        self.boundary = Boundary(
+            clock=clock, timeout=settings.server.timeout, response_bytes=settings.limits.response_bytes
+        )
+        plans = PlanService(
+            plans=scheduler,
+            journal=journal,
+            feed=feed,
+            watches=Watches(settings.limits),
+            disconnects=self._disconnects,
+            limits=settings.limits,
+            about=About(__version__, settings.planner.kind, tuple(f"planner.{name}" for name in scheduler.planners)),
+        )
+        self._tools = ToolService(
+            catalog=catalog, server_id=journal.journal_id, limits=settings.limits, timeout=settings.plan.step_timeout
+        )
+        self.server = edge.build(
+            plans=plans,
+            tools=self._tools,
+            health=self.health,
+            boundary=self.boundary,
+            calls_per_connection=settings.limits.calls_per_connection,
+        )
+
+    async def drain(self, limit: timedelta) -> None:
+        """Take nothing new, end the watches with where to resume, let calls of tools end, close the connections."""
+        end = self._clock.monotonic() + limit.total_seconds()
+        self.health.drain()
+        self._disconnects.drain()
+        self._feed.drain()
+        await self.scheduler.drain(limit.total_seconds())
+        left = end - self._clock.monotonic() if self._tools.active else 0.0
+        await self.server.stop(max(left, STOP_SECONDS))
+
+
+# --- the pieces
+
+
+def make_journal(settings: Settings) -> Journal:
+    """Make the journal that the settings name.
+
+    Raises:
+        StartError: there is no such kind of journal.
+    """
+    kind, _, rest = settings.journal.url.partition(":")
+
+    match kind:
+        case "":
+            return SqliteJournal(settings.data_dir)
+        case "memory":
+            settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return MemoryJournal()
+        case "sqlite" if rest.startswith("///"):
+            return SqliteJournal(rest.removeprefix("//"))
+        case _:
+            url = settings.journal.url
+            raise StartError(f"journal.url {url!r} is not known: write sqlite:///FOLDER, memory:, or leave it empty")
+
+
+def make_catalog(settings: Settings) -> Catalog:
+    """Make the catalog: the built-in tools, and those of the providers.
+
+    Raises:
+        ValueError, OSError: a provider or the workspace cannot be opened.
+    """
+    workspace: Path = settings.workspace_dir
+    workspace.mkdir(mode=0o700, parents=True, exist_ok=True)
+    providers: list[Provider] = [FunctionProvider("", builtin_tools(workspace))]
+    providers += [open_provider(name, uri) for name, uri in settings.providers.items()]
+    limits = settings.limits
+    return Catalog(
+        providers,
+        limits=ToolLimits(arguments_bytes=limits.arguments, output_bytes=limits.output, depth=limits.json_depth),
+    )
+
+
+def make_scheduler(settings: Settings, journal: Journal, feed: Feed, catalog: Catalog, clock: Clock) -> Scheduler:
+    """Make the scheduler and its planners.
+
+    Raises:
+        StartError: there is no such planner.
+    """
+    planners: dict[str, Planner] = {"rules": RulesPlanner()}
+
+    if settings.planner.kind not in planners:
+        known = ", ".join(sorted(planners))
+        raise StartError(f"planner.kind {settings.planner.kind!r} is not there; this server has: {known}")
+
+    plan, limits = settings.plan, settings.limits
+    return Scheduler(
+        journal=journal,
+        feed=feed,
+        catalog=catalog,
+        planners=planners,
+        clock=clock,
+        jitter=random.random,
+        defaults=PlanOptions(
+            max_steps=plan.max_steps,
+            enable_tool_call=plan.enable_tool_call,
+            max_rounds=plan.max_rounds,
+            timeout=plan.timeout,
+            waiting_timeout=plan.waiting_timeout,
+            max_parallel_steps=plan.max_parallel_steps,
+            planner=settings.planner.kind,
+            model=settings.planner.model,
+        ),
+        limits=Limits(
+            steps=limits.steps,
+            open_plans=limits.open_plans,
+            running_plans=settings.scheduler.max_running_plans,
+            running_calls=settings.scheduler.max_running_calls,
+            events=limits.events,
+            arguments_bytes=limits.arguments,
+            answer_bytes=limits.answer,
+            cancel_grace=settings.scheduler.cancel_grace.total_seconds(),
+        ),
+    )
+
+
+# --- addresses
+
+
+def bind(server: grpc.aio.Server, address: str) -> int:
+    """Listen there; gives the port (1 for a Unix socket).
+
+    Raises:
+        StartError: it is in use, or not an address of this machine.
+    """
+    try:
+        port = server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise StartError(f"cannot listen on {address}: {_why(address)}") from error
+
+    if not port:
+        raise StartError(f"cannot listen on {address}: {_why(address)}")
+
+    return port
+
+
+def _why(address: str) -> str:
+    """Find out why an address cannot be bound: the transport only says that it cannot."""
+    host, _, port = address.rpartition(":")
+
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+
+        for family, kind, protocol, _, where in found:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(where)
+    except socket.gaierror:
+        return f"{host} is no address of this machine; choose one with --host"
+    except ValueError:
+        return "it is no address"
+    except OSError as error:
+        match error.errno:
+            case errno.EADDRINUSE:
+                return "the port is in use; stop who has it, or choose another with --port"
+            case errno.EADDRNOTAVAIL:
+                return f"{host} is no address of this machine; choose one with --host"
+            case errno.EACCES:
+                return "ports below 1024 need privileges; choose another with --port"
+            case _:
+                return str(error.strerror)
+
+    return "the transport refused it; look above in the log"
+
+
+def reachable(address: str) -> str:
+    """Give the address by which a client on this machine reaches a server that listens on all addresses."""
+    host, _, port = address.rpartition(":")
+    return {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host) + f":{port}"  # noqa: S104 - compared, not bound

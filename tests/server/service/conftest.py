@@ -1,0 +1,5 @@
+"""The fixtures of this folder."""
+
+from tests.server.service.harness import served
+
+__all__ = ["served"]
