@@ -1,5 +1,6 @@
 """Reading dates and times as people write them, in English and Chinese."""
 
+# ruff: noqa: E501 - tables and patterns
 from __future__ import annotations
 
 import re

@@ -258,10 +258,11 @@ def _natural_logarithm(number: Number) -> Number:
 
 
 def _log(number: Number, log: Callable[[float], float]) -> float:
-    if isinstance(number, Fraction) and not 2**-900 < number < 2**900:
-        return log(number.numerator) - log(number.denominator)
+    if not isinstance(number, Fraction):
+        return log(number)
 
-    return log(number)
+    near = 2**-900 < number < 2**900
+    return log(float(number)) if near else log(number.numerator) - log(number.denominator)
 
 
 def _exponential(number: Number) -> Number:
@@ -350,7 +351,7 @@ ONE: MappingProxyType[str, Callable[[Number], Number]] = MappingProxyType(
     {
         "sqrt": square_root,
         "cbrt": lambda number: -power(-number, Fraction(1, 3)) if number < 0 else power(number, Fraction(1, 3)),
-        "abs": abs,
+        "abs": lambda number: -number if number < 0 else number,
         "floor": lambda number: settle(math.floor(number)),
         "ceil": lambda number: settle(math.ceil(number)),
         "trunc": lambda number: settle(math.trunc(number)),

@@ -1,5 +1,6 @@
 """How people ask for the tools of text, in English and Chinese."""
 
+# ruff: noqa: E501, RUF001 - a phrase stands on one line; Chinese has its own commas
 from __future__ import annotations
 
 from collections.abc import Iterable
@@ -19,6 +20,8 @@ _HAS_EN: Final = "The text has {output} {what}."
 _HAS_ZH: Final = "共有 {output} 个{what}。"
 _OF_EN: Final = '"{of}" occurs {output} times.'
 _OF_ZH: Final = "“{of}”出现了 {output} 次。"
+_RESULT_EN: Final = 'The result is "{output}".'
+_RESULT_ZH: Final = "结果是“{output}”。"
 _WHAT_EN: Final = "{what:words|characters|letters|lines|sentences}"
 
 COUNT: Final = _phrases(
@@ -73,57 +76,57 @@ COUNT: Final = _phrases(
 
 CASE: Final = _phrases(
     (
-        ("(uppercase|upcase|capitalise all of) {text:text} => case=upper", "{output}"),
-        ("(lowercase|downcase) {text:text} => case=lower", "{output}"),
+        ("(uppercase|upcase|capitalise all of) {text:text} => case=upper", _RESULT_EN),
+        ("(lowercase|downcase) {text:text} => case=lower", _RESULT_EN),
         (
             "(convert|change|turn|make|put|write) {text:text} [in|into|to] (uppercase|upper case|all caps|capitals|capital letters) => case=upper",
-            "{output}",
+            _RESULT_EN,
         ),
         (
             "(convert|change|turn|make|put|write) {text:text} [in|into|to] (lowercase|lower case|small letters) => case=lower",
-            "{output}",
+            _RESULT_EN,
         ),
-        ("(convert|change|turn|make|put|write) {text:text} [in|into|to] title case => case=title", "{output}"),
+        ("(convert|change|turn|make|put|write) {text:text} [in|into|to] title case => case=title", _RESULT_EN),
         (
             "(convert|change|turn|make|put|write) {text:text} [in|into|to] (snake|snake_case|snake case) => case=snake",
-            "{output}",
+            _RESULT_EN,
         ),
         (
             "(convert|change|turn|make|put|write) {text:text} [in|into|to] (kebab case|kebab-case) => case=kebab",
-            "{output}",
+            _RESULT_EN,
         ),
         (
             "(convert|change|turn|make|put|write) {text:text} [in|into|to] (camel case|camelCase) => case=camel",
-            "{output}",
+            _RESULT_EN,
         ),
         (
             "(convert|change|turn|make|put|write) {text:text} [in|into|to] (pascal case|PascalCase) => case=pascal",
-            "{output}",
+            _RESULT_EN,
         ),
-        ("(capitalize|capitalise) {text:text} => case=capitalize", "{output}"),
-        ("(title case|titlecase) {text:text} => case=title", "{output}"),
-        ("swap the case of {text:text} => case=swap", "{output}"),
+        ("(capitalize|capitalise) {text:text} => case=capitalize", _RESULT_EN),
+        ("(title case|titlecase) {text:text} => case=title", _RESULT_EN),
+        ("swap the case of {text:text} => case=swap", _RESULT_EN),
     ),
     (
         (
             "[把|将] {text:text} (转换成|转换为|转成|转为|变成|改成|改为|换成) [全部] 大写 [字母] => case=upper",
-            "{output}",
+            _RESULT_ZH,
         ),
         (
             "[把|将] {text:text} (转换成|转换为|转成|转为|变成|改成|改为|换成) [全部] 小写 [字母] => case=lower",
-            "{output}",
+            _RESULT_ZH,
         ),
         (
             "[把|将] {text:text} (转换成|转换为|转成|转为|变成|改成|改为|换成) (标题格式|首字母大写) => case=title",
-            "{output}",
+            _RESULT_ZH,
         ),
         (
             "[把|将] {text:text} (转换成|转换为|转成|转为|变成|改成|改为|换成) (蛇形命名|下划线命名) => case=snake",
-            "{output}",
+            _RESULT_ZH,
         ),
-        ("[把|将] {text:text} (转换成|转换为|转成|转为|变成|改成|改为|换成) (驼峰命名|驼峰) => case=camel", "{output}"),
-        ("(大写|转大写) {text:text} => case=upper", "{output}"),
-        ("(小写|转小写) {text:text} => case=lower", "{output}"),
+        ("[把|将] {text:text} (转换成|转换为|转成|转为|变成|改成|改为|换成) (驼峰命名|驼峰) => case=camel", _RESULT_ZH),
+        ("(大写|转大写) {text:text} => case=upper", _RESULT_ZH),
+        ("(小写|转小写) {text:text} => case=lower", _RESULT_ZH),
     ),
 )
 
@@ -167,14 +170,14 @@ EXTRACT: Final = _phrases(
             (
                 f"[从|在] {{text:text}} [里|中|里面] (提取|找出|抽取|查找|提取出) [所有] [的] {names} => what={kind}",
                 "找到 {output.count} 个[：{output}]。",
-            )  # noqa: RUF001  # Chinese
+            )
             for names, kind in _KINDS_ZH
         ),
         *(
             (
                 f"(提取|找出|抽取|查找|列出) {{text:text}} [里|中|里面] [的] [所有] [的] {names} => what={kind}",
                 "找到 {output.count} 个[：{output}]。",
-            )  # noqa: RUF001  # Chinese
+            )
             for names, kind in _KINDS_ZH
         ),
     ),
@@ -182,35 +185,35 @@ EXTRACT: Final = _phrases(
 
 REPLACE: Final = _phrases(
     (
-        ("replace [all] [the] {old:quoted} (with|by) {new:quoted} in {text:text}", "{output}"),
-        ("in {text:quoted} [,] replace [all] {old:quoted} (with|by) {new:quoted}", "{output}"),
-        ("(change|swap) [all] {old:quoted} (to|for|into) {new:quoted} in {text:text}", "{output}"),
-        ('(remove|delete) [all] {old:quoted} (from|in) {text:text} => new=""', "{output}"),
+        ("replace [all] [the] {old:quoted} (with|by) {new:quoted} in {text:text}", _RESULT_EN),
+        ("in {text:quoted} [,] replace [all] {old:quoted} (with|by) {new:quoted}", _RESULT_EN),
+        ("(change|swap) [all] {old:quoted} (to|for|into) {new:quoted} in {text:text}", _RESULT_EN),
+        ('(remove|delete) [all] {old:quoted} (from|in) {text:text} => new=""', _RESULT_EN),
     ),
     (
         (
             "[把|将] {text:quoted} [里|中|里面] [的] {old:quoted} (替换成|替换为|换成|改成|改为) {new:quoted}",
-            "{output}",
+            _RESULT_ZH,
         ),
         (
             "[在] {text:quoted} [里|中|里面] [,] (用 {new:quoted} 替换|把) {old:quoted} [(替换成|换成|改成) {new:quoted}]",
-            "{output}",
+            _RESULT_ZH,
         ),
-        ('(删除|去掉|移除) {text:quoted} [里|中|里面] [的] {old:quoted} => new=""', "{output}"),
-        ('[从] {text:quoted} [里|中|里面] (删除|去掉|移除) {old:quoted} => new=""', "{output}"),
+        ('(删除|去掉|移除) {text:quoted} [里|中|里面] [的] {old:quoted} => new=""', _RESULT_ZH),
+        ('[从] {text:quoted} [里|中|里面] (删除|去掉|移除) {old:quoted} => new=""', _RESULT_ZH),
     ),
 )
 
 REVERSE: Final = _phrases(
     (
-        ("reverse [the] [text|word|string|letters of] {text:text}", "{output}"),
-        ("(spell|write|say) {text:text} (backwards|backward|in reverse)", "{output}"),
-        ("reverse the (words|word order) (in|of) {text:text} => by=words", "{output}"),
-        ("reverse the (lines|line order) (in|of) {text:text} => by=lines", "{output}"),
+        ("reverse [the] [text|word|string|letters of] {text:text}", _RESULT_EN),
+        ("(spell|write|say) {text:text} (backwards|backward|in reverse)", _RESULT_EN),
+        ("reverse the (words|word order) (in|of) {text:text} => by=words", _RESULT_EN),
+        ("reverse the (lines|line order) (in|of) {text:text} => by=lines", _RESULT_EN),
     ),
     (
-        ("[把|将] {text:text} (反转|倒过来|倒序|颠倒|反过来) [写]", "{output}"),
-        ("(反转|倒写|颠倒) {text:text}", "{output}"),
+        ("[把|将] {text:text} (反转|倒过来|倒序|颠倒|反过来) [写]", _RESULT_ZH),
+        ("(反转|倒写|颠倒) {text:text}", _RESULT_ZH),
     ),
 )
 
@@ -218,26 +221,26 @@ SORT: Final = _phrases(
     (
         (
             "(sort|order|alphabetize|alphabetise) [the] [list|lines|words|numbers] [of|in] {text:text} [alphabetically|in alphabetical order|in ascending order|ascending]",
-            "{output}",
+            _RESULT_EN,
         ),
         (
             "(sort|order) [the] [list|lines|words|numbers] [of|in] {text:text} (descending|in descending order|in reverse order|from largest to smallest) => descending=true",
-            "{output}",
+            _RESULT_EN,
         ),
     ),
     (
-        ("[把|将|给] {text:text} (排序|排列|升序排列|从小到大排序|从小到大排列|按升序排列)", "{output}"),
-        ("[把|将|给] {text:text} (降序排列|从大到小排序|从大到小排列|按降序排列) => descending=true", "{output}"),
+        ("[把|将|给] {text:text} (排序|排列|升序排列|从小到大排序|从小到大排列|按升序排列)", _RESULT_ZH),
+        ("[把|将|给] {text:text} (降序排列|从大到小排序|从大到小排列|按降序排列) => descending=true", _RESULT_ZH),
     ),
 )
 
 JOIN: Final = _phrases(
     (
-        ('(join|concatenate|combine) {a:quoted} (and|with) {b:quoted} => parts=["{a}", "{b}"]', "{output}"),
-        (
-            '(join|concatenate|combine) {a:quoted} (and|with) {b:quoted} (using|separated by|with) {separator:quoted} => parts=["{a}", "{b}"]',
-            "{output}",
-        ),
+        ("(join|concatenate|combine) {parts:json} [(with|by|using) {separator:quoted}]", _RESULT_EN),
+        ("(join|concatenate|combine) {parts:json} separated by {separator:quoted}", _RESULT_EN),
     ),
-    (('[把|将] {a:quoted} (和|与) {b:quoted} (拼接|连接|合并) [起来|在一起] => parts=["{a}", "{b}"]', "{output}"),),
+    (
+        ("[用 {separator:quoted}] (拼接|连接|合并) {parts:json}", _RESULT_ZH),
+        ("[把|将] {parts:json} [用 {separator:quoted}] (拼接|连接|合并) [起来|在一起]", _RESULT_ZH),
+    ),
 )

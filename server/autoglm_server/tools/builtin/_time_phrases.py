@@ -1,5 +1,6 @@
 """How people ask for the tools of time, in English and Chinese."""
 
+# ruff: noqa: E501, ISC004, RUF001 - a phrase stands on one line; Chinese has its own commas
 from __future__ import annotations
 
 from collections.abc import Iterable
@@ -23,8 +24,8 @@ def _phrases(english: Iterable[tuple[str, str]], chinese: Iterable[tuple[str, st
 
 _TIME_EN: Final = "It is {output.time} on {output.weekday}, {output.date} ({output.zone})."
 _DATE_EN: Final = "It is {output.weekday}, {output.date} ({output.zone})."
-_TIME_ZH: Final = "现在是 {output.date} {output.weekday_zh} {output.time}（{output.zone}）。"  # noqa: RUF001  # Chinese
-_DATE_ZH: Final = "今天是 {output.date}，{output.weekday_zh}（{output.zone}）。"  # noqa: RUF001  # Chinese
+_TIME_ZH: Final = "现在是 {output.date} {output.weekday_zh} {output.time}（{output.zone}）。"
+_DATE_ZH: Final = "今天是 {output.date}，{output.weekday_zh}（{output.zone}）。"
 
 NOW: Final = _phrases(
     (
@@ -51,7 +52,7 @@ NOW: Final = _phrases(
 _THERE_EN: Final = (
     "{time} in {from_zone} is {output.time} on {output.weekday}, {output.date}, in {to_zone}.[ Note: {output.note}.]"
 )
-_THERE_ZH: Final = "{from_zone} {time} 是 {to_zone} {output.date} {output.time}（{output.weekday_zh}）。"  # noqa: RUF001  # Chinese
+_THERE_ZH: Final = "{from_zone} {time} 是 {to_zone} {output.date} {output.time}（{output.weekday_zh}）。"
 
 CONVERT: Final = _phrases(
     (
@@ -78,15 +79,15 @@ CONVERT: Final = _phrases(
         (
             "[把|将] {from_zone:name} [时间|的] {day:date} {clock:time} (转换成|换算成|转换为|是|在) {to_zone:name} [的] [几点|时间] "
             "=> time={day} {clock}",
-            "那是 {to_zone} {output.date} {output.time}（{output.weekday_zh}）。",  # noqa: RUF001  # Chinese
+            "那是 {to_zone} {output.date} {output.time}（{output.weekday_zh}）。",
         ),
     ),
 )
 
 _FROM_EN: Final = "{amount} {unit} after {date} is {output.weekday}, {output}."
-_AGO_EN: Final = "{back} {unit} before {date} is {output.weekday}, {output}."
-_FROM_ZH: Final = "{date} 之后 {amount} {unit} 是 {output}，{output.weekday_zh}。"  # noqa: RUF001  # Chinese
-_AGO_ZH: Final = "{date} 之前 {back} {unit} 是 {output}，{output.weekday_zh}。"  # noqa: RUF001  # Chinese
+_AGO_EN: Final = "{amount} {unit} before {date} is {output.weekday}, {output}."
+_FROM_ZH: Final = "{date} 之后 {amount} {unit} 是 {output}，{output.weekday_zh}。"
+_AGO_ZH: Final = "{date} 之前 {amount} {unit} 是 {output}，{output.weekday_zh}。"
 
 ADD: Final = _phrases(
     (
@@ -102,11 +103,11 @@ ADD: Final = _phrases(
             "It will be {output.weekday}, {output}.",
         ),
         ("[what] [is] [the] date in {amount:integer} UNIT", "It will be {output.weekday}, {output}."),
-        ("subtract {back:integer} UNIT from {date:date} => amount=-{back}", _AGO_EN),
-        ("{date:date} minus {back:integer} UNIT => amount=-{back}", _AGO_EN),
-        ("[what] [date|day] [is|was] {back:integer} UNIT before {date:date} => amount=-{back}", _AGO_EN),
+        ("subtract {amount:integer} UNIT from {date:date} => direction=before", _AGO_EN),
+        ("{date:date} minus {amount:integer} UNIT => direction=before", _AGO_EN),
+        ("[what] [date|day] [is|was] {amount:integer} UNIT before {date:date} => direction=before", _AGO_EN),
         (
-            "[what] [is|was] [the] [date|day] [was|was it] {back:integer} UNIT ago => amount=-{back}",
+            "[what] [is|was] [the] [date|day] [was|was it] {amount:integer} UNIT ago => direction=before",
             "That was {output.weekday}, {output}.",
         ),
     ),
@@ -119,20 +120,23 @@ ADD: Final = _phrases(
         (
             "{amount:integer} UNIT (之后|以后|后) [是] (几号|哪天|哪一天|什么日期|几月几号|哪一年)",
             "那天是 {output}，{output.weekday_zh}。",
-        ),  # noqa: RUF001  # Chinese
+        ),
         (
             "[再] 过 {amount:integer} UNIT [是] (几号|哪天|哪一天|什么日期|几月几号)",
             "那天是 {output}，{output.weekday_zh}。",
-        ),  # noqa: RUF001  # Chinese
-        ("{date:date} (减去|减|往前) {back:integer} UNIT [是] [几号|哪天|哪一天|什么日期] => amount=-{back}", _AGO_ZH),
+        ),
         (
-            "{date:date} [的] {back:integer} UNIT (之前|以前|前) [是] [几号|哪天|哪一天|什么日期] => amount=-{back}",
+            "{date:date} (减去|减|往前) {amount:integer} UNIT [是] [几号|哪天|哪一天|什么日期] => direction=before",
             _AGO_ZH,
         ),
         (
-            "{back:integer} UNIT (之前|以前|前) [是] (几号|哪天|哪一天|什么日期|几月几号) => amount=-{back}",
+            "{date:date} [的] {amount:integer} UNIT (之前|以前|前) [是] [几号|哪天|哪一天|什么日期] => direction=before",
+            _AGO_ZH,
+        ),
+        (
+            "{amount:integer} UNIT (之前|以前|前) [是] (几号|哪天|哪一天|什么日期|几月几号) => direction=before",
             "那天是 {output}，{output.weekday_zh}。",
-        ),  # noqa: RUF001  # Chinese
+        ),
     ),
 )
 
@@ -156,7 +160,7 @@ DIFFERENCE: Final = _phrases(
             "There are {output} {unit} until {end}.",
         ),
         (
-            "how many UNIT [are] [left|there] (until|till|to|before) {end:christmas|new year|halloween} => start=today",
+            "how many UNIT [are] [left|there] (until|till|to|before) {end:Christmas|New Year|Halloween} => start=today",
             "There are {output} {unit} until {end}.",
         ),
         ("how long [is it] (until|till) {end:date} => start=today", "It is {output} days until {end}."),

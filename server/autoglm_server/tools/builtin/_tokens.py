@@ -1,5 +1,6 @@
 """Reading an arithmetic expression into tokens: symbols, and the words of English and Chinese that stand for them."""
 
+# ruff: noqa: RUF001 - the signs that people type
 from __future__ import annotations
 
 import difflib

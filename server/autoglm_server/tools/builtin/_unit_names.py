@@ -3,13 +3,14 @@
 A name may stand for several units; the first that goes with the other unit of the conversion is meant.
 """
 
+# ruff: noqa: E501, RUF001, SIM905 - tables, read best as lines of words
 from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-_ENGLISH: Final[Mapping[str, str]] = {
+_ENGLISH: Final[dict[str, str]] = {
     "c": "degC speed_of_light",
     "°c": "degC",
     "degree_celsius": "degC",
@@ -101,7 +102,7 @@ _ENGLISH: Final[Mapping[str, str]] = {
     "kcals": "kilocalorie",
     "dozen": "12count",
 }
-_CHINESE: Final[Mapping[str, str]] = {
+_CHINESE: Final[dict[str, str]] = {
     "公里": "kilometer", "千米": "kilometer", "米": "meter", "公尺": "meter", "分米": "decimeter", "厘米": "centimeter",
     "公分": "centimeter", "毫米": "millimeter", "微米": "micrometer", "纳米": "nanometer", "英里": "mile", "英尺": "foot",
     "呎": "foot", "英寸": "inch", "英吋": "inch", "寸": "inch", "码": "yard", "海里": "nautical_mile", "里": "500meter",

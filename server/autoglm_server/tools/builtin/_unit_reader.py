@@ -1,5 +1,6 @@
 """Reading a unit as people write it into pint units. Pint sees single names alone: it never evaluates an expression."""
 
+# ruff: noqa: RUF001 - the signs that people type
 from __future__ import annotations
 
 import difflib
@@ -114,8 +115,9 @@ def _readings(text: str, field: str, *, aliases: bool) -> list[Unit]:
         if "(" in bare or ")" in bare or not words:
             raise _invalid(field, text, "a name is missing, or a parenthesis stands inside a part")
 
-        for readings in _factors(words, text, field, aliases=aliases):
-            factors.append([_power(unit, -1) for unit in readings] if position else readings)
+        exponent = -1 if position else 1
+        found = _factors(words, text, field, aliases=aliases)
+        factors.extend([_power(unit, exponent) for unit in readings] for readings in found)
 
     if len(factors) > _FACTORS_MAX:
         raise _invalid(field, text, f"it has {len(factors)} factors, and {_FACTORS_MAX} are allowed")

@@ -1,5 +1,6 @@
 """Time zones as people name them: IANA names, cities in English and Chinese, abbreviations, and offsets from UTC."""
 
+# ruff: noqa: E501 - a table
 from __future__ import annotations
 
 import difflib

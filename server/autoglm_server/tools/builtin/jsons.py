@@ -55,8 +55,8 @@ class Queried(TypedDict):
         ToolExample("From JSON text", {"data": '{"a": {"b": 3}}', "query": "a.b"}, {"result": 3}),
     ),
     phrases=(
-        *(Phrase(pattern, "{output}", "en") for pattern in _ENGLISH),
-        *(Phrase(pattern, "{output}", "zh") for pattern in _CHINESE),
+        *(Phrase(pattern, "The result is {output}.", "en") for pattern in _ENGLISH),
+        *(Phrase(pattern, "结果是 {output}。", "zh") for pattern in _CHINESE),
     ),
 )
 def query(data: Json, query: Annotated[str, Constraint(min_length=1, max_length=QUERY_MAX)]) -> Queried:

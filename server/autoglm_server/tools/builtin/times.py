@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from fractions import Fraction
-from typing import Annotated, Final, TypedDict
+from typing import Annotated, Final, Literal, TypedDict
 
 from autoglm.model import Effect, ToolExample
 from autoglm.tool import Constraint, FunctionTool, ToolError, tool
@@ -42,21 +42,21 @@ class Moment(TypedDict):
 
 
 class ConvertedTime(Moment):
-    """A moment in another zone. ``source`` is it in the first zone; ``note`` says when clocks changed just then, else empty."""
+    """A moment in another zone. ``source`` is it in the first zone; ``note`` says when clocks changed just then, else null."""
 
     source: str
     from_zone: str
-    note: str
+    note: str | None
 
 
 class ShiftedDate(TypedDict):
-    """A date moved. ``result`` is it in ISO 8601; ``note`` says when the day changed to fit a shorter month, else empty."""
+    """A date moved. ``result`` is it in ISO 8601; ``note`` says when the day changed to fit a shorter month, else null."""
 
     result: str
     weekday: str
     weekday_zh: str
     start: str
-    note: str
+    note: str | None
 
 
 class TimeBetween(TypedDict):
@@ -127,7 +127,7 @@ def _convert(clock: Clock) -> FunctionTool:
                     "offset": "+09:00",
                     "source": "2026-11-22T09:00:00-05:00",
                     "from_zone": "America/New_York",
-                    "note": "",
+                    "note": None,
                 },
             ),
         ),
@@ -148,7 +148,7 @@ def _convert(clock: Clock) -> FunctionTool:
         source, source_name = _zones.zone_of(from_zone, "from_zone")
         target, target_name = _zones.zone_of(to_zone, "to_zone")
         moment = _read_moment(time, clock.now().astimezone(source))
-        note = ""
+        note: str | None = None
         if moment.tzinfo is None:
             moment, note = _settled(moment, source, source_name)
         else:
@@ -191,24 +191,30 @@ def _add(clock: Clock) -> FunctionTool:
         ),
         phrases=ADD,
     )
-    def add(amount: int, date: _Date = "today", unit: _Date = "days") -> ShiftedDate:
-        """Move a date or time forward, or back with a negative amount.
+    def add(
+        amount: int,
+        date: _Date = "today",
+        unit: _Date = "days",
+        direction: Literal["after", "before"] = "after",
+    ) -> ShiftedDate:
+        """Move a date or time forward, or back.
 
         Months and years keep the day where the month has it, and take its last day where not. Business days are Mondays
         to Fridays; holidays are not known.
 
         Args:
-            amount: How many units; negative goes back.
+            amount: How many units; a negative amount goes the other way.
             date: Where to start: 2026-11-22, 2026-11-22T10:30, 22 November 2026, today (in UTC), next Monday, 明天.
             unit: seconds, minutes, hours, days, weeks, fortnights, months, quarters, years, decades or business days.
+            direction: after the date, or before it.
         """
         start = read_date(date, "date", clock.now())
         name = unit_of(unit, "unit")
         try:
-            moved, note = shift(start, amount, name)
+            moved, note = shift(start, amount if direction == "after" else -amount, name)
         except OverflowError:
             raise ToolError(
-                f"{amount:,} {name} from {start.isoformat()} is outside the years 1 to 9999; use a smaller amount",
+                f"{amount:,} {name} {direction} {start.isoformat()} is outside the years 1 to 9999; use a smaller amount",
                 reason="OUT_OF_RANGE",
             ) from None
 
@@ -218,7 +224,7 @@ def _add(clock: Clock) -> FunctionTool:
             weekday=WEEKDAYS[day],
             weekday_zh=WEEKDAYS_CHINESE[day],
             start=start.isoformat(),
-            note=note,
+            note=note or None,
         )
 
     return add
@@ -333,12 +339,12 @@ def _read_moment(text: str, now: datetime) -> datetime:
     return found if isinstance(found, datetime) else datetime.combine(found, time())
 
 
-def _settled(local: datetime, zone: tzinfo, name: str) -> tuple[datetime, str]:
+def _settled(local: datetime, zone: tzinfo, name: str) -> tuple[datetime, str | None]:
     """Give a local time its offset, and a note when clocks changed just then."""
     first, second = local.replace(tzinfo=zone, fold=0), local.replace(tzinfo=zone, fold=1)
     before, after = first.utcoffset(), second.utcoffset()
     if before is None or after is None or before == after:
-        return first, ""
+        return first, None
 
     shown = local.strftime("%Y-%m-%d %H:%M")
     if before > after:

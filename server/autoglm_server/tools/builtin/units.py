@@ -6,38 +6,12 @@ import math
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from fractions import Fraction
-from typing import Annotated, Any, Final, TypedDict
+from typing import Annotated, Any, TypedDict
 
-from autoglm.model import Effect, Phrase, ToolExample
+from autoglm.model import Effect, ToolExample
 from autoglm.tool import Constraint, ToolError, tool
+from autoglm_server.tools.builtin._unit_phrases import CONVERT
 from autoglm_server.tools.builtin._unit_reader import LENGTH_MAX, Unit, read, registry
-
-_ENGLISH: Final = (
-    "(convert|change|turn|express) {value:number} [from] {from_unit:unit} (to|into|in|as) {to_unit:unit}",
-    "(convert|change|turn|express) {value:number} from {from_unit:unit} (to|into) {to_unit:unit}",
-    "{value:number} {from_unit:unit} (to|into|in|as) {to_unit:unit}",
-    "how (many|much) {to_unit:unit} (is|are) [there] [in] {value:number} {from_unit:unit}",
-    "how (many|much) {to_unit:unit} (are|is) there in {value:number} {from_unit:unit}",
-    "how (many|much) {to_unit:unit} in {value:number} {from_unit:unit}",
-    "how (many|much) {to_unit:unit} (is|are) in [a|an|one] {from_unit:unit} => value=1",
-    "how (many|much) {to_unit:unit} (does|do) {value:number} {from_unit:unit} (have|make|equal)",
-    "{value:number} {from_unit:unit} (equals|is) how many {to_unit:unit}",
-)
-_ENGLISH_AGAIN: Final = (
-    "(convert|change|turn) {value:number} (to|into) {to_unit:unit} => from_unit={value.unit}",
-    "{value:number} (to|into|in) {to_unit:unit} => from_unit={value.unit}",
-    "how (many|much) {to_unit:unit} (is|are) {value:number} => from_unit={value.unit}",
-)
-_CHINESE: Final = (
-    "[把|将] {value:number} {from_unit:unit} (转换成|转换为|转换到|换算成|换算为|换算到|转成|转为|化成|化为|换成|变成) {to_unit:unit}",
-    "[把|将] {value:number} 从 {from_unit:unit} (转换成|转换为|转换到|换算成|换算为|转成|转为|换成|到) {to_unit:unit}",
-    "{value:number} {from_unit:unit} (是|等于|合|有|相当于) (多少|几) [个] {to_unit:unit}",
-    "{value:number} {from_unit:unit} (换算|转) {to_unit:unit}",
-)
-_CHINESE_AGAIN: Final = (
-    "[把|将] {value:number} (转换成|转换为|换算成|换算为|转成|转为|换成) {to_unit:unit} => from_unit={value.unit}",
-    "{value:number} (是|等于|合|相当于) (多少|几) {to_unit:unit} => from_unit={value.unit}",
-)
 
 
 class Converted(TypedDict):
@@ -72,12 +46,7 @@ class Converted(TypedDict):
             {"result": 27.77777777777778, "unit": "meter/second", "value": 100, "from_unit": "kilometer/hour"},
         ),
     ),
-    phrases=(
-        *(Phrase(pattern, "{value} {from_unit} is {output} {to_unit}.", "en") for pattern in _ENGLISH),
-        *(Phrase(pattern, "That is {output} {to_unit}.", "en") for pattern in _ENGLISH_AGAIN),
-        *(Phrase(pattern, "{value} {from_unit} 等于 {output} {to_unit}。", "zh") for pattern in _CHINESE),
-        *(Phrase(pattern, "等于 {output} {to_unit}。", "zh") for pattern in _CHINESE_AGAIN),
-    ),
+    phrases=CONVERT,
 )
 def convert(
     value: float,
