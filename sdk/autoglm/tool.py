@@ -13,8 +13,8 @@
         return a + b
 
 The function stays callable as it was. Its schema comes from its annotations and docstring; a type that JSON cannot say
-is refused when the function is decorated. Serve tools with :func:`autoglm.serve_tools`, or give the file to a server as
-the provider ``python:FILE.py``.
+is refused when the function is decorated. Give the file to a server as the provider ``NAME=python:FILE.py``; its tools are
+called ``NAME.tool`` there.
 """
 
 from __future__ import annotations

@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from autoglm_server.scheduler.limits import Limits
     from autoglm_server.tools.catalog import Catalog
 
-STEP_TIMEOUT = timedelta(seconds=60)
-"""The time limit of one attempt where neither the draft nor the tool says one."""
-
 RETRY_POLICY = RetryPolicy(3, timedelta(seconds=0.5), timedelta(seconds=30), 2.0)
 """How READ_ONLY and IDEMPOTENT calls are retried where nobody says otherwise."""
 
@@ -187,7 +184,7 @@ def _sorted(checked: list[Checked]) -> tuple[list[Checked], list[Violation]]:
     return list(done.values()), []
 
 
-def resolve(checked: Checked, options: PlanOptions, round_number: int, now: datetime) -> Step:
+def resolve(checked: Checked, rules: Rules, round_number: int, now: datetime) -> Step:
     """Make the step: what the draft leaves open comes from the tool, then from the defaults, and is frozen."""
     draft, tool = checked.draft, checked.tool
     effect = tool.effect if tool.effect is not Effect.UNSPECIFIED else Effect.NON_IDEMPOTENT
@@ -199,10 +196,10 @@ def resolve(checked: Checked, options: PlanOptions, round_number: int, now: date
         arguments=draft.arguments if draft.arguments is not None else {},
         depends_on=checked.depends_on,
         retry_policy=_policy(draft.retry_policy, _policy(tool.retry_policy, default)),
-        timeout=draft.timeout or tool.timeout or STEP_TIMEOUT,
+        timeout=draft.timeout or tool.timeout or timedelta(seconds=rules.limits.step_timeout),
         requires_approval=draft.requires_approval
         or tool.requires_approval
-        or any(fnmatchcase(draft.tool, glob) for glob in options.approval_tools),
+        or any(fnmatchcase(draft.tool, glob) for glob in rules.options.approval_tools),
         effect=effect,
         tool_digest=tool.digest,
         state=StepState.PENDING,

@@ -27,6 +27,10 @@ class Limits:
     """Resolved arguments above this are journaled as their digest alone."""
     answer_bytes: int = 1 << 20
     """The answer of a plan."""
+    step_timeout: float = 60.0
+    """The time limit of one attempt where neither the draft nor the tool says one."""
+    round_timeout: float = 120.0
+    """The time limit of one round."""
     cancel_grace: float = 10.0
     """How long a call that was told to stop may take."""
     interruptions: int = 3

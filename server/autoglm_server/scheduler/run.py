@@ -630,22 +630,28 @@ class PlanRun:
 
     async def _plan_round(self, making: Making, planner: Planner, view: RoundView) -> None:
         failure: Failure | None = None
+        limit = self.host.limits.round_timeout
+        timer = asyncio.timeout(limit)
         try:
-            async for item in planner.round(view):
-                if self.making is not making or self.gone:
-                    return
+            async with timer:
+                async for item in planner.round(view):
+                    if self.making is not making or self.gone:
+                        return
 
-                self._item(making, item)
+                    self._item(making, item)
         except PlannerError as error:
             failure = error.failure
         except asyncio.CancelledError:
             return
         except Exception:
-            # The one boundary of a round: a planner that breaks fails its round.
-            log.exception("a planner broke", extra={"plan_id": self.plan.id, "round": making.number})
-            failure = failure_of(
-                ErrorReason.PLANNER_FAILED, f"planner {planner.name!r} broke; the server's log says how"
-            )
+            if timer.expired():
+                message = f"planner {planner.name!r} took longer than {limit:g} s for round {making.number}"
+                failure = Failure(ErrorReason.PLANNER_TIMEOUT.name, DOMAIN, message, retryable=True)
+            else:
+                # The one boundary of a round: a planner that breaks fails its round.
+                log.exception("a planner broke", extra={"plan_id": self.plan.id, "round": making.number})
+                message = f"planner {planner.name!r} broke; the server's log says how"
+                failure = failure_of(ErrorReason.PLANNER_FAILED, message)
 
         if self.making is not making or self.gone:
             return
@@ -689,7 +695,7 @@ class PlanRun:
             return
 
         now = self.now()
-        step = resolve(checked, self.state.options, making.number, now)
+        step = resolve(checked, rules, making.number, now)
         self.added(step, checked.references, round_number=making.number, now=now)
 
     def _bound(self) -> Violation | None:

@@ -428,8 +428,9 @@ class Scheduler:
             context=request.context,
         )
         run.emit(created, principal=principal, now=now)
+        rules = Rules(self.catalog, options, self.limits)
         for one in checked:
-            run.added(resolve(one, options, 0, now), one.references, round_number=0, now=now)
+            run.added(resolve(one, rules, 0, now), one.references, round_number=0, now=now)
 
         return run
 
@@ -455,7 +456,7 @@ class Scheduler:
                 if one is not None:
                     drafts.append(one)
                     now = run.now()
-                    run.added(resolve(one, options, 1, now), one.references, round_number=1, now=now)
+                    run.added(resolve(one, rules, 1, now), one.references, round_number=1, now=now)
         except PlannerError as refused:
             failure = refused.failure
             found = failure.violations or (Violation("request", failure.message, failure.reason),)

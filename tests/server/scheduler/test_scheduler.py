@@ -783,3 +783,15 @@ async def test_a_plan_that_would_have_too_many_events_ends_cleanly() -> None:
         assert done.failure is not None
         assert done.failure.reason == "TOO_MANY_EVENTS"
         assert done.sequence <= 40
+
+
+async def test_a_round_that_takes_too_long_is_made_again() -> None:
+    async with World(limits=Limits(round_timeout=0.01)) as world:
+        world.planner.script += [[asyncio.Event()], [AnswerText("quick")]]
+        plan = await world.create(request="do it")
+        await world.until(plan, lambda now: bool(now.rounds and now.rounds[0].failure))
+        failed = (await world.get(plan)).rounds[0].failure
+        assert failed is not None
+        assert failed.reason == "PLANNER_TIMEOUT"
+        await world.advance(1)
+        assert (await world.ended(plan)).answer == "quick"
