@@ -119,8 +119,10 @@ def _walk(path: tuple[str | int, ...]) -> Expression:
 def _evaluate(tree: _Node, value: Json) -> Json:
     try:
         return _Interpreter().visit(tree, value)
-    except (jmespath.exceptions.JMESPathError, TypeError, ArithmeticError) as error:
-        # TypeError: jmespath compares some values of unlike types in sort_by() and max_by() without looking first.
+    except ExpressionError:
+        raise
+    except (jmespath.exceptions.JMESPathError, ArithmeticError, AttributeError, TypeError, ValueError) as error:
+        # The library lets some faults of a value through as Python's own errors.
         raise ExpressionError(_first_line(error)) from None
     except RecursionError:
         raise ExpressionError("the value is nested too deep for it") from None

@@ -12,7 +12,7 @@ from autoglm_server.tools.failures import clean
 from autoglm_server.tools.limits import ToolLimits
 from autoglm_server.tools.progress import ProgressGate
 from autoglm_server.tools.references import invalid_arguments
-from autoglm_server.tools.tool import AbandonedError, Invocation, Provider, ToolCallError
+from autoglm_server.tools.tool import AbandonedError, Invocation, NotBegunError, Provider, ToolCallError
 from autoglm_server.tools.validation import Schema
 
 
@@ -76,6 +76,12 @@ async def _within_time(
             raise
 
         raise ToolCallError(_timed_out(message, checked)) from None
+    except NotBegunError:
+        if not limit.expired():
+            raise asyncio.CancelledError from None
+
+        failure = _timed_out(f"{message}, while it waited for its turn", checked)
+        raise ToolCallError(dataclasses.replace(failure, retryable=True, outcome_unknown=False)) from None
     except ToolCallError as error:
         raise ToolCallError(clean(error.failure)) from None
     except AbandonedError:

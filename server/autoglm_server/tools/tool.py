@@ -71,9 +71,14 @@ class Provider(Protocol):
 
         Raises:
             ToolCallError: the call failed, as data.
+            NotBegunError: cancelled before it began; instead of CancelledError.
             AbandonedError: cancelled twice, and it could not be stopped.
         """
         ...
+
+
+class NotBegunError(Exception):
+    """The call was told to stop while it waited for its turn; it has had no effect."""
 
 
 class AbandonedError(Exception):

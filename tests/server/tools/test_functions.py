@@ -220,7 +220,7 @@ async def test_abandoned_threads_do_not_use_up_the_pool(functions: Any) -> None:
 
 
 async def test_a_call_that_waits_for_a_thread_is_cancelled_at_once(functions: Any) -> None:
-    small = FunctionProvider("t", [functions.stubborn, functions.add], threads=1)
+    small = FunctionProvider("t", [functions.stubborn, functions.add, functions.halve], threads=1)
     catalog = Catalog([small], limits=LIMITS)
     await catalog.start()
     first = asyncio.ensure_future(call(catalog, "stubborn"))
@@ -230,6 +230,10 @@ async def test_a_call_that_waits_for_a_thread_is_cancelled_at_once(functions: An
     second.cancel()
     with pytest.raises(asyncio.CancelledError):
         await second
+
+    never_begun = await failure(catalog, "halve", even={"number": 2}, timeout=0.01)
+    assert (never_begun.reason, never_begun.outcome_unknown, never_begun.retryable) == ("STEP_TIMEOUT", False, True)
+    assert "waited for its turn" in never_begun.message
 
     functions.release.set()
     assert await first == "late"

@@ -21,13 +21,13 @@ from autoglm_server.tools.loading import address_of
 from autoglm_server.tools.providers.processes import KilledError, WorkerCall, WorkerDiedError, WorkerPool
 from autoglm_server.tools.providers.threads import Job, RaisedError, ThreadPool
 from autoglm_server.tools.references import invalid_arguments
-from autoglm_server.tools.tool import AbandonedError, Invocation, ToolCallError
+from autoglm_server.tools.tool import AbandonedError, Invocation, NotBegunError, ToolCallError
 
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_THREADS = 64
+_THREADS = 256
 _PROCESSES = max(2, os.cpu_count() or 2)
 _IDLE_WORKERS = 2
 
@@ -243,7 +243,7 @@ async def _ended(call: _Call, job: Job[T], pool: ThreadPool, stop: Callable[[], 
             await asyncio.wait({job.future})
         except asyncio.CancelledError:
             if pool.withdraw(job):
-                raise
+                raise NotBegunError(f"{call.name} was told to stop before it began") from None
 
             if call.cancelled.is_set():
                 pool.abandon(job)
