@@ -33,7 +33,7 @@ class AsyncLane:
     """A connection for watches, and how many use it."""
 
     def __init__(self, address: str) -> None:
-        self.channel = grpc.aio.insecure_channel(address, options=_grpc.options(address, own_connection=True))
+        self.channel = grpc.aio.insecure_channel(address, options=_grpc.options(address))
         self.plans: PlanServiceAsyncStub = plan_service_pb2_grpc.PlanServiceStub(self.channel)
         self.watches = 0
 
@@ -56,14 +56,15 @@ class AsyncConnection:
     @property
     def lost(self) -> bool:
         """Whether the embedded server that we were attached to may be gone."""
-        return self._attached is not None and (self.suspect or bool(self._attached.done()))
+        return self.gone or (self._attached is not None and self.suspect)
+
+    @property
+    def gone(self) -> bool:
+        """Whether the embedded server has ended the stream that we hold."""
+        return self._attached is not None and bool(self._attached.done())
 
     def attach(self) -> None:
         """Hold a stream open, so that the embedded server stays."""
-        if self._attached is not None:
-            self._attached.cancel()
-
-        self.suspect = False
         self._attached = _grpc.health_watch(self.channel)(_grpc.health_request(), wait_for_ready=True)
 
     def enter_lane(self) -> AsyncLane:
@@ -143,10 +144,12 @@ class AsyncLink:
 
         address = await asyncio.to_thread(self._find)
 
-        if old is not None and old.address != address:
+        # A new one even if the address is the same: the old channels may pause before they try to connect again. The old
+        # one is not closed if its server still answers, because others may have calls under way on it.
+        if old is not None and old.gone:
             await old.close()
 
-        connection = old if old is not None and old.address == address else AsyncConnection(address)
+        connection = AsyncConnection(address)
         connection.attach()
         return connection
 

@@ -26,6 +26,10 @@ _SERVICE_CONFIG = '{"loadBalancingConfig":[{"round_robin":{}}]}'
 
 _OPTIONS: _Options = (
     ("grpc.primary_user_agent", f"autoglm-python/{__version__}"),
+    # Every channel has a connection of its own. Watches must not share that of calls: a server bounds the streams of a
+    # connection, and one above the bound waits without a word. Nor must a new client wait where another one's attempts to
+    # connect failed.
+    ("grpc.use_local_subchannel_pool", 1),
     ("grpc.service_config", _SERVICE_CONFIG),
     # ping_timeout is the one that works; keepalive_timeout alone notices a frozen peer after a minute (grpc#39239).
     ("grpc.keepalive_time_ms", 30_000),
@@ -66,21 +70,10 @@ def target(address: str) -> str:
     raise InvalidRequestError.of([Violation("address", description, "ADDRESS")])
 
 
-def options(address: str, *, own_connection: bool = False) -> _Options:
-    """Give the options of a channel to ``address``.
-
-    ``own_connection``: do not share a connection with other channels of this process to the same address. Watches must
-    not: a server bounds the streams of a connection, and one above the bound waits without a word.
-    """
-    extra: _Options = ()
-
-    if own_connection:
-        extra += (("grpc.use_local_subchannel_pool", 1),)
-
-    if _LOOPBACK.match(address):
-        extra += (("grpc.enable_http_proxy", 0),)  # a proxy of the environment cannot reach this machine's own ports
-
-    return _OPTIONS + extra
+def options(address: str) -> _Options:
+    """Give the options of a channel to ``address``."""
+    # A proxy of the environment cannot reach this machine's own ports.
+    return (*_OPTIONS, ("grpc.enable_http_proxy", 0)) if _LOOPBACK.match(address) else _OPTIONS
 
 
 def health_check(channel: Any) -> Any:
@@ -116,7 +109,7 @@ def serving(address: str, *, timeout: float) -> str:
 
     Blocks; for a thread, or a synchronous caller.
     """
-    with grpc.insecure_channel(address, options=options(address, own_connection=True)) as channel:
+    with grpc.insecure_channel(address, options=options(address)) as channel:
         try:
             return health_name(health_check(channel)(health_request(), timeout=timeout))
         except grpc.RpcError:
