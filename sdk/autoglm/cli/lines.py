@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from autoglm.cli.exits import failure_line
+from autoglm.cli.exits import failure_line, violation_lines
 from autoglm.cli.text import clock, count, duration, one_line, plain_json, value_text
 from autoglm.cli.tree import WAITING_WORDS
 from autoglm.cli.view import View
@@ -14,7 +14,6 @@ from autoglm.model import (
     Approve,
     Decision,
     Event,
-    Failure,
     PlanCancelled,
     PlanCancelRequested,
     PlanCreated,
@@ -61,7 +60,8 @@ class Lines:
         if said is None:
             return None
 
-        subject = f"[{one_line(event.step_id)}] " if event.step_id else ""
+        step_id = _step_id(event)
+        subject = f"[{one_line(step_id)}] " if step_id else ""
         return f"{clock(event.event_time)} {subject}{said}"
 
     def _say(self, event: Event) -> str | None:
@@ -96,7 +96,7 @@ class Lines:
                 return f"limit reached: {failure_line(failure)}"
 
             case PlanSucceeded() | PlanFailed() | PlanCancelled():
-                return self._plan_ended(event)
+                return self._plan_ended()
 
             case UnknownFact(number=number):
                 return f"event of a kind this version does not know (field {number})"
@@ -110,10 +110,8 @@ class Lines:
                 after = f" after {', '.join(map(one_line, step.depends_on))}" if step.depends_on else ""
                 return f"added: {one_line(step.tool)} {_short(step.arguments or {})}{after}"
 
-            case StepRejected(draft=draft, violations=violations):
-                name = one_line(draft.id) if draft else ""
-                faults = "; ".join(f"{one_line(v.field)}: {one_line(v.description)}" for v in violations)
-                return f"step {name} rejected: {faults}"
+            case StepRejected(violations=violations):
+                return f"draft rejected: {'; '.join(violation_lines(violations))}"
 
             case StepStarted():
                 return "started" + self._attempt(event)
@@ -156,12 +154,10 @@ class Lines:
         note = f": {one_line(finished.note, VALUE_CHARS_MAX)}" if finished.note else ""
         return f"round {event.round} {said}{note}"
 
-    def _plan_ended(self, event: Event) -> str:
+    def _plan_ended(self) -> str:
         fold = self._view.fold
         took = duration(fold.end_time - fold.create_time) if fold.end_time and fold.create_time else ""
-        failure: Failure | None = event.fact.failure if isinstance(event.fact, PlanFailed) else None
-        why = f": {failure_line(failure)}" if failure else ""
-        return f"plan {fold.state.name.lower()}" + (f" in {took}" if took else "") + why
+        return f"plan {fold.state.name.lower()}" + (f" in {took}" if took else "")
 
     def _attempt(self, event: Event) -> str:
         step = self._view.fold.steps.get(event.step_id)
@@ -192,6 +188,18 @@ class Lines:
         parts = [f"{min(1.0, progressed.fraction):.0%}" if progressed.fraction > 0 else "", message]
         told = " ".join(part for part in parts if part)
         return f"progress: {told}" if told else None
+
+
+def _step_id(event: Event) -> str:
+    match event.fact:
+        case StepAdded(step=step) if step is not None:
+            return step.id
+
+        case StepRejected(draft=draft) if draft is not None:
+            return draft.id
+
+        case _:
+            return event.step_id
 
 
 def _decided(decision: Decision | None) -> str:
