@@ -33,7 +33,7 @@ from autoglm_server.planner.planner import PlannerError, RoundItem, RoundView
 from autoglm_server.scheduler.limits import Limits
 from autoglm_server.scheduler.scheduler import Scheduler
 from autoglm_server.tools.catalog import Catalog
-from autoglm_server.tools.tool import AbandonedError, Invocation, ToolCallError
+from autoglm_server.tools.tool import AbandonedError, Invocation, Provider, ToolCallError
 
 DEFAULTS = PlanOptions(
     max_steps=10,
@@ -178,11 +178,17 @@ class Planner:
 class World:
     """Everything, and a way to lose the process and start it anew on the same journal."""
 
-    def __init__(self, journal: Journal | None = None, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        journal: Journal | None = None,
+        limits: Limits | None = None,
+        providers: Sequence[Provider] | None = None,
+    ) -> None:
         self.journal: Journal = journal or MemoryJournal()
         self.limits = limits or Limits()
         self.clock = FakeClock()
         self.tools = Tools()
+        self.providers: Sequence[Provider] = [self.tools] if providers is None else providers
         self.planner = Planner()
         self.scheduler: Scheduler
 
@@ -197,7 +203,7 @@ class World:
 
     async def boot(self) -> None:
         self.feed = Feed(self.journal)
-        catalog = Catalog([self.tools])
+        catalog = Catalog(self.providers)
         await catalog.start()
         self.scheduler = Scheduler(
             journal=self.journal,
