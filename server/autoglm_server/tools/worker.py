@@ -3,8 +3,9 @@
 ``python -m autoglm_server.tools.worker``; started by ``providers.processes`` alone. Messages come on standard input and
 leave on what was standard output; what a function prints goes to standard error, like the server's log.
 
-A call is ``{module, file, name, arguments, idempotency_key, context}``. It is answered by any number of ``{progress}``
-and one of ``{result}``, ``{failure}`` (the tool's own), ``{error}`` (it raised), ``{invalid_output}``, ``{too_large}``.
+A call is ``{module, file, name, tool, arguments, idempotency_key, context}``. It is answered by ``{begun}``, before the
+function is looked for, then any number of ``{progress}``, and one of ``{result}``, ``{failure}`` (the tool's own), ``{error}``
+(it raised), ``{invalid_output}`` or ``{too_large}``.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class _Outlet:
                 self._flush()
 
     def outcome(self, message: JsonObject) -> None:
-        """Write the outcome of a call."""
+        """Write the beginning or the outcome of a call."""
         with self._lock:
             self._flush()
             try:
@@ -68,7 +69,9 @@ def main() -> None:
     # Another thread reads, so that a worker whose server died ends in the middle of a call, too.
     threading.Thread(target=_receive, args=(calls, waiting), daemon=True).start()
     while True:
-        outlet.outcome(_answer(waiting.get(), outlet))
+        call = waiting.get()
+        outlet.outcome({"begun": True})
+        outlet.outcome(_answer(call, outlet))
 
 
 def _streams() -> tuple[BinaryIO, _Outlet]:

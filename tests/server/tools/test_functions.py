@@ -17,7 +17,7 @@ from autoglm.tool import FunctionTool, tool
 from autoglm_server.tools.catalog import Catalog
 from autoglm_server.tools.limits import ToolLimits
 from autoglm_server.tools.loading import LoadError
-from autoglm_server.tools.providers import FunctionProvider, open_provider
+from autoglm_server.tools.providers import FunctionProvider, open_provider, processes
 from autoglm_server.tools.tool import AbandonedError, Invocation, ToolCallError
 
 FILE = Path(__file__).with_name("function_tools.py")
@@ -283,6 +283,18 @@ async def test_a_worker_that_died_while_idle_is_replaced(catalog: Catalog) -> No
     await until(lambda: not is_running(pid))
 
     assert await call(catalog, "add_process", a=1) == 2
+
+
+async def test_a_worker_that_cannot_start_has_had_no_effect(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "_COMMAND", (sys.executable, "-c", "raise SystemExit(3)"))
+    failed = await failure(catalog, "add_process", a=1)
+
+    assert (failed.reason, failed.retryable, failed.outcome_unknown) == ("TOOL_UNAVAILABLE", True, False)
+    assert "status 3" in failed.message
+
+    monkeypatch.setattr(processes, "_COMMAND", ("/no/such/program",))
+    failed = await failure(catalog, "add_process", a=1)
+    assert failed.message == "t.add_process could not be called: no process could be started: No such file or directory"
 
 
 async def test_a_worker_is_used_again_and_knows_its_call(catalog: Catalog) -> None:

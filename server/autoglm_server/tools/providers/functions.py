@@ -18,7 +18,7 @@ from autoglm.wire import from_json, to_json
 from autoglm_server.tools.failures import invalid_output, one_line, raised, text_of, tool_error
 from autoglm_server.tools.frames import FrameTooLargeError
 from autoglm_server.tools.loading import address_of
-from autoglm_server.tools.providers.processes import KilledError, WorkerCall, WorkerDiedError, WorkerPool
+from autoglm_server.tools.providers.processes import KilledError, NoWorkerError, WorkerCall, WorkerDiedError, WorkerPool
 from autoglm_server.tools.providers.threads import Job, RaisedError, ThreadPool
 from autoglm_server.tools.references import invalid_arguments
 from autoglm_server.tools.tool import AbandonedError, Invocation, NotBegunError, ToolCallError
@@ -198,6 +198,10 @@ class _Call:
 
             case WorkerDiedError():
                 raise ToolCallError(self._died(error)) from None
+
+            case NoWorkerError():
+                told = f"{self.name} could not be called: {error}"
+                raise ToolCallError(Failure(ErrorReason.TOOL_UNAVAILABLE.name, DOMAIN, told, retryable=True)) from None
 
             case FrameTooLargeError():
                 raise self._too_large(str(error)) from None

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import IO, cast
 
 from autoglm.model import JsonObject
-from autoglm_server.tools.frames import FrameTooLargeError, read_frame, write_frame
+from autoglm_server.tools.frames import read_frame, write_frame
 
 _LAST_SECONDS = 1.0
 _COMMAND = (sys.executable, "-m", "autoglm_server.tools.worker")
@@ -25,6 +25,10 @@ _COMMAND = (sys.executable, "-m", "autoglm_server.tools.worker")
 
 class WorkerDiedError(Exception):
     """A worker ended in the middle of a call, which may have taken effect."""
+
+
+class NoWorkerError(Exception):
+    """No worker could begin the call; it has had no effect."""
 
 
 class KilledError(Exception):
@@ -124,10 +128,11 @@ class WorkerPool:
 
         Raises:
             KilledError: ``call`` was killed.
-            WorkerDiedError: the worker ended without being asked to.
+            NoWorkerError: no worker could begin it.
+            WorkerDiedError: the worker ended in the middle of it.
             FrameTooLargeError: the outcome is larger than any that is allowed.
         """
-        worker = self._sent(request, call)
+        worker = self._begun(request, call)
         outcome: JsonObject | None = None
         try:
             outcome = _outcome(worker, on_progress)
@@ -154,29 +159,34 @@ class WorkerPool:
         for worker in idle:
             worker.close()
 
-    def _sent(self, request: JsonObject, call: WorkerCall) -> Worker:
-        """Give a worker that has the request. A worker that died while it was idle is replaced."""
+    def _begun(self, request: JsonObject, call: WorkerCall) -> Worker:
+        """Give a worker that has begun the call. One that died while it was idle is replaced."""
         while True:
             with self._lock:
                 used = self._idle.pop() if self._idle else None
 
-            worker = used or Worker()
+            try:
+                worker = used or Worker()
+            except OSError as error:
+                raise NoWorkerError(f"no process could be started: {error.strerror}") from None
+
+            begun, status = False, 0
             try:
                 call.attach(worker)
-                worker.send(request)
-            except OSError as error:
-                call.attach(None)
-                status = worker.close()
-                if call.killed:
-                    raise KilledError from None
+                begun = _begins(worker, request)
+            finally:
+                if not begun:
+                    call.attach(None)
+                    status = worker.close(patience=0 if call.killed or used else _LAST_SECONDS)
 
-                if used is None:
-                    raise WorkerDiedError(_end(status)) from error
-            except (KilledError, FrameTooLargeError):
-                worker.close()
-                raise
-            else:
+            if begun:
                 return worker
+
+            if call.killed:
+                raise KilledError
+
+            if used is None:
+                raise NoWorkerError(_end(status))
 
     def _keep(self, worker: Worker) -> bool:
         with self._lock:
@@ -185,6 +195,15 @@ class WorkerPool:
 
             self._idle.append(worker)
             return True
+
+
+def _begins(worker: Worker, request: JsonObject) -> bool:
+    try:
+        worker.send(request)
+    except OSError:
+        return False
+
+    return worker.receive() is not None
 
 
 def _outcome(worker: Worker, on_progress: Callable[[str], None]) -> JsonObject | None:
