@@ -437,11 +437,14 @@ class Scheduler:
     async def _dry_run(
         self, request: CreatePlanRequest, checked: list[Checked], options: PlanOptions, principal: str
     ) -> Plan:
-        """Show the plan that would run: the given steps, or the first round's. Nothing is written and nothing is called."""
+        """Show the plan that would run, without an id: the given steps, or the first round's.
+
+        Nothing is written and nothing is called.
+        """
         run = self._new(request, checked, options, principal, "")
         planner = self.planners.get(options.planner)
         if not request.request or request.steps or planner is None:
-            return run.plan.snapshot()
+            return replace(run.plan.snapshot(), id="")
 
         drafts: list[Checked] = []
         violations: list[Violation] = []
@@ -465,7 +468,7 @@ class Scheduler:
         if violations:
             raise InvalidRequestError.of(violations)
 
-        return run.plan.snapshot()
+        return replace(run.plan.snapshot(), id="")
 
     async def get(self, plan_id: str) -> Plan:
         """Give a plan as it is; durable up to its sequence.
