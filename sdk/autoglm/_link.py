@@ -229,7 +229,10 @@ class Watch:
 
     @property
     def cursor(self) -> str:
-        """Of a watch of all plans: where to go on when all events so far have been dealt with. Else empty."""
+        """Of a watch of all plans: where to go on later. Nothing is missed; the newest events may come once more.
+
+        It moves when the last event of a message has been handed out. Of a watch of one plan it is empty.
+        """
         return self._cursor
 
     @property

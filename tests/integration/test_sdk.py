@@ -151,13 +151,16 @@ async def test_the_same_script(shared: Server, *, asynchronous: bool) -> None:
     assert "42" in str(called.output)
 
     everything = client.watch_all(labels=label)
-    seen = [await both.do(everything.next()) for _ in range(plan.sequence)]
-    assert [one for one in seen if one.plan_id == handle.id] == events[: len(seen)]
-    cursor = everything.cursor
+    seen = [await both.do(everything.next(timeout=10)) for _ in range(plan.sequence + other.plan.sequence)]
+    assert [one for one in seen if one.plan_id == handle.id] == events
+    assert [one for one in seen if one.plan_id == other.id] == await both.collect(other)
     await both.do(everything.close())
-    rest = client.watch_all(cursor=cursor, labels=label)
-    assert (await both.do(rest.next(timeout=10))).plan_id == other.id
+
+    third = await both.do(client.run(steps=[ASK], labels=label))
+    rest = client.watch_all(cursor=everything.cursor, labels=label)
+    assert (await both.do(rest.next(timeout=10))).plan_id == third.id
     await both.do(rest.close())
+    await both.do(third.cancel())
     await both.do(client.close())
 
 
