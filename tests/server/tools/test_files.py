@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from autoglm.model import Effect
 from autoglm.tool import FunctionTool, ToolError
+from autoglm_server.planner.rules import check_phrases
 from autoglm_server.tools.builtin import _workspace
 from autoglm_server.tools.builtin.files import file_tools
 
@@ -61,6 +62,7 @@ def test_effects_are_declared(box: Box) -> None:
     assert [name for name, spec in specs.items() if spec.requires_approval] == ["files.append"]
     for spec in specs.values():
         assert {phrase.language for phrase in spec.phrases} == {"en", "zh"}
+        assert check_phrases(spec) == []
 
 
 def test_write_then_read_list_and_append(box: Box) -> None:
