@@ -186,13 +186,14 @@ def _all_words(sequence: Sequence) -> frozenset[str]:
 
 
 def readable(sequence: Sequence) -> str:
-    """Give a pattern as a person would write it: the first of each choice, what is optional only if nothing else says it."""
-    short = _readable(sequence, optional=False)
-    return (
-        short
-        if any(isinstance(node, Words) or (isinstance(node, Choice) and not node.optional) for node in sequence)
-        else (_readable(sequence, optional=True))
+    """Give a pattern as a person would write it: the first of each choice, what is optional only if no other words are there."""
+    bare = all(
+        isinstance(node, Slot)
+        or (isinstance(node, Choice) and node.optional)
+        or (isinstance(node, Words) and not node.text.strip())
+        for node in sequence
     )
+    return _readable(sequence, optional=bare)
 
 
 def _readable(sequence: Iterable[Words | Slot | Choice], *, optional: bool) -> str:
