@@ -92,13 +92,25 @@ _ENGLISH: Final = (
     ),
     ("round {a:number} up => expression=ceil({a})", "{a} rounded up is {output}."),
     ("round {a:number} down => expression=floor({a})", "{a} rounded down is {output}."),
+    ("(add|plus) {b:number} => expression={it} + {b}", "{it} + {b} = {output}."),
+    ("(subtract|minus|take away|deduct) {b:number} => expression={it} - {b}", "{it} - {b} = {output}."),
+    ("(multiply by|times) {b:number} => expression={it} * {b}", "{it} * {b} = {output}."),
+    ("(divide by|divided by) {b:number} => expression={it} / {b}", "{it} / {b} = {output}."),
+    (
+        "round to {places:integer} (decimal places|decimal place|decimals|decimal|places|digits) "
+        "=> expression=round({it}, {places})",
+        "{it} rounded to {places} decimal places is {output}.",
+    ),
 )
 
 _CHINESE: Final = (
     ("{expression:expression}", _CALCULATED_ZH),
     ("(计算|算|求|算算|算出|求出) [一下] {expression:expression} [的(值|结果)]", _CALCULATED_ZH),
     ("{expression:expression} (等于|得) [多少|几]", _CALCULATED_ZH),
-    ("[计算|求] {numbers:numbers} (的和|的总和|之和|总和|和) => expression=sum({numbers})", "{numbers} 的和是 {output}。"),
+    (
+        "[计算|求] {numbers:numbers} (的和|的总和|之和|总和|和) => expression=sum({numbers})",
+        "{numbers} 的和是 {output}。",
+    ),
     ("把 {numbers:numbers} (加起来|相加|求和) => expression=sum({numbers})", "{numbers} 的和是 {output}。"),
     (
         "[计算|求] {a:number} (和|与|跟|、) {b:number} [的] (差|之差) => expression=abs({a} - {b})",
@@ -145,6 +157,14 @@ _CHINESE: Final = (
         "{a} 保留 {places} 位小数是 {output}。",
     ),
     ("[把] {a:number} (四舍五入|取整) [到整数] => expression=round({a})", "{a} 四舍五入后是 {output}。"),
+    ("(加上|加) {b:number} => expression={it} + {b}", "{it} + {b} = {output}。"),
+    ("(减去|减) {b:number} => expression={it} - {b}", "{it} - {b} = {output}。"),
+    ("(乘以|乘上|乘) {b:number} => expression={it} * {b}", "{it} * {b} = {output}。"),
+    ("除以 {b:number} => expression={it} / {b}", "{it} / {b} = {output}。"),
+    (
+        "(保留|四舍五入到) [小数点后] {places:integer} (位小数|位) => expression=round({it}, {places})",
+        "{it} 保留 {places} 位小数是 {output}。",
+    ),
 )
 
 CALCULATE: Final = (

@@ -160,7 +160,7 @@ def _named(text: str, now: datetime) -> date | datetime | None:
 
 
 def _relative(text: str, now: datetime) -> date | datetime | None:
-    match = _RELATIVE.fullmatch(CHINESE.sub(lambda found: chinese_number(found[0]), text) if text[0] > "z" else text)
+    match = _RELATIVE.fullmatch(CHINESE.sub(lambda found: _digits(found[0]), text) if text[0] > "z" else text)
     if match is None or not (match["before"] or match["after"]):
         return None
 
@@ -211,7 +211,7 @@ def read_clock(text: str) -> time | None:
     if plain[:1] > "z":
         plain = re.sub(
             rf"{CHINESE.pattern}(?=[点时分秒])|(?<=[点时]){CHINESE.pattern}(?!刻)",
-            lambda found: chinese_number(found[0].rstrip("点")),
+            lambda found: _digits(found[0]),
             plain,
         )
 
@@ -235,6 +235,14 @@ def read_clock(text: str) -> time | None:
         return time(hour, minute, int(match["s"] or 0))
     except ValueError:
         return None
+
+
+def _digits(text: str) -> str:
+    """Write a Chinese number in digits; leave what is none."""
+    try:
+        return chinese_number(text)
+    except ValueError:
+        return text
 
 
 def shift(start: date | datetime, amount: int, unit: str) -> tuple[date | datetime, str]:

@@ -155,7 +155,7 @@ def _integer_power(base: int | Fraction, exponent: int) -> Number:
 
     bits = max(abs(base.numerator).bit_length(), base.denominator.bit_length()) - 1
     if bits * abs(exponent) <= _BITS_MAX:
-        return settle(Fraction(base) ** exponent)
+        return settle(Fraction(base) ** exponent, f"{shown(base)} ^ {shown(exponent)}")
 
     if isinstance(base, int) and exponent > 0:
         raise too_large(f"{shown(base)} ^ {shown(exponent)}")

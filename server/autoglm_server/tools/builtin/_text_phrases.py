@@ -238,9 +238,11 @@ JOIN: Final = _phrases(
     (
         ("(join|concatenate|combine) {parts:json} [(with|by|using) {separator:quoted}]", _RESULT_EN),
         ("(join|concatenate|combine) {parts:json} separated by {separator:quoted}", _RESULT_EN),
+        ("(join|concatenate|combine) {parts:texts} [(with|by|using|separated by) {separator:quoted}]", _RESULT_EN),
     ),
     (
         ("[用 {separator:quoted}] (拼接|连接|合并) {parts:json}", _RESULT_ZH),
         ("[把|将] {parts:json} [用 {separator:quoted}] (拼接|连接|合并) [起来|在一起]", _RESULT_ZH),
+        ("[把|将] {parts:texts} [用 {separator:quoted}] (拼接|连接|合并) [起来|在一起]", _RESULT_ZH),
     ),
 )

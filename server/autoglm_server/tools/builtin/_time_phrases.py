@@ -29,6 +29,7 @@ _DATE_ZH: Final = "今天是 {output.date}，{output.weekday_zh}（{output.zone}
 
 NOW: Final = _phrases(
     (
+        ("what time it is [right] [now] [(in|at) {zone:name}] [right] [now]", _TIME_EN),
         ("what time is it [right] [now] [(in|at) {zone:name}] [right] [now]", _TIME_EN),
         ("what [is] [the] [current] time [is it] (in|at) {zone:name} [right] [now]", _TIME_EN),
         ("[the] [current|local] time [right] [now] [(in|at) {zone:name}] [right] [now]", _TIME_EN),
@@ -75,6 +76,7 @@ CONVERT: Final = _phrases(
             "[把|将] {from_zone:name} [时间|的] {time:time} [转换成|换算成|转换为|换算为|转成|是|在|等于] {to_zone:name} [的] [几点|时间|什么时间]",
             _THERE_ZH,
         ),
+        ("{time:time} 在 {from_zone:name} (是|等于) [在] {to_zone:name} [的] 几点", _THERE_ZH),
         ("[当] {from_zone:name} [时间] [是] {time:time} [时|的时候] {to_zone:name} [时间] [是] 几点", _THERE_ZH),
         (
             "[把|将] {from_zone:name} [时间|的] {day:date} {clock:time} (转换成|换算成|转换为|是|在) {to_zone:name} [的] [几点|时间] "
@@ -201,6 +203,7 @@ WEEKDAY: Final = _phrases(
     (
         ("(what|which) day [of the week] (is|was|will) [it] [be] [on] {date:date} [be|fall on]", _WEEKDAY_EN),
         ("(what|which) weekday (is|was) {date:date}", _WEEKDAY_EN),
+        ("(what|which) (day of the week|weekday) {date:date} (is|was)", _WEEKDAY_EN),
         ("[the] (day of the week|weekday) [(of|for|on)] {date:date}", _WEEKDAY_EN),
         ("what day (is it|is today) [today] => date=today", "Today is {output}, {output.date}."),
         ("(what|which) day of the week (is it|is today) => date=today", "Today is {output}, {output.date}."),
