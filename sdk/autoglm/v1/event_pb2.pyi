@@ -257,7 +257,7 @@ class PlanCreated(_message.Message):
     request_id: _builtins.str
     """The request_id, as sent. Empty if there was none."""
     request_digest: _builtins.str
-    """SHA-256, in lower-case hexadecimal, of the canonical JSON of the request as sent, without request_id: what a
+    """SHA-256, as `sha256:` and lower-case hexadecimal, of the canonical JSON of the request as sent, without request_id: what a
     repeated request_id is compared by.
     """
     context_id: _builtins.str
@@ -505,7 +505,7 @@ class StepStarted(_message.Message):
     child_plan_id: _builtins.str
     """The plan this call runs as its own, if the tool is one that makes plans. Empty otherwise."""
     arguments_digest: _builtins.str
-    """SHA-256 of the canonical JSON of the resolved arguments, in lower-case hexadecimal. Set only where `arguments` are
+    """SHA-256 of the canonical JSON of the resolved arguments, as `sha256:` and hexadecimal. Set only where `arguments` are
     left out for their size.
     """
     @_builtins.property

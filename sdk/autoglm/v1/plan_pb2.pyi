@@ -424,7 +424,7 @@ class PlanOptions(_message.Message):
     ON_UNKNOWN_OUTCOME_FIELD_NUMBER: _builtins.int
     BUDGET_FIELD_NUMBER: _builtins.int
     max_steps: _builtins.int
-    """The most steps a planner may add over all rounds. 0 to 1,000; default 10. Steps given by the caller do not count."""
+    """The most steps a planner may add over all rounds. 1 to 1,000; default 10. Steps given by the caller do not count."""
     enable_tool_call: _builtins.bool
     """Whether steps may be made at all. False: the planner may only answer. Default true."""
     max_rounds: _builtins.int
@@ -802,7 +802,7 @@ class Step(_message.Message):
     effect: Global___Effect.ValueType
     """The tool's effect, frozen when the step was added; retries and recovery go by it."""
     tool_digest: _builtins.str
-    """SHA-256, in lower-case hexadecimal, of the tool's name, effect and schemas, frozen when the step was added."""
+    """SHA-256, as `sha256:` and lower-case hexadecimal, of the tool's name, effect and schemas, frozen when the step was added."""
     state: Global___StepState.ValueType
     """Where the step is in its life."""
     round: _builtins.int
@@ -919,7 +919,7 @@ class ToolCall(_message.Message):
     child_plan_id: _builtins.str
     """The plan this call runs as its own, if the tool is one that makes plans. Empty otherwise."""
     arguments_digest: _builtins.str
-    """SHA-256 of the canonical JSON of the resolved arguments, in lower-case hexadecimal. Set only where `arguments` are
+    """SHA-256 of the canonical JSON of the resolved arguments, as `sha256:` and hexadecimal. Set only where `arguments` are
     left out for their size.
     """
     @_builtins.property
@@ -1015,7 +1015,7 @@ class Artifact(_message.Message):
     size_bytes: _builtins.int
     """Its size in bytes."""
     digest: _builtins.str
-    """SHA-256 of its content, in lower-case hexadecimal."""
+    """SHA-256 of its content, as `sha256:` and lower-case hexadecimal."""
     def __init__(
         self,
         *,

@@ -71,7 +71,7 @@ class Tool(_message.Message):
     provider: _builtins.str
     """The provider it comes from, by its configured name. Empty for tools of the server's own."""
     digest: _builtins.str
-    """SHA-256, in lower-case hexadecimal, of name, effect and schemas: two tools with the same digest are used alike."""
+    """SHA-256, as `sha256:` and lower-case hexadecimal, of name, effect and schemas: two tools with the same digest are used alike."""
     available: _builtins.bool
     """Whether its provider can be reached at the moment."""
     @_builtins.property

@@ -70,7 +70,7 @@ class ListToolsResponse(_message.Message):
     next_page_token: _builtins.str
     """What to ask the next page with. Empty: there is none."""
     catalog_digest: _builtins.str
-    """SHA-256, in lower-case hexadecimal, over the whole catalog: unchanged means that nothing need be read again."""
+    """SHA-256, as `sha256:` and lower-case hexadecimal, over the whole catalog: unchanged means that nothing need be read again."""
     @_builtins.property
     def tools(self) -> _containers.RepeatedCompositeFieldContainer[_tool_pb2.Tool]:
         """The tools, sorted by name."""
@@ -237,7 +237,7 @@ class Approval(_message.Message):
     principal: _builtins.str
     """Who gave it."""
     arguments_digest: _builtins.str
-    """SHA-256, in lower-case hexadecimal, of the canonical JSON of the arguments it was given for."""
+    """SHA-256, as `sha256:` and lower-case hexadecimal, of the canonical JSON of the arguments it was given for."""
     def __init__(
         self,
         *,

@@ -7,9 +7,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, TypeAlias
 
 from autoglm.model import (
-    DOMAIN,
     Effect,
-    ErrorReason,
     Failure,
     RetryPolicy,
     StepCancelled,
@@ -90,14 +88,9 @@ def _failed(
 def may_be_retried(failure: Failure, *, repeatable: bool) -> bool:
     """Whether another attempt is safe and may help.
 
-    What the tool calls retryable is. A repeatable call is also made again when nobody knows what became of it, or when
-    the tool broke without saying anything about it.
+    What the tool calls retryable is. A repeatable call is also made again when nobody knows what became of it.
     """
-    if failure.retryable:
-        return True
-
-    broke = failure.domain == DOMAIN and failure.reason == ErrorReason.TOOL_ERROR.name
-    return repeatable and (failure.outcome_unknown or broke)
+    return failure.retryable or (repeatable and failure.outcome_unknown)
 
 
 def backoff(
