@@ -422,9 +422,7 @@ class PlanFold:
         if state is StepState.PENDING:
             self.pending[step_id] = None
 
-    def _end_call(
-        self, step: StepFold, state: ToolCallState, failure: Failure | None, now: datetime | None
-    ) -> None:
+    def _end_call(self, step: StepFold, state: ToolCallState, failure: Failure | None, now: datetime | None) -> None:
         if step.calls and (call := step.calls[-1]).state is ToolCallState.RUNNING:
             step.calls[-1] = ToolCall(
                 call.id,
@@ -511,7 +509,9 @@ class PlanFold:
         step = self.steps[event.step_id]
         failure = None
         if fact.outcome_unknown or fact.abandoned:
-            told = "the call could not be stopped and may still be running" if fact.abandoned else "the call was stopped"
+            told = (
+                "the call could not be stopped and may still be running" if fact.abandoned else "the call was stopped"
+            )
             failure = Failure("CANCELLED", DOMAIN, told, outcome_unknown=fact.outcome_unknown)
 
         self._end_call(step, ToolCallState.CANCELLED, failure, event.event_time)

@@ -27,7 +27,7 @@ class _Enum(enum.IntEnum):
     """An enum of the wire. A number this version does not know reads as UNSPECIFIED."""
 
     @classmethod
-    def _missing_(cls, value: object) -> _Enum:
+    def _missing_(cls, value: object) -> _Enum:  # noqa: ARG003  # the signature is enum's
         return cls(0)
 
 
