@@ -128,7 +128,7 @@ def _enumerator(source: Source, position: int) -> int:
 
 
 def _divides(source: Source, position: int) -> bool:
-    """Whether a comma or full stop stands between clauses, and not in a number, a name or a path."""
+    """Whether a comma or full stop may stand between clauses, and not in a number (``1,234``), a name or a path."""
     after = position + 1
     spaced = after >= len(source) or source.atoms[after].spaced or source.atoms[after].new_line
 
@@ -136,7 +136,7 @@ def _divides(source: Source, position: int) -> bool:
         return spaced and not source.atoms[position].spaced
 
     digits = source.key(position - 1).isdigit() and source.key(after).isdigit()
-    return spaced or not digits
+    return spaced or not digits or len(source.key(after)) != 3 or source.raw(position, after) != ","
 
 
 def openings(source: Source, start: int, end: int) -> list[int]:

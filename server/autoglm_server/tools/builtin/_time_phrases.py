@@ -73,7 +73,7 @@ CONVERT: Final = _phrases(
     ),
     (
         (
-            "[把|将] {from_zone:name} [时间|的] {time:time} [转换成|换算成|转换为|换算为|转成|是|在|等于] {to_zone:name} [的] [几点|时间|什么时间]",
+            "[把|将] {from_zone:name} [时间|的] {time:time} (转换成|换算成|转换为|换算为|转成|是|在|等于) {to_zone:name} [的] [几点|时间|什么时间]",
             _THERE_ZH,
         ),
         ("{time:time} 在 {from_zone:name} (是|等于) [在] {to_zone:name} [的] 几点", _THERE_ZH),

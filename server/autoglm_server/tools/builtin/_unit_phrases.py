@@ -22,7 +22,7 @@ _ENGLISH_AGAIN: Final = (
     "(convert|change|turn) {value:number} (to|into) {to_unit:unit} => from_unit={value.unit}",
     "{value:number} (to|into|in) {to_unit:unit} => from_unit={value.unit}",
     "how (many|much) {to_unit:unit} (is|are) {value:number} => from_unit={value.unit}",
-    "[convert|change|turn] (to|into|in) {to_unit:unit} => value={it}; from_unit={it.unit}",
+    "[convert|change|turn] (to|into) {to_unit:unit} => value={it}; from_unit={it.unit}",
 )
 _CHINESE: Final = (
     "[把|将] {value:number} {from_unit:unit} (转换成|转换为|转换到|换算成|换算为|换算到|转成|转为|化成|化为|换成|变成) {to_unit:unit}",

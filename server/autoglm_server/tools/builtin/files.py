@@ -52,8 +52,8 @@ class Appended(TypedDict):
 
 
 _LIST_PHRASES = (
-    Phrase("list [all] [the] files [in [the] (folder|directory) {path:path}]", "Files: {output.result}.", "en"),
-    Phrase("(what|which) files are [there] in [the] (folder|directory) {path:path}", "Files: {output.result}.", "en"),
+    Phrase("list [all] [the] files [in [the] [folder|directory] {path:path}]", "Files: {output.result}.", "en"),
+    Phrase("(what|which) files are [there] in [the] [folder|directory] {path:path}", "Files: {output.result}.", "en"),
     Phrase("列出[文件夹|目录]{path:path}(里|中|下)[的][所有|全部]文件", "文件:{output.result}。", "zh"),
     Phrase("列出[所有|全部]文件", "文件:{output.result}。", "zh"),
 )
