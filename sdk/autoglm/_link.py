@@ -20,13 +20,15 @@ from autoglm import _grpc, _watch
 from autoglm._retry import Attempts
 from autoglm._stream import Reader, Turn, Closed
 from autoglm.errors import AutoglmError, PreconditionError, UnavailableError
-from autoglm.model import Event
+from autoglm.model import ErrorReason, Event
 from autoglm.v1 import plan_service_pb2_grpc, tool_service_pb2_grpc
 
 if TYPE_CHECKING:
     from autoglm.v1.plan_service_pb2_grpc import PlanServiceStub
     from autoglm.v1.tool_service_pb2_grpc import ToolServiceStub
 
+_ATTACH_ATTEMPTS_MAX = 3
+_ATTACH_TIMEOUT = 5.0
 _WATCHES_PER_CONNECTION = 100
 _INFINITE = float("inf")
 
@@ -65,9 +67,17 @@ class Connection:
         """Whether the embedded server has ended the stream that we hold."""
         return self._attached is not None and bool(self._attached.done())
 
-    def attach(self) -> None:
-        """Hold a stream open, so that the embedded server stays."""
-        self._attached = _grpc.health_watch(self.channel)(_grpc.health_request(), wait_for_ready=True)
+    def attach(self) -> bool:
+        """Hold a stream open, so that the embedded server stays; True once it has answered on it."""
+        self._attached = _grpc.health_watch(self.channel)(_grpc.health_request())
+        reader: Reader[Any] = Reader(self._attached)
+
+        try:
+            return reader.read(_ATTACH_TIMEOUT) is not None
+        except (TimeoutError, grpc.RpcError):
+            return False
+        finally:
+            reader.release()
 
     def enter_lane(self) -> Lane:
         """Give a connection that few watches use, for one more; who has it takes itself off its count at the end."""
@@ -127,32 +137,52 @@ class Link:
         self._turn.take(None)
 
         try:
-            if self.closed:
-                raise PreconditionError("The client is closed; make another.")
-
+            self._check_open()
             connection = self._connection
 
             if connection is None or connection.lost:
                 connection = self._reconnect(connection)
+
+                try:
+                    self._check_open()
+                except PreconditionError:
+                    connection.close()
+                    raise
+
                 self._connection = connection
 
             return connection
         finally:
             self._turn.give()
 
+    def _check_open(self) -> None:
+        if self.closed:
+            raise PreconditionError("The client is closed; make another.")
+
     def _reconnect(self, old: Connection | None) -> Connection:
         if self._find is None:
             return Connection(self._address)
 
-        address = self._find()
+        for _ in range(_ATTACH_ATTEMPTS_MAX):
+            address = self._find()
 
-        # A new one even if the address is the same: the old channels may pause before they try to connect again. The old
-        # one is not closed if its server still answers, because others may have calls under way on it.
-        if old is not None and old.gone:
+            if old is not None and old.address == address and not old.gone:
+                old.suspect = False  # its server is there, and others may have calls under way on it
+                return old
+
+            # A new one even if the address is the same: the old channels pause before they try to connect again.
+            connection = Connection(address)
+
+            if connection.attach():
+                break
+
+            connection.close()  # it was idle and went as we came
+        else:
+            raise UnavailableError("The embedded server went away each time it was found.", reason="UNAVAILABLE")
+
+        if old is not None:
             old.close()
 
-        connection = Connection(address)
-        connection.attach()
         return connection
 
     def call(
@@ -179,7 +209,7 @@ class Link:
         if self.closed:
             return closed_meanwhile()
 
-        if isinstance(error, UnavailableError):
+        if isinstance(error, UnavailableError) and error.reason != ErrorReason.WATCH_ENDED.name:
             connection.suspect = True
 
         return error
@@ -210,6 +240,7 @@ class Watch:
         self._connection: Connection | None = None
         self._lane: Lane | None = None
         self._events: deque[Event] = deque()
+        self._ended = False
         self._cursor = position.cursor if isinstance(position, _watch.AllPosition) else ""
 
     def __iter__(self) -> Self:
@@ -251,8 +282,10 @@ class Watch:
         due = _INFINITE if timeout is None else time.monotonic() + timeout
 
         while not self._events:
-            if not self._go_on(due):
+            if self._ended:
                 return None
+
+            self._go_on(due)
 
         event = self._events.popleft()
         self._advance()
@@ -263,28 +296,32 @@ class Watch:
 
         >>> watch.close()  # doctest: +SKIP
         """
-        self._flow.close()
+        self._ended = True
+        self._events.clear()
         self._drop()
 
-    def _go_on(self, due: float) -> bool:
-        """Do what the flow asks for and tell it what came of it; False once it has ended."""
+    def _go_on(self, due: float) -> None:
+        """Do what the flow asks for, and tell it what came of it."""
         try:
             outcome = self._perform(due)
-            self._command = self._flow.send(outcome)
-        except StopIteration:
-            self._drop()
-            return False
         except BaseException:
             self._drop()
             raise
 
-        if isinstance(self._command, _watch.Deliver):
+        try:
+            self._command = self._flow.send(outcome)
+        except StopIteration:
+            self._ended = True
+        except BaseException:
+            self._ended = True
+            self._drop()
+            raise
+
+        if isinstance(self._command, _watch.Deliver) and not self._ended:
             self._events.extend(self._command.events)
             self._advance()
         else:
             self._drop()
-
-        return True
 
     def _advance(self) -> None:
         """Move the cursor once all events of a batch have been handed out; at once, if it has none."""

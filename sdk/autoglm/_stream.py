@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from contextlib import nullcontext
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
@@ -27,8 +28,8 @@ class AsyncReader(Generic[M]):
         """Read ``call``, which is this reader's own from now on."""
         self._call = call
 
-    async def read(self, timeout: float) -> M | None:
-        """Give the next message, or None after the last.
+    async def read(self, timeout: float | None) -> M | None:
+        """Give the next message, or None after the last. Without a ``timeout`` it waits as long as the call lasts.
 
         Raises:
             TimeoutError: there was none for ``timeout`` seconds; the call is cancelled.
@@ -48,6 +49,9 @@ class AsyncReader(Generic[M]):
 
         return None if message is grpc.aio.EOF else message
 
+    def release(self) -> None:
+        """Read no more, and let the call live."""
+
     def close(self) -> None:
         """Cancel the call; it does not matter whether it has ended."""
         self._call.cancel()
@@ -65,16 +69,15 @@ class Reader(Generic[M]):
         self._call = call
         self._watchdog = _Watchdog(call)
 
-    def read(self, timeout: float) -> M | None:
-        """Give the next message, or None after the last.
+    def read(self, timeout: float | None) -> M | None:
+        """Give the next message, or None after the last. Without a ``timeout`` it waits as long as the call lasts.
 
         Raises:
             TimeoutError: there was none for ``timeout`` seconds; the call is cancelled.
-            grpc.RpcError: the call failed.
-            Closed: the channel was closed.
+            grpc.RpcError: the call failed, or its channel was closed.
         """
         try:
-            with self._watchdog.armed(timeout):
+            with nullcontext() if timeout is None else self._watchdog.armed(timeout):
                 message: M = next(self._call)
         except StopIteration:
             return None
@@ -83,10 +86,12 @@ class Reader(Generic[M]):
                 raise TimeoutError from None
 
             raise
-        except ValueError:  # what grpc raises of a channel that was closed in between
-            raise Closed from None
 
         return message
+
+    def release(self) -> None:
+        """Read no more, and let the call live."""
+        self._watchdog.close()
 
     def close(self) -> None:
         """Cancel the call; it does not matter whether it has ended."""

@@ -675,8 +675,7 @@ class AsyncTools:
         reader: AsyncReader[Any] = AsyncReader(connection.tools.CallTool(message, timeout=limit))
 
         try:
-            # The call has a deadline of its own; the reader's, a little later, is for a transport that forgets it.
-            while (answer := await reader.read(limit + 5.0)) is not None:
+            while (answer := await reader.read(None)) is not None:  # the call has its deadline
                 kind = answer.WhichOneof("message")
 
                 if kind == "result":
@@ -691,8 +690,6 @@ class AsyncTools:
             raise self._link.failed(failure, connection) from None
         except Closed:
             raise closed_meanwhile() from None
-        except TimeoutError:
-            raise _grpc.frozen(connection.address, limit + 5.0) from None
         finally:
             reader.close()
 

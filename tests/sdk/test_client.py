@@ -296,6 +296,44 @@ async def test_watches_have_their_own_connection(both: Both, server: ScriptedSer
     assert server.peers["WatchPlan"][0] != server.peers["GetPlan"][0]
 
 
+async def test_many_watches_are_spread_over_connections(
+    both: Both, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("autoglm._link", "autoglm._aio_link"):
+        monkeypatch.setattr(f"{module}._WATCHES_PER_CONNECTION", 2)
+
+    server.on("WatchPlan", [batch(LOG[:1]), Freeze()])
+    watches = [both.client.watch("p1") for _ in range(5)]
+
+    for watch in watches:
+        await both.do(watch.next())
+
+    assert len(set(server.peers["WatchPlan"])) == 3
+
+    for watch in watches:
+        await both.do(watch.close())
+
+    again = both.client.watch("p1")
+    await both.do(again.next())
+    await both.do(again.close())
+    assert len(set(server.peers["WatchPlan"])) == 3  # there is room again
+
+
+async def test_a_watch_that_was_closed_or_refused_has_ended(both: Both, server: ScriptedServer) -> None:
+    server.on("WatchPlan", [batch(LOG[:3]), Freeze()], [Fail("PERMISSION_DENIED")])
+    watch = both.client.watch("p1")
+    await both.do(watch.next())
+    await both.do(watch.close())
+    refused = both.client.watch("p1")
+
+    with pytest.raises(autoglm.PermissionDeniedError):
+        await both.do(refused.next())
+
+    assert await both.do(watch.next()) is None
+    assert await both.do(refused.next()) is None
+    assert len(server.requests["WatchPlan"]) == 2
+
+
 async def test_leaving_a_watch_early_cancels_its_call(both: Both, server: ScriptedServer) -> None:
     server.on("WatchPlan", [batch(LOG[:2]), Freeze()])
     watch = both.client.watch("p1")
