@@ -13,7 +13,8 @@ from autoglm_server.planner.rules.answers import plain, sentences, unsuccessful
 from autoglm_server.planner.rules.binding import Binder, Bound
 from autoglm_server.planner.rules.phrasebook import know
 from autoglm_server.planner.rules.reading import TooManyClausesError, read
-from autoglm_server.planner.rules.source import speaks_chinese
+from autoglm_server.planner.rules.source import Source
+from autoglm_server.planner.rules.source import chinese as has_chinese
 
 _THREAD_ABOVE = 1000
 """From how many characters on a request is read beside the loop: the longest take most of a second."""
@@ -45,14 +46,14 @@ class RulesPlanner:
             PlannerError: REQUEST_NOT_UNDERSTOOD with a violation for each clause; MAX_STEPS or MAX_ROUNDS, before any step;
                 INVALID_PLAN when drafts were refused.
         """
-        chinese = speaks_chinese(view.plan.request)
-
         if view.rejected:
-            raise PlannerError(faults.refused(view.rejected, chinese=chinese))
+            raise PlannerError(faults.refused(view.rejected, chinese=has_chinese(view.plan.request)))
 
         made = {step.id: step for step in view.plan.steps if step.round > 0}
         large = len(view.plan.request) > _THREAD_ABOVE
-        bound = await asyncio.to_thread(self._understand, view, made) if large else self._understand(view, made)
+        bound, chinese = (
+            await asyncio.to_thread(self._understand, view, made) if large else self._understand(view, made)
+        )
         drafts = [] if made and view.last else list(_missing(bound, made))
 
         if drafts:
@@ -65,17 +66,18 @@ class RulesPlanner:
             for text in _answer(bound, view.plan, chinese=chinese):
                 yield AnswerText(text)
 
-    def _understand(self, view: RoundView, made: Mapping[str, Step]) -> list[Bound]:
-        """Read and bind the request.
+    def _understand(self, view: RoundView, made: Mapping[str, Step]) -> tuple[list[Bound], bool]:
+        """Read and bind the request, and tell whether it is in Chinese.
 
         If the steps there are were made by another reading (the tools changed since), give none: they are told as they are.
         """
-        chinese = speaks_chinese(view.plan.request)
+        source = Source(view.plan.request)
+        chinese = source.chinese
         known = [know(tool) for tool in view.tools]
         today = (view.plan.create_time or self._clock.now()).date()
 
         try:
-            clauses = read(view.plan.request, known, today)
+            clauses = read(source, known, today)
         except TooManyClausesError as error:
             raise PlannerError(faults.too_many_clauses(str(error), chinese=chinese)) from None
 
@@ -83,22 +85,15 @@ class RulesPlanner:
         bound, problems = Binder({tool.name: tool for tool in known}, given, chinese=chinese).bind(clauses)
 
         if made:
-            return (
-                bound
-                if {one.draft.id: one.draft.tool for one in bound}.items()
-                >= {(step.id, step.tool) for step in made.values()}
-                else []
-            )
+            same = {(one.draft.id, one.draft.tool) for one in bound} >= {(step.id, step.tool) for step in made.values()}
+            return (bound if same else []), chinese
 
         if len(bound) < len(clauses) or not clauses:
             disabled = view.plan.options is not None and view.plan.options.enable_tool_call is False
-            raise PlannerError(
-                faults.tools_disabled(chinese=chinese)
-                if disabled
-                else faults.not_understood(clauses, problems, known, chinese=chinese)
-            )
+            unread = faults.not_understood(clauses, problems, known, chinese=chinese)
+            raise PlannerError(faults.tools_disabled(chinese=chinese) if disabled else unread)
 
-        return bound
+        return bound, chinese
 
 
 def _missing(bound: Sequence[Bound], made: Mapping[str, Step]) -> Iterator[StepDraft]:

@@ -75,13 +75,12 @@ class _Choice:
     found: _Found | None
 
 
-def read(request: str, tools: Sequence[KnownTool], today: date) -> list[Clause]:
+def read(source: Source, tools: Sequence[KnownTool], today: date) -> list[Clause]:
     """Read a request, clause by clause.
 
     Raises:
         TooManyClausesError: it is beyond :data:`DIVISIONS_MAX`.
     """
-    source = Source(request)
     return _Reading(source, tools, today).clauses()
 
 

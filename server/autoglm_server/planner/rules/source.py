@@ -50,11 +50,6 @@ def chinese(text: str) -> bool:
     return _CHINESE.search(text) is not None
 
 
-def speaks_chinese(request: str) -> bool:
-    """Whether a request is in Chinese: it has Chinese characters outside its quoted texts."""
-    return chinese(request) and Source(request).chinese
-
-
 class Atom(NamedTuple):
     """A piece of the request. ``key`` is its folded form, empty for quoted text and JSON, so no fixed word is found in them.
 
