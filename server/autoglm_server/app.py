@@ -20,6 +20,7 @@ from autoglm._version import __version__
 from autoglm.model import PlanOptions
 from autoglm_server import telemetry
 from autoglm_server.clock import Clock, SystemClock
+from autoglm_server.journal._lock import DirectoryLock
 from autoglm_server.journal.follow import Feed
 from autoglm_server.journal.journal import Journal, JournalError, JournalLockedError
 from autoglm_server.journal.memory import MemoryJournal
@@ -134,7 +135,6 @@ class Application:
             await self._open(journal, stack)
             catalog = await self._start_catalog(stack)
             scheduler = make_scheduler(self._settings, journal, feed, catalog, self._clock)
-            tasks = await stack.enter_async_context(asyncio.TaskGroup())
             parts = _Parts(
                 settings=self._settings,
                 journal=journal,
@@ -142,7 +142,6 @@ class Application:
                 catalog=catalog,
                 scheduler=scheduler,
                 clock=self._clock,
-                tasks=tasks,
             )
             self._bind(parts.server, stack)
             journal.on_health = lambda: self._on_health(parts)
@@ -151,8 +150,10 @@ class Application:
             await parts.server.start()
             stack.push_async_callback(parts.server.stop, None)
             self._announce(parts, stack)
-            await self._until_stopped(parts)
-            await parts.drain(self._settings.server.drain if not journal.failure else timedelta(0))
+
+            async with parts.disconnects:
+                await self._until_stopped(parts)
+                await parts.drain(self._settings.server.drain if not journal.failure else timedelta(0))
 
         _log.info("ended", extra={"status": self._status})
         return self._status
@@ -160,7 +161,11 @@ class Application:
     # --- start
 
     async def _open(self, journal: Journal, stack: AsyncExitStack) -> None:
+        """Take the data directory, and open the journal."""
         try:
+            if self._settings.journal.url:  # else the journal's own lock is the one on the data directory
+                stack.callback(DirectoryLock(self._settings.data_dir, "an AutoGLM server").release)
+
             await journal.open()
         except JournalError as error:
             held = isinstance(error, JournalLockedError) and self._embedded is not None
@@ -277,13 +282,12 @@ class _Parts:
         catalog: Catalog,
         scheduler: Scheduler,
         clock: Clock,
-        tasks: asyncio.TaskGroup,
     ) -> None:
         self.journal = journal
         self.scheduler = scheduler
         self._clock = clock
         self._feed = feed
-        self._disconnects = Disconnects(scheduler, tasks)
+        self.disconnects = Disconnects(scheduler)
         self.health = Health(Watches(settings.limits))
         self.boundary = Boundary(
             clock=clock, timeout=settings.server.timeout, response_bytes=settings.limits.response_bytes
@@ -293,7 +297,7 @@ class _Parts:
             journal=journal,
             feed=feed,
             watches=Watches(settings.limits),
-            disconnects=self._disconnects,
+            disconnects=self.disconnects,
             limits=settings.limits,
             about=About(__version__, settings.planner.kind, tuple(f"planner.{name}" for name in scheduler.planners)),
         )
@@ -312,7 +316,7 @@ class _Parts:
         """Take nothing new, end the watches with where to resume, let calls of tools end, close the connections."""
         end = self._clock.monotonic() + limit.total_seconds()
         self.health.drain()
-        self._disconnects.drain()
+        self.disconnects.drain()
         self._feed.drain()
         await self.scheduler.drain(limit.total_seconds())
         left = end - self._clock.monotonic() if self._tools.active else 0.0
@@ -334,7 +338,6 @@ def make_journal(settings: Settings) -> Journal:
         case "":
             return SqliteJournal(settings.data_dir)
         case "memory":
-            settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             return MemoryJournal()
         case "sqlite" if rest.startswith("///"):
             return SqliteJournal(rest.removeprefix("//"))
@@ -398,6 +401,8 @@ def make_scheduler(settings: Settings, journal: Journal, feed: Feed, catalog: Ca
             events=limits.events,
             arguments_bytes=limits.arguments,
             answer_bytes=limits.answer,
+            step_timeout=plan.step_timeout.total_seconds(),
+            round_timeout=settings.planner.timeout.total_seconds(),
             cancel_grace=settings.scheduler.cancel_grace.total_seconds(),
         ),
     )

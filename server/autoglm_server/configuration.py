@@ -210,8 +210,8 @@ def _nearest(path: _Path) -> str:
     wanted = _dotted(path)
     section = wanted.rpartition(".")[0]
     siblings = [key for key in known if key.rpartition(".")[0] == section]
-    found = difflib.get_close_matches(wanted, siblings, 1, 0.5)
-    found = found or [key for key in known if key.rpartition(".")[2] == wanted.rpartition(".")[2]][:1]
+    found = [key for key in known if key.rpartition(".")[2] == wanted.rpartition(".")[2]][:1]
+    found = found or difflib.get_close_matches(wanted, siblings, 1, 0.5)
     found = found or difflib.get_close_matches(wanted, list(known), 1, 0.5)
 
     if found:

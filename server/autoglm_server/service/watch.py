@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from autoglm import wire
 from autoglm.errors import AutoglmError, error
@@ -142,16 +143,26 @@ class Watches:
 
 
 class Disconnects:
-    """Cancels plans whose clients went away, where they asked for that."""
+    """Cancels plans whose clients went away, where they asked for that; entered while it is at work."""
 
-    def __init__(self, plans: PlanPort, tasks: asyncio.TaskGroup, *, seconds: float = DISCONNECT_SECONDS) -> None:
+    def __init__(self, plans: PlanPort, *, seconds: float = DISCONNECT_SECONDS) -> None:
         """``seconds`` pass between the end of the last stream that asked and the cancellation."""
         self._plans = plans
-        self._tasks = tasks
+        self._tasks = asyncio.TaskGroup()
         self._seconds = seconds
         self._streams: Counter[str] = Counter()
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._draining = False
+
+    async def __aenter__(self) -> Self:
+        await self._tasks.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.drain()
+        await self._tasks.__aexit__(kind, error, traceback)
 
     def drain(self) -> None:
         """Cancel nothing from now on: streams that end now are ended by the server."""

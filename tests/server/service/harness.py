@@ -200,8 +200,7 @@ async def serving(
     plans, catalog = TablePlans(journal, feed), TableCatalog()
 
     async with AsyncExitStack() as stack:
-        tasks = await stack.enter_async_context(asyncio.TaskGroup())
-        disconnects = Disconnects(plans, tasks, seconds=times.disconnect)
+        disconnects = await stack.enter_async_context(Disconnects(plans, seconds=times.disconnect))
         watches = Watches(limits, times)
         health = Health(Watches(limits, times))
         boundary = Boundary(

