@@ -30,29 +30,26 @@ def not_understood(
         return _failure(ErrorReason.REQUEST_NOT_UNDERSTOOD, told + (_HINT_CHINESE if chinese else _HINT))
 
     wrong = [index for index, clause in enumerate(clauses) if clause.phrase is None or index in problems]
-    descriptions = [
-        problems.get(index) or _unread(clauses[index], tools, chinese=chinese) for index in wrong[:_VIOLATIONS_MAX]
-    ]
     violations = [
-        Violation("request", f"«{_cut(clauses[index].text)}»: {told}", ErrorReason.REQUEST_NOT_UNDERSTOOD.name)
-        for index, told in zip(wrong, descriptions, strict=False)
+        Violation(
+            "request",
+            f"«{_cut(clauses[index].text)}»: {problems.get(index) or _unread(clauses[index], tools, chinese=chinese)}",
+            ErrorReason.REQUEST_NOT_UNDERSTOOD.name,
+        )
+        for index in wrong[:_VIOLATIONS_MAX]
     ]
+    told = " ".join(violation.description for violation in violations[:_TOLD_MAX])
     more = len(wrong) - _TOLD_MAX
-    listed = " ".join(
-        f"«{_cut(clauses[index].text)}»: {told}" for index, told in zip(wrong[:_TOLD_MAX], descriptions, strict=False)
-    )
 
     if chinese:
-        message = f"没有读懂 {len(clauses)} 个分句中的 {len(wrong)} 个。{listed}" + (
-            f"还有 {more} 个。" if more > 0 else ""
-        )
-        return _failure(ErrorReason.REQUEST_NOT_UNDERSTOOD, message + _HINT_CHINESE, violations)
+        rest = f"还有 {more} 个。" if more > 0 else ""
+        message = f"没有读懂 {len(clauses)} 个分句中的 {len(wrong)} 个。{told}{rest}{_HINT_CHINESE}"
+    else:
+        count = f"{len(wrong)} of {len(clauses)} clauses" if len(clauses) > 1 else "the request"
+        rest = f" And {more} more." if more > 0 else ""
+        message = f"Could not read {count}: {told}{rest}{_HINT}"
 
-    of_all = f" of {len(clauses)} clauses" if len(clauses) > 1 else " the request's clause" if len(wrong) == 1 else ""
-    message = f"Could not read {len(wrong) if len(clauses) > 1 else ''}{of_all}: {listed}".replace("  ", " ")
-    return _failure(
-        ErrorReason.REQUEST_NOT_UNDERSTOOD, message + (f" And {more} more." if more > 0 else "") + _HINT, violations
-    )
+    return _failure(ErrorReason.REQUEST_NOT_UNDERSTOOD, message, violations)
 
 
 def too_many_clauses(count: str, *, chinese: bool) -> Failure:
