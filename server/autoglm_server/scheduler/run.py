@@ -195,7 +195,9 @@ class PlanRun:
         self._out_first = durable + 1
         self._row_state: PlanState | None = None
         self._launches: deque[Attempt] = deque()
-        self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._waiters: deque[tuple[int, asyncio.Future[bool]]] = deque()
+        self._readers: set[asyncio.Future[bool]] = set()
+        """Those of the waiters that do not wait for a full disk."""
         self._references: dict[str, References] = {}
         self._accepted: dict[str, str] = {}
         """Digests of changed tools that a person let pass, by step."""
@@ -293,7 +295,7 @@ class PlanRun:
         while self._waiters and self._waiters[0][0] <= last:
             _, future = self._waiters.popleft()
             if not future.done():
-                future.set_result(None)
+                future.set_result(True)
 
         if self.gone:
             return
@@ -308,18 +310,36 @@ class PlanRun:
             if not future.done():
                 future.set_exception(error)
 
-    async def until_durable(self, sequence: int) -> None:
-        """Wait until everything up to ``sequence`` is durable.
+    async def until_durable(self, sequence: int, *, reads: bool = False) -> bool:
+        """Wait until everything up to ``sequence`` is durable; gives whether it is.
+
+        That is always so, but for who only ``reads`` while the journal is stalled: that may last until somebody acts.
 
         Raises:
             JournalError: it will not be.
         """
         if sequence <= self.durable:
-            return
+            return True
 
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if reads and self.host.journal.stalled:
+            return False
+
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiters.append((sequence, future))
-        await future
+        if not reads:
+            return await future
+
+        self._readers.add(future)
+        try:
+            return await future
+        finally:
+            self._readers.discard(future)
+
+    def stalled(self) -> None:
+        """Let go of who only reads: the journal cannot be written to for now."""
+        for future in self._readers:
+            if not future.done():
+                future.set_result(False)
 
     # --- the turn
 

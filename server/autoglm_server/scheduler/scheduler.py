@@ -195,9 +195,11 @@ class Scheduler:
                 await asyncio.wait(pending, timeout=_CUT_SECONDS)
 
     def journal_health_changed(self) -> None:
-        """Go on when the journal can be written to again."""
-        if not self.journal.stalled:
-            for run in list(self._runs.values()):
+        """Let reads go on without what cannot be written for now; go on when it can be again."""
+        for run in list(self._runs.values()):
+            if self.journal.stalled:
+                run.stalled()
+            else:
                 run.turn()
 
     @property
@@ -471,14 +473,16 @@ class Scheduler:
         return replace(run.plan.snapshot(), id="")
 
     async def get(self, plan_id: str) -> Plan:
-        """Give a plan as it is; durable up to its sequence.
+        """Give a plan as it is; durable up to its sequence. While nothing can be written, as it was when that began.
 
         Raises:
             NotFoundError: there is no such plan.
         """
         run = self._runs.get(plan_id)
         if run is not None:
-            return await self._durable(run)
+            snapshot = await self._durable(run, reads=True)
+            if snapshot is not None:
+                return snapshot
 
         fold = await self._fold(plan_id)
         if not fold.sequence:
@@ -486,17 +490,23 @@ class Scheduler:
 
         return fold.snapshot()
 
-    async def _durable(self, run: PlanRun) -> Plan:
+    async def _acknowledged(self, run: PlanRun) -> Plan:
         """Give the plan as it is now, when it is durable."""
+        snapshot = await self._durable(run, reads=False)
+        assert snapshot is not None
+        return snapshot
+
+    async def _durable(self, run: PlanRun, *, reads: bool) -> Plan | None:
+        """Give the plan as it is now, when it is durable; None to who only reads while the journal is stalled."""
         snapshot = run.plan.snapshot()
         try:
-            await run.until_durable(snapshot.sequence)
+            durable = await run.until_durable(snapshot.sequence, reads=reads)
         except DuplicateRequestError:
             raise error(ErrorReason.PLAN_NOT_FOUND, f"there is no plan {run.plan.id!r}") from None
         except JournalError as refused:
             raise _unwritten(refused) from refused
 
-        return snapshot
+        return snapshot if durable else None
 
     async def cancel(self, plan_id: str, *, reason: str, principal: str) -> Plan:
         """Ask a plan to stop; the request is durable when it returns. A finished plan is left as it is."""
@@ -507,7 +517,7 @@ class Scheduler:
             return plan
 
         run.cancel(reason, principal)
-        return await self._durable(run)
+        return await self._acknowledged(run)
 
     async def resolve(
         self, plan_id: str, step_id: str, *, wait_sequence: int, decision: Decision, comment: str, principal: str
@@ -538,7 +548,7 @@ class Scheduler:
             waiting = plan.steps[step_id].waiting
             run.decided(step_id, waiting.sequence if waiting is not None else 0, decision, comment, principal)
 
-        return await self._durable(run)
+        return await self._acknowledged(run)
 
     async def _fold(self, plan_id: str) -> PlanFold:
         fold = PlanFold(plan_id)

@@ -1,0 +1,132 @@
+"""The examples run as a person runs them: each program, and each plan file, against an embedded server of its own folder."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from autoglm import local
+from autoglm.model import CallContext
+from autoglm.tool import ToolContext
+from autoglm_server.tools.loading import load_file
+
+pytestmark = pytest.mark.timeout(60)  # each program starts a server, which takes seconds on a busy machine
+
+ROOT = Path(__file__).parent.parent.parent
+DEMO = ["--provider", "demo=python:examples/tools/unreliable.py"]
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """Run a command of this environment; all share a data directory, and what they left running is stopped at the end."""
+    folder = tmp_path_factory.mktemp("examples")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("AUTOGLM_")}
+    environment = kept | {"AUTOGLM_DATA_DIR": str(folder / "data"), "SHOP_RECEIPTS": str(folder / "receipts")}
+
+    def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *arguments],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=50,
+        )
+
+    yield command
+
+    found = local.read(folder / "data")
+    if found is not None:
+        with suppress(ProcessLookupError):
+            os.kill(found.pid, signal.SIGTERM)
+
+
+def test_python_client(run: Run) -> None:
+    done = run("examples/python_client.py")
+
+    assert done.returncode == 0, done.stderr
+    assert "231.15" in done.stdout
+    assert "{'root': {" in done.stdout
+    assert "'result': 3" in done.stdout
+    assert "steps[0].tool" in done.stdout
+    assert "steps[0].depends_on" in done.stdout
+
+
+def test_async_client(run: Run) -> None:
+    done = run("examples/async_client.py")
+
+    assert done.returncode == 0, done.stderr
+    answers = dict(line.split(" -> ") for line in done.stdout.splitlines())
+    assert len(answers) == 6
+    assert "372" in answers["15% of 2480"]
+    assert "26.2" in answers["convert 42.195 kilometers to miles"]
+    assert "42" in answers["the square root of 1764"]
+    assert answers["fold the laundry"] == "failed: REQUEST_NOT_UNDERSTOOD"
+    assert "CANCELLED" in answers.values()
+
+
+def test_custom_tool(run: Run) -> None:
+    done = run("examples/custom_tool.py")
+
+    assert done.returncode == 0, done.stderr
+    assert "pack: 3" in done.stdout.splitlines()
+    assert "packing two chairs" in done.stdout
+    assert "'cents': 3750" in done.stdout
+
+
+def test_its_side_effect_happens_once_for_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop = load_file(ROOT / "examples" / "custom_tool.py")
+    monkeypatch.setattr(shop, "RECEIPTS", tmp_path / "receipts")
+
+    def pay(cents: int, attempt: int, key: str) -> object:
+        return shop.pay("order", cents, ToolContext(idempotency_key=key, call=CallContext("plan", "pay", attempt)))
+
+    first = pay(100, 1, "plan/pay")
+    assert pay(200, 2, "plan/pay") == first
+    assert pay(200, 1, "plan/other") != first
+    assert len(list((tmp_path / "receipts").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("plan", "status", "told"),
+    [
+        ("two_chains", 0, "That Is 5.06 Euros"),
+        ("nested_reference", 0, "ORDER 1007 TO LONDON: B2, NOT ${SKU}"),
+        ("fan_out", 0, "220100"),
+        ("flaky", 0, "70.7"),
+        ("failing", 1, "158.229"),
+    ],
+)
+def test_a_plan_file(run: Run, plan: str, status: int, told: str) -> None:
+    done = run("-m", "autoglm.cli", "run", *DEMO, "--plan", f"examples/plans/{plan}.yaml")
+
+    assert done.returncode == status, done.stderr
+    assert told in done.stdout
+
+
+def test_every_plan_file_is_run() -> None:
+    named = {mark.args[1][number][0] for mark in test_a_plan_file.pytestmark for number in range(len(mark.args[1]))}
+    assert named == {plan.stem for plan in (ROOT / "examples" / "plans").iterdir()}
+
+
+def test_the_fan_out_is_what_its_script_writes(run: Run) -> None:
+    assert run("examples/fan_out.py").stdout == (ROOT / "examples" / "plans" / "fan_out.yaml").read_text()
+
+
+def test_the_readme_names_every_example() -> None:
+    text = (ROOT / "examples" / "README.md").read_text()
+    missing = [
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "examples").rglob("*")
+        if path.suffix in {".py", ".yaml"} and str(path.relative_to(ROOT)) not in text
+    ]
+    assert not missing
