@@ -227,4 +227,5 @@ __all__ = [
     "run",
     "shutdown",
     "tool",
+    "tool_digest",
 ]

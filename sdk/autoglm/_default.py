@@ -7,11 +7,14 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from autoglm.client import Client, PlanHandle
 from autoglm.errors import PreconditionError
 from autoglm.model import ErrorReason
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
 @dataclass(slots=True)
@@ -72,7 +75,13 @@ def init(
         return present
 
 
-def run(request: str = "", **arguments: Any) -> PlanHandle:
+def _typed_as(_: Callable[Concatenate[Client, _P], _R]) -> Callable[[Callable[..., _R]], Callable[_P, _R]]:
+    """Give a function the parameters of a method of the client, for those who check types."""
+    return lambda function: function
+
+
+@_typed_as(Client.run)
+def run(*arguments: Any, **named: Any) -> PlanHandle:
     """Make a plan with the default client, which is made by ``init()`` if there is none; see :meth:`Client.run`.
 
     >>> autoglm.run("15% of 2480").result().answer  # doctest: +SKIP
@@ -80,7 +89,7 @@ def run(request: str = "", **arguments: Any) -> PlanHandle:
     with _lock:
         present = _present()
 
-    return (present or init()).run(request, **arguments)
+    return (present or init()).run(*arguments, **named)
 
 
 def shutdown() -> None:

@@ -191,11 +191,15 @@ class _Details:
         info = error_details_pb2.ErrorInfo()
         bad = error_details_pb2.BadRequest()
         retry = error_details_pb2.RetryInfo()
+        quota = error_details_pb2.QuotaFailure()
 
         if detail.Unpack(info):
             self.reason, self.domain, self.metadata = info.reason, info.domain, dict(info.metadata)
         elif detail.Unpack(bad):
             faults = bad.field_violations
-            self.violations = tuple(Violation(fault.field, fault.description, fault.reason) for fault in faults)
+            self.violations += tuple(Violation(fault.field, fault.description, fault.reason) for fault in faults)
         elif detail.Unpack(retry):
             self.retry_after = retry.retry_delay.ToTimedelta()
+        elif detail.Unpack(quota):
+            limits = quota.violations
+            self.violations += tuple(Violation(limit.subject, limit.description, "QUOTA") for limit in limits)

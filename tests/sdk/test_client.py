@@ -522,6 +522,18 @@ def test_two_threads_share_one_handle(server: ScriptedServer) -> None:
     assert len(server.requests["WatchPlan"]) == 2
 
 
+def test_run_makes_the_default_client_if_there_is_none(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTOGLM_ADDRESS", server.address)
+    server.on("GetServerInfo", [info()])
+    server.on("CreatePlan", [created()])
+
+    try:
+        assert autoglm.run("15% of 2480", labels={"a": "b"}).id == "p1"
+        assert autoglm.init().address == server.address
+    finally:
+        autoglm.shutdown()
+
+
 # --- tools
 
 
