@@ -147,17 +147,16 @@ class Checks:
 
     def json(self, name: str, value: Struct | Value, *, bytes_max: int, depth_max: int, limit: str) -> None:
         """Bound a Struct or Value: its depth, its numbers, and its length as JSON."""
-        before = len(self.violations)
-        self._walk(name, value, depth_max)
-
-        if len(self.violations) == before and value.ByteSize() * _JSON_GROWTH > bytes_max:
+        if not sound(value, depth_max):
+            self._walk(name, value, depth_max)
+        elif value.ByteSize() * _JSON_GROWTH > bytes_max:
             size = max(value.ByteSize(), len(wire.canonical_json(wire.from_message(value)).encode()))
 
             if size > bytes_max:
                 self.add(name, f"is {size} bytes long; at most {bytes_max} ({limit})", "TOO_LONG")
 
     def _walk(self, name: str, value: Struct | Value | ListValue, room: int) -> None:
-        """Look for numbers that JSON does not have, and for nesting that is too deep; ``room`` is the levels left."""
+        """Name the numbers that JSON does not have, and nesting that is too deep; ``room`` is the levels left."""
         if isinstance(value, Value):
             match value.WhichOneof("kind"):
                 case "number_value":
@@ -188,6 +187,23 @@ class Checks:
 
         for where, item in items:
             self._walk(where, item, room - 1)
+
+
+def sound(value: Struct | Value | ListValue, room: int) -> bool:
+    """Whether a value is nothing but finite numbers and at most ``room`` deep; names no place, so it is quick."""
+    if isinstance(value, Value):
+        match value.WhichOneof("kind"):
+            case "number_value":
+                return math.isfinite(value.number_value)
+            case "struct_value":
+                return sound(value.struct_value, room)
+            case "list_value":
+                return sound(value.list_value, room)
+            case _:
+                return True
+
+    items = value.fields.values() if isinstance(value, Struct) else value.values
+    return not items or (room > 1 and all(sound(item, room - 1) for item in items))
 
 
 def shown(value: str) -> str:

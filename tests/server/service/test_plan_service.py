@@ -11,11 +11,12 @@ import grpc.aio
 import pytest
 from google.protobuf.json_format import ParseDict
 
+from autoglm import wire
 from autoglm.errors import InvalidRequestError
 from autoglm.model import Approve, CreatePlanRequest, Plan, Round, Step, StepDraft, StepState, Violation
 from autoglm.v1 import plan_pb2
 from autoglm.v1 import plan_service_pb2 as pb
-from autoglm_server.service.plans import create_request, request_digest
+from autoglm_server.service.plans import OFF_LOOP_BYTES, create_request, request_digest
 from autoglm_server.settings import LimitSettings
 from tests.server.service.harness import Edge, Refusal, refusal, serving
 
@@ -37,6 +38,20 @@ async def test_a_plan_is_handed_over_as_it_was_sent(served: Edge) -> None:
     assert (response.plan.id, response.plan.labels["k"], response.existing) == ("plan-1", "v", False)
     wanted = CreatePlanRequest("r", (StepDraft("a", tool="t", arguments={"n": 3}),), labels={"k": "v"})
     assert served.plans.created[0][0] == wanted
+
+
+async def test_a_large_request_is_read_like_a_small_one(served: Edge) -> None:
+    steps = tuple(StepDraft(f"s{n}", tool="t", arguments={"text": "x" * 100}) for n in range(2000))
+    wanted = CreatePlanRequest(steps=steps)
+    message = wire.to_message(wanted)
+    assert isinstance(message, pb.CreatePlanRequest)
+    assert message.ByteSize() > OFF_LOOP_BYTES
+    await (await served.stub()).CreatePlan(message)
+    assert served.plans.created == [(wanted, request_digest(wanted))]
+
+    message.steps[1999].id = "-"
+    told = await refused((await served.stub()).CreatePlan(message))
+    assert told.fields == {"steps[1999].id": "MALFORMED"}
 
 
 async def test_the_shape_is_refused_before_anything_is_handed_over(served: Edge) -> None:

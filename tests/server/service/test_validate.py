@@ -10,6 +10,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import ParseDict
 from google.protobuf.message import DecodeError, Message
+from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,7 +18,7 @@ from autoglm.model import Violation
 from autoglm.v1 import plan_pb2, tool_service_pb2
 from autoglm.v1 import plan_service_pb2 as pb
 from autoglm_server.service import validate
-from autoglm_server.service.bounds import VIOLATIONS_MAX
+from autoglm_server.service.bounds import VIOLATIONS_MAX, Checks, sound
 from autoglm_server.settings import LimitSettings
 
 LIMITS = LimitSettings()
@@ -268,6 +269,28 @@ def test_a_run_is_checked_as_a_plan_is() -> None:
     request = pb.RunPlanRequest(request_id="é")
 
     assert reasons(validate.create_plan(request, LIMITS)) == {"request": "REQUIRED", "request_id": "MALFORMED"}
+
+
+NUMBERS = st.floats(allow_nan=True, allow_infinity=True)
+VALUES = st.recursive(
+    st.one_of(
+        NUMBERS.map(lambda number: Value(number_value=number)), st.just(Value(string_value="x")), st.just(Value())
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=2).map(lambda items: Value(list_value=ListValue(values=items))),
+        st.dictionaries(st.text("ab", max_size=2), inner, max_size=2).map(
+            lambda fields: Value(struct_value=Struct(fields=fields))
+        ),
+    ),
+)
+
+
+@given(VALUES, st.integers(1, 4))
+def test_what_is_not_sound_is_named(value: Value, depth: int) -> None:
+    checks = Checks()
+    checks._walk("v", value, depth)
+
+    assert sound(value, depth) == (not checks.violations)
 
 
 Check = Callable[[Any], list[Violation]]
