@@ -18,7 +18,9 @@ import autoglm
 print(*sorted({name.partition(".")[0] for name in set(sys.modules) - before} - sys.stdlib_module_names))
 """
 # What the SDK may load: itself, and the closure of its base dependencies. Everything else waits until it is used.
-LIGHT = {"autoglm", "google", "grpc", "grpc_health", "grpc_status", "typing_extensions"}
+# grpc imports by itself those of its sisters that are installed, tools and reflection too.
+GRPC = {"cython_runtime", "grpc", "grpc_health", "grpc_reflection", "grpc_status", "grpc_tools"}
+LIGHT = {"autoglm", "google", "typing_extensions"} | GRPC
 
 
 def lint_imports(root: Path) -> subprocess.CompletedProcess[str]:
