@@ -121,6 +121,7 @@ from autoglm.tool import (
     ToolContext,
     ToolError,
     tool,
+    tool_digest,
 )
 
 __all__ = [
