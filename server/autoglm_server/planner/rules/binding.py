@@ -84,23 +84,51 @@ class Binder:
     def bind(self, clauses: Sequence[Clause]) -> tuple[list[Bound], dict[int, str]]:
         """Give the steps, in the order of the clauses, and for clauses that cannot be bound, by number, why."""
         ids = self._ids(len(clauses))
-        targets = [
-            _Target(ids[index], self._output(clause.phrase.tool if clause.phrase else ""))
-            for index, clause in enumerate(clauses)
-        ]
+        targets: list[_Target] = []
         bound: list[Bound] = []
         problems: dict[int, str] = {}
 
         for index, clause in enumerate(clauses):
-            if clause.phrase is None:
-                continue
+            targets.append(_Target(ids[index], self._output(clause.phrase.tool if clause.phrase else "")))
 
             try:
-                bound.append(self._bind(clause, clause.phrase, targets[: index + 1], bound))
+                one = self._best(clause, targets, bound)
             except BindingError as error:
                 problems[index] = str(error)
+                continue
+
+            if one is not None:
+                bound.append(one)
+                targets[-1] = _Target(ids[index], one.output)
 
         return bound, problems
+
+    def _best(self, clause: Clause, targets: list[_Target], before: Sequence[Bound]) -> Bound | None:
+        """Bind the reading whose references fit best: the fewest conversions between text and number, then the first.
+
+        Raises:
+            BindingError: none can be bound; of the first.
+        """
+        best: tuple[int, Bound] | None = None
+        problem: BindingError | None = None
+
+        for reading in clause.readings():
+            if reading.phrase is None:
+                return None
+
+            try:
+                one = self._bind(reading, reading.phrase, targets, before)
+            except BindingError as error:
+                problem = problem or error
+                continue
+
+            if best is None or one[0] < best[0]:
+                best = one
+
+        if best is None and problem is not None:
+            raise problem
+
+        return best[1] if best is not None else None
 
     def _ids(self, count: int) -> list[str]:
         """Give ids that no step of the caller's own has: step1, step2 and so on."""
@@ -112,7 +140,10 @@ class Binder:
 
         return [f"{prefix}{number}" for number in range(1, count + 1)]
 
-    def _bind(self, clause: Clause, phrase: CompiledPhrase, targets: list[_Target], before: Sequence[Bound]) -> Bound:
+    def _bind(
+        self, clause: Clause, phrase: CompiledPhrase, targets: list[_Target], before: Sequence[Bound]
+    ) -> tuple[int, Bound]:
+        """Give how many references had to be converted, and the step."""
         tool = self._tools[phrase.tool]
         step = _Arguments(
             self,
@@ -127,7 +158,7 @@ class Binder:
             arguments=step.arguments(tool.input.named),
             depends_on=tuple(_order(clause, tool, before, self._tools)),
         )
-        return Bound(clause, phrase, draft, step.shown(), tool.output)
+        return step.conversions, Bound(clause, phrase, draft, step.shown(), tool.output)
 
     def find(self, reference: BackReference, targets: Sequence[_Target]) -> _Target:
         """Find the step that a reference in the last of ``targets`` means."""
@@ -175,6 +206,8 @@ class _Arguments:
         self._phrase = phrase
         self._values = dict(values)
         self._targets = targets
+        self.conversions = 0
+        """How many references were converted between text and number."""
 
         if phrase.implicit:
             self._values[IMPLICIT] = BackReference(0, "")
@@ -299,8 +332,10 @@ class _Arguments:
 
         if shape.textual and kind.types and "string" not in kind.types:
             selected = f"to_string({selected or '@'})"
+            self.conversions += 1
         elif shape.numeric and kind.textual:
             selected = f"to_number({selected or '@'})"
+            self.conversions += 1
 
         return f"${{{part.step_id}.{selected}}}" if selected else f"${{{part.step_id}}}"
 

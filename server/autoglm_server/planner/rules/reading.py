@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import date
 from itertools import pairwise
 from typing import TypeAlias
@@ -24,6 +24,8 @@ CLAUSE_MAX = 400
 """How many atoms a clause may have."""
 _INNER_MAX = 60
 """How many dividing words may stand inside one clause."""
+_OTHERS_MAX = 8
+"""How many other readings of a clause, as good as the first, are kept."""
 
 
 class TooManyClausesError(ValueError):
@@ -32,13 +34,24 @@ class TooManyClausesError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Clause:
-    """A part of the request, and the phrase it was read by (None: no phrase fits). ``stage`` counts the *then* before it."""
+    """A part of the request, and the phrase it was read by (None: no phrase fits). ``stage`` counts the *then* before it.
+
+    ``others`` are readings that are as good by themselves; what a reference means decides between them.
+    """
 
     text: str
     stage: int
     words: tuple[str, ...]
     phrase: CompiledPhrase | None = None
     captures: tuple[Capture, ...] = ()
+    others: tuple[tuple[CompiledPhrase, tuple[Capture, ...]], ...] = ()
+
+    def readings(self) -> Iterator[Clause]:
+        """Give the clause in each of its readings, the first one first."""
+        yield self
+
+        for phrase, captures in self.others:
+            yield replace(self, phrase=phrase, captures=captures)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +77,14 @@ class _Found:
     cost: _Cost
     phrase: CompiledPhrase
     match: Match
+    others: tuple[tuple[CompiledPhrase, tuple[Capture, ...]], ...] = ()
+
+    def beside(self, other: _Found) -> _Found:
+        """Give this reading with another one that is as good."""
+        if len(self.others) >= _OTHERS_MAX or other.phrase.tool == self.phrase.tool:
+            return self
+
+        return replace(self, others=(*self.others, (other.phrase, other.match.captures)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +178,8 @@ class _Reading:
                         for last in lasts_of[end]:
                             if last not in best or one.cost < best[last].cost:
                                 best[last] = one
+                            elif one.cost == best[last].cost:
+                                best[last] = best[last].beside(one)
 
         return best
 
@@ -211,8 +234,11 @@ class _Reading:
             stage += self._segments[first].ordering and bool(clauses)
             words = tuple(self._source.key(position) for position in range(start, min(end, start + CLAUSE_MAX)))
             text = self._source.raw(start, end)
+            clause = Clause(text, stage, words)
             clauses.append(
-                Clause(text, stage, words, found.phrase if found else None, found.match.captures if found else ()),
+                replace(clause, phrase=found.phrase, captures=found.match.captures, others=found.others)
+                if found
+                else clause
             )
 
         return clauses

@@ -805,10 +805,11 @@ CHINESE: Table = [
 ]
 
 
-@pytest.fixture(scope="module")
-def builtin(tmp_path_factory: pytest.TempPathFactory) -> list[Tool]:
+@pytest.fixture(scope="module", params=["by name, as the catalog gives them", "the other way round"])
+def builtin(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Tool]:
     workspace: Path = tmp_path_factory.mktemp("workspace")
-    return [tool.spec for tool in builtin_tools(workspace)]
+    tools = sorted((tool.spec for tool in builtin_tools(workspace)), key=lambda tool: tool.name)
+    return tools if request.param.startswith("by name") else tools[::-1]
 
 
 @pytest.mark.parametrize(("request_text", "steps"), [*ENGLISH, *CHINESE])
