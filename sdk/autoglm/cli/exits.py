@@ -12,6 +12,7 @@ from autoglm.errors import (
     InvalidRequestError,
     NotFoundError,
     PlanCancelledError,
+    ToolFailedError,
     UnavailableError,
 )
 from autoglm.model import Failure, PlanState, Violation
@@ -56,7 +57,7 @@ def status_of_error(error: AutoglmError) -> Exit:
         case PlanCancelledError():
             return Exit.CANCELLED
 
-        case InvalidRequestError() | NotFoundError():
+        case InvalidRequestError() | NotFoundError() | ToolFailedError(domain="autoglm", reason="INVALID_ARGUMENTS"):
             return Exit.USAGE
 
         case UnavailableError() | DeadlineError():

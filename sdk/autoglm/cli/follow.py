@@ -13,6 +13,7 @@ from rich.live import Live
 from autoglm import wire
 from autoglm.cli import tree, waits
 from autoglm.cli.exits import Exit, error_lines, failure_line, status_of_plan, violation_lines
+from autoglm.cli.interrupts import Interrupts
 from autoglm.cli.lines import Lines
 from autoglm.cli.session import PlanClient, Session, can_unicode
 from autoglm.cli.view import View
@@ -269,12 +270,15 @@ def record(session: Session, client: PlanClient, plan_id: str, *, after: int = 0
     state = PlanState.UNSPECIFIED
 
     try:
-        for event in client.watch(plan_id, after_sequence=after, durable_only=not ephemeral):
-            session.record(wire.to_json(event))
+        with Interrupts() as interrupts:
+            for event in client.watch(plan_id, after_sequence=after, durable_only=not ephemeral):
+                with interrupts.held():
+                    session.record(wire.to_json(event))
 
-            if not event.ephemeral:
-                after = event.sequence
-                state = _ENDS.get(type(event.fact), state)
+                    if not event.ephemeral:
+                        after = event.sequence
+                        state = _ENDS.get(type(event.fact), state)
+
     except KeyboardInterrupt:
         flags = ["--json", *(["--ephemeral"] if ephemeral else [])]
         return leave(session, plan_id, after=after, flags=flags)

@@ -10,7 +10,7 @@ from autoglm import _grpc
 
 def services(address: str, version: str, *, timeout: float) -> frozenset[str]:
     """Give the services' names by reflection ``v1`` or ``v1alpha``, which are equal on the wire; none if it is not there."""
-    with grpc.insecure_channel(address, options=_grpc.options(address, own_connection=True)) as channel:
+    with grpc.insecure_channel(address, options=_grpc.options(address)) as channel:
         ask = channel.stream_stream(
             f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
             request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,

@@ -43,7 +43,12 @@ class ToolClient(Protocol):
     def get(self, name: str) -> Tool: ...
 
     def call(
-        self, name: str, arguments: JsonObject, *, progress: Callable[[ToolProgress], None] | None = None
+        self,
+        name: str,
+        arguments: JsonObject,
+        *,
+        timeout: float | None = None,
+        progress: Callable[[ToolProgress], None] | None = None,
     ) -> ToolResult: ...
 
 

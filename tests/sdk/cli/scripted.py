@@ -37,7 +37,14 @@ START = datetime(2026, 3, 1, 9, 30, tzinfo=UTC)
 
 
 def said(
-    fact: Fact, *, step: str = "", attempt: int = 0, round: int = 0, at: float = 0.0, ephemeral: bool = False, by: str = ""
+    fact: Fact,
+    *,
+    step: str = "",
+    attempt: int = 0,
+    round: int = 0,
+    at: float = 0.0,
+    ephemeral: bool = False,
+    by: str = "",
 ) -> Event:
     """An event without its sequence; ``at`` is in seconds after the start."""
     moment = START + timedelta(seconds=at)
@@ -60,7 +67,13 @@ def created(request: str = "15% of 2480", **fields: Any) -> Event:
 
 
 def added(
-    id: str, tool: str = "math.calculate", *, after: tuple[str, ...] = (), attempts: int = 1, at: float = 0.0, **fields: Any
+    id: str,
+    tool: str = "math.calculate",
+    *,
+    after: tuple[str, ...] = (),
+    attempts: int = 1,
+    at: float = 0.0,
+    **fields: Any,
 ) -> Event:
     step = Step(
         id=id,
@@ -75,8 +88,8 @@ def added(
     return said(StepAdded(step), round=1, at=at)
 
 
-def fold(events: Iterable[Event]) -> PlanFold:
-    folded = PlanFold(PLAN)
+def fold(events: Iterable[Event], plan_id: str = PLAN) -> PlanFold:
+    folded = PlanFold(plan_id)
 
     for event in events:
         folded.apply(event)
@@ -87,7 +100,9 @@ def fold(events: Iterable[Event]) -> PlanFold:
 class Stream(io.TextIOWrapper):
     """Text over bytes that says whether it is a terminal."""
 
-    def __init__(self, text: str = "", *, terminal: bool = False, encoding: str = "utf-8", errors: str = "strict") -> None:
+    def __init__(
+        self, text: str = "", *, terminal: bool = False, encoding: str = "utf-8", errors: str = "strict"
+    ) -> None:
         super().__init__(io.BytesIO(text.encode()), encoding=encoding, errors=errors, write_through=True, newline="")
         self.terminal = terminal
 
@@ -106,8 +121,11 @@ class ScriptedTools:
     """Tools as they are in a list."""
 
     tools: list[Tool] = field(default_factory=list)
-    answer: Callable[[str, JsonObject], ToolResult] = lambda name, arguments: ToolResult({"of": name, "with": arguments})
+    answer: Callable[[str, JsonObject], ToolResult] = lambda name, arguments: ToolResult(
+        {"of": name, "with": arguments}
+    )
     progress: tuple[ToolProgress, ...] = ()
+    timeout: float | None = None
 
     def list(self) -> Iterable[Tool]:
         return iter(self.tools)
@@ -120,12 +138,18 @@ class ScriptedTools:
         raise NotFoundError(f"There is no tool {name}.", reason="TOOL_NOT_FOUND")
 
     def call(
-        self, name: str, arguments: JsonObject, *, progress: Callable[[ToolProgress], None] | None = None
+        self,
+        name: str,
+        arguments: JsonObject,
+        *,
+        timeout: float | None = None,
+        progress: Callable[[ToolProgress], None] | None = None,
     ) -> ToolResult:
         for each in self.progress:
             assert progress is not None
             progress(each)
 
+        self.timeout = timeout
         return self.answer(name, arguments)
 
 
@@ -217,7 +241,7 @@ class ScriptedClient:
         return "SERVING"
 
     def _fold(self, plan_id: str) -> PlanFold:
-        return fold(item for item in self.logs[plan_id] if isinstance(item, Event))
+        return fold((item for item in self.logs[plan_id] if isinstance(item, Event)), plan_id)
 
     def _ask(self, *asked: Any) -> None:
         self.asked.append(asked)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from autoglm.model import (
     Decision,
     Event,
     Failure,
+    Plan,
     PlanCancelled,
     PlanCancelRequested,
     PlanFailed,
@@ -67,12 +69,13 @@ GOOD = log(
     said(AnswerProgressed(1, 0, "231"), round=1, ephemeral=True),
     said(PlanSucceeded("231.15 miles"), at=0.6),
 )
+LOST = Failure("STEPS_FAILED", "autoglm", "pay failed", violations=(Violation("steps[0]", "no money"),))
 BAD = log(
     created(""),
     added("pay", "bank.pay"),
     said(StepStarted(), step="pay", attempt=1),
     said(StepFailed(Failure("NO_MONEY", "bank.pay", "there is none")), step="pay", attempt=1, at=2),
-    said(PlanFailed(Failure("STEPS_FAILED", "autoglm", "pay failed", violations=(Violation("steps[0]", "no money"),)), "Nothing done."), at=2),
+    said(PlanFailed(LOST, "Nothing done."), at=2),
 )
 CANCELLED = log(created(), said(PlanCancelRequested("enough"), by="ada", at=1), said(PlanCancelled(), at=2))
 WAIT = [
@@ -215,7 +218,9 @@ def test_a_tree_on_a_terminal() -> None:
     assert "\x1b[?25h" in done.err, "the cursor is shown again"
 
 
-@pytest.mark.parametrize(("encoding", "environment", "glyph"), [("ascii", {}, "+ percent"), ("utf-8", {"NO_COLOR": "1"}, "✓ percent")])
+@pytest.mark.parametrize(
+    ("encoding", "environment", "glyph"), [("ascii", {}, "+ percent"), ("utf-8", {"NO_COLOR": "1"}, "✓ percent")]
+)
 def test_poor_terminals(encoding: str, environment: dict[str, str], glyph: str) -> None:
     done = cli("run", "15% of 2480", client=scripted(GOOD), terminal="err", encoding=encoding, environment=environment)
 
@@ -234,7 +239,9 @@ def test_a_terminal_gets_a_cleaned_answer_and_a_file_the_exact_one() -> None:
     events = log(created(), said(PlanSucceeded("a\x1b]0;title\x07\u202eb [red]c[/red]")))
 
     assert cli("run", "x", client=scripted(events)).out == "a\x1b]0;title\x07\u202eb [red]c[/red]\n"
-    assert cli("run", "x", client=scripted(events), terminal="out").out == "a\\u001b]0;title\\u0007\\u202eb [red]c[/red]\n"
+    assert (
+        cli("run", "x", client=scripted(events), terminal="out").out == "a\\u001b]0;title\\u0007\\u202eb [red]c[/red]\n"
+    )
 
 
 def test_a_plan_without_an_answer_gives_its_output() -> None:
@@ -283,7 +290,10 @@ def test_every_violation_is_a_line_and_names_the_file(tmp_path: Path) -> None:
     file.write_text('{"steps": [{"id": "a", "tool": "math.calclate"}]}')
     client = scripted(GOOD)
     client.refuse["create"] = InvalidRequestError.of(
-        [Violation("steps[0].tool", "there is no tool math.calclate; did you mean math.calculate?"), Violation("labels", "too many")]
+        [
+            Violation("steps[0].tool", "there is no tool math.calclate; did you mean math.calculate?"),
+            Violation("labels", "too many"),
+        ]
     )
 
     done = cli("run", "--plan", str(file), client=client)
@@ -341,7 +351,10 @@ def test_wrong_usage(arguments: list[str], told: str) -> None:
 
 def test_flags_go_over_the_file(tmp_path: Path) -> None:
     file = tmp_path / "plan.yaml"
-    file.write_text("steps: [{id: a, tool: t}]\nlabels: {a: '1', b: '2'}\noptions: {maxSteps: 3, maxRounds: 2, approvalTools: [x.*]}\n")
+    file.write_text(
+        "steps: [{id: a, tool: t}]\nlabels: {a: '1', b: '2'}\n"
+        "options: {maxSteps: 3, maxRounds: 2, approvalTools: [x.*]}\n"
+    )
     client = scripted(GOOD)
 
     cli(
@@ -425,7 +438,7 @@ def test_the_data_directory_and_providers() -> None:
 class Deciding(ScriptedClient):
     """Its watch goes on where a decision leads."""
 
-    def watch(self, plan_id: str, *, after_sequence: int = 0, durable_only: bool = False):  # type: ignore[no-untyped-def]
+    def watch(self, plan_id: str, *, after_sequence: int = 0, durable_only: bool = False) -> Iterator[Event]:
         seen = after_sequence
 
         while True:
@@ -479,7 +492,7 @@ def test_without_a_terminal_the_command_is_told_and_the_watch_goes_on() -> None:
     snapshots = iter([log(*WAIT)])
     real = client.get
 
-    def get(plan_id: str):  # type: ignore[no-untyped-def]
+    def get(plan_id: str) -> Plan:
         held = client.logs[PLAN]
         client.logs[PLAN] = list(next(snapshots, everything))
 

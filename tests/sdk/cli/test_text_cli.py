@@ -17,7 +17,10 @@ from autoglm.cli.text import clean, clock, count, duration, moment, one_line, pl
 def test_cleaned_text_has_nothing_that_steers(text: str) -> None:
     cleaned = clean(text)
 
-    assert all(unicodedata.category(char) not in {"Cc", "Cf", "Cs", "Zl", "Zp"} or char in "\n\t\u200c\u200d" for char in cleaned)
+    assert all(
+        unicodedata.category(char) not in {"Cc", "Cf", "Cs", "Zl", "Zp"} or char in "\n\t\u200c\u200d"
+        for char in cleaned
+    )
     assert clean(cleaned) == cleaned
 
 
@@ -28,7 +31,13 @@ def test_clean_leaves_harmless_text(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "shown"),
-    [("\x1b[2J", "\\u001b[2J"), ("a\u202eb", "a\\u202eb"), ("\r", "\\u000d"), ("\x9b1m", "\\u009b1m"), ("\U000e0041", "\\U000e0041")],
+    [
+        ("\x1b[2J", "\\u001b[2J"),
+        ("a\u202eb", "a\\u202eb"),
+        ("\r", "\\u000d"),
+        ("\x9b1m", "\\u009b1m"),
+        ("\U000e0041", "\\U000e0041"),
+    ],
 )
 def test_clean_shows_what_was_there(text: str, shown: str) -> None:
     assert clean(text) == shown

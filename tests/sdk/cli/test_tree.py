@@ -54,7 +54,9 @@ MIXED = [
     said(StepStarted(), step="fetch", attempt=2, at=1.6),
     said(StepStarted(), step="flaky", attempt=1, at=1),
     said(
-        StepRetryScheduled(Failure("BUSY", "http", "come\nlater"), timedelta(seconds=4), START + timedelta(seconds=5.5)),
+        StepRetryScheduled(
+            Failure("BUSY", "http", "come\nlater"), timedelta(seconds=4), START + timedelta(seconds=5.5)
+        ),
         step="flaky",
         attempt=1,
         at=1.5,
@@ -168,7 +170,9 @@ def test_the_answer_is_a_state_and_not_a_sum() -> None:
     )
     assert view.answer == "later"
 
-    view.apply(Event(PLAN, 1, START, ephemeral=True, round=1, fact=AnswerProgressed(2, 105, "x" * 10 * ANSWER_CHARS_MAX)))
+    view.apply(
+        Event(PLAN, 1, START, ephemeral=True, round=1, fact=AnswerProgressed(2, 105, "x" * 10 * ANSWER_CHARS_MAX))
+    )
     assert view.answer == "x" * ANSWER_CHARS_MAX
 
 
@@ -214,7 +218,10 @@ def test_what_ended_last_is_kept() -> None:
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 120), st.integers(20, 160), st.integers(1, 40))
 def test_it_always_fits(size: int, width: int, rows: int) -> None:
-    events = [created("a long request " * 20), *(added(f"step{n}" * (n % 9 + 1), tool="tool" * (n % 20 + 1)) for n in range(size))]
+    events = [
+        created("a long request " * 20),
+        *(added(f"step{n}" * (n % 9 + 1), tool="tool" * (n % 20 + 1)) for n in range(size)),
+    ]
 
     lines = picture(events, width, rows_max=rows)
 
@@ -230,7 +237,9 @@ def test_of_ten_thousand_steps_thirty_are_drawn() -> None:
     assert hidden.total() == 10_000 - tree.ROWS_MAX
 
 
-@pytest.mark.parametrize("state", [each for each in StepState if each not in {StepState.UNSPECIFIED, StepState.RUNNING}])
+@pytest.mark.parametrize(
+    "state", [each for each in StepState if each not in {StepState.UNSPECIFIED, StepState.RUNNING}]
+)
 @pytest.mark.parametrize("glyphs", [tree.UNICODE, tree.ASCII])
 def test_every_state_has_its_glyph(state: StepState, glyphs: tree.Glyphs) -> None:
     assert state in glyphs.states

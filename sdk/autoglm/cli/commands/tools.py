@@ -94,6 +94,12 @@ def call(
             "--args", metavar="JSON", help="The arguments as a JSON object; @FILE and - read it.", show_default=False
         ),
     ] = "{}",
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            "--timeout", metavar="SECONDS", min=0.001, help="How long the call may take (30).", show_default=False
+        ),
+    ] = None,
     json: AsJson = False,
     provider: Providers = None,
     address: Address = None,
@@ -110,7 +116,7 @@ def call(
             session.tell(line)
 
     with session.client() as client:
-        found = client.tools.call(name, arguments, progress=told)
+        found = client.tools.call(name, arguments, timeout=timeout, progress=told)
 
     if json:
         session.record(wire.to_json(found))
