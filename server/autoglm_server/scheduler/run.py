@@ -454,7 +454,9 @@ class PlanRun:
                 arguments=arguments,
                 idempotency_key=key,
                 timeout=added.timeout.total_seconds() if added.timeout is not None else 0.0,
-                context=CallContext(self.plan.id, step_id, number, self.plan.principal),
+                context=CallContext(
+                    self.plan.id, step_id, number, self.plan.principal, route=(host.journal.journal_id,)
+                ),
                 report=lambda progress: self._progressed(attempt, progress),
             ),
             intent=sequence,

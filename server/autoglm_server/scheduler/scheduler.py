@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from autoglm._ids import new_id
-from autoglm.errors import AutoglmError, InternalError, InvalidRequestError, UnavailableError, error
+from autoglm.errors import AutoglmError, InternalError, InvalidRequestError, error
 from autoglm.fold import PlanFold
 from autoglm.model import (
     Approve,
@@ -33,7 +33,7 @@ from autoglm.model import (
     WaitingReason,
 )
 from autoglm.wire import decode
-from autoglm_server.journal.journal import DuplicateRequestError, FencedError, JournalError, RequestKey
+from autoglm_server.journal.journal import DuplicateRequestError, FencedError, RequestKey
 from autoglm_server.planner.planner import PlannerError
 from autoglm_server.scheduler.admission import Admission
 from autoglm_server.scheduler.drafts import Checked, Rules, check_given, check_planned, resolve
@@ -379,8 +379,9 @@ class Scheduler:
                 raise error(ErrorReason.REQUEST_ID_CONFLICT, message, plan_id=duplicate.plan_id) from None
 
             return await self.get(duplicate.plan_id), True
-        except JournalError as refused:
-            raise _unwritten(refused) from refused
+        except FencedError:
+            message = "another process has taken the plan up; ask again"
+            raise error(ErrorReason.SERVER_DRAINING, message, plan_id=run.plan.id) from None
 
         return snapshot, False
 
@@ -503,8 +504,9 @@ class Scheduler:
             durable = await run.until_durable(snapshot.sequence, reads=reads)
         except DuplicateRequestError:
             raise error(ErrorReason.PLAN_NOT_FOUND, f"there is no plan {run.plan.id!r}") from None
-        except JournalError as refused:
-            raise _unwritten(refused) from refused
+        except FencedError:
+            message = "another process has taken the plan up; ask again"
+            raise error(ErrorReason.SERVER_DRAINING, message, plan_id=run.plan.id) from None
 
         return snapshot if durable else None
 
@@ -607,11 +609,3 @@ def _must_wait(plan: PlanFold, step_id: str, wait_sequence: int, decision: Decis
 def _wait_changed(step_id: str, asked: int, current: int) -> AutoglmError:
     message = f"step {step_id}: wait {asked} is over, the newest is {current}; look at it and decide anew"
     return error(ErrorReason.WAIT_CHANGED, message, wait_sequence=str(current))
-
-
-def _unwritten(refused: JournalError) -> AutoglmError:
-    if isinstance(refused, FencedError):
-        return UnavailableError("another process has taken the plan up; ask again", reason=ErrorReason.SERVER_DRAINING)
-
-    log.error("the journal refused an append: %s", refused)
-    return InternalError("the journal could not be written", reason=ErrorReason.INTERNAL)
