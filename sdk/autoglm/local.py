@@ -44,7 +44,7 @@ COMMAND = (sys.executable, "-P", "-m", "autoglm_server")
 INSTALL = "pip install 'open-autoglm[server]'"
 
 _BUSY = (PlanState.QUEUED, PlanState.PLANNING, PlanState.RUNNING, PlanState.CANCELLING)
-_NEEDED = ("autoglm_server", "apsw", "jmespath", "jsonschema_rs", "pydantic_settings", "structlog", "yaml")
+_NEEDED = ("autoglm_server", "apsw", "jmespath", "jsonschema_rs", "pydantic", "structlog", "yaml")
 _NO_SETTINGS = frozenset({"AUTOGLM_ADDRESS", "AUTOGLM_DATA_DIR"})
 _POLL = 0.05
 _HEALTH_TIMEOUT = 2.0
@@ -119,6 +119,11 @@ def fingerprint(server_args: Sequence[str] = (), environment: Mapping[str, str] 
         "files": [_digest(file) for file in _files(server_args, named)],
     }
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def missing_packages() -> list[str]:
+    """Give the packages of the embedded server that are not installed."""
+    return [name for name in _NEEDED if importlib.util.find_spec(name) is None]
 
 
 def ensure(
@@ -265,7 +270,7 @@ class _Child:
     """A server that this process started."""
 
     def __init__(self, folder: Path, args: Sequence[str], settings: str) -> None:
-        if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
+        if missing := missing_packages():
             raise UnavailableError(
                 f"The embedded server needs packages that are not installed ({', '.join(missing)}). Run: {INSTALL}. Or "
                 f"name a server that runs elsewhere (--address, AUTOGLM_ADDRESS).",

@@ -100,8 +100,7 @@ def examine(session: Session) -> Iterator[Check]:
 
 def installation() -> Check:
     """Look for the packages of the embedded server."""
-    needed = ("autoglm_server", "apsw", "jsonschema_rs", "pydantic_settings", "structlog", "yaml")
-    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    missing = local.missing_packages()
 
     if missing:
         return _failed("installation", f"not installed: {', '.join(missing)}", PIP_LINE)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from autoglm import wire
+from autoglm import local, wire
 from autoglm._version import __version__
 from autoglm.cli import reference
 from autoglm.errors import InternalError, InvalidRequestError, NotFoundError, ToolFailedError, UnavailableError
@@ -407,9 +407,7 @@ def test_serve_becomes_the_server() -> None:
 
 
 def test_serve_without_the_servers_packages(monkeypatch: pytest.MonkeyPatch) -> None:
-    from autoglm.cli.commands import server
-
-    monkeypatch.setattr(server, "NEEDED", ("no_such_package",))
+    monkeypatch.setattr(local, "_NEEDED", ("no_such_package",))
     done = cli("serve")
 
     assert (done.status, done.replaced) == (2, [])

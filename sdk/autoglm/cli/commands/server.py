@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import importlib.metadata
-import importlib.util
 import platform
 import sys
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Annotated
 import typer
 from typer.completion import get_completion_script  # type: ignore[attr-defined]
 
-from autoglm import wire
+from autoglm import local, wire
 from autoglm._version import __version__
 from autoglm.cli import PIP_LINE, doctor
 from autoglm.cli.exits import Exit, InputError
@@ -53,7 +52,6 @@ Examples:
   eval "$(autoglm completion zsh)"                                         # in ~/.zshrc, after compinit
   autoglm completion fish > ~/.config/fish/completions/autoglm.fish
 """
-NEEDED = ("autoglm_server", "apsw", "jsonschema_rs", "pydantic_settings", "structlog", "yaml")
 _TOLD = ("grpcio", "protobuf", "typer", "rich")
 
 
@@ -80,7 +78,7 @@ def serve(
     """Run a server in the foreground."""
     session = session_of(context, None, data_dir, provider)
 
-    if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
+    if missing := local.missing_packages():
         raise InputError(f"the server needs packages that are not installed ({', '.join(missing)}); run: {PIP_LINE}")
 
     flags = {"--config": config, "--host": host, "--port": port, "--data-dir": session.target.data_dir}
