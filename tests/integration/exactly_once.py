@@ -23,7 +23,9 @@ class Line:
 
 
 def read_ledger(path: Path) -> list[Line]:
-    return [Line(**json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []
+    """Read the ledger; a line that is just being written is not one yet."""
+    text = path.read_text() if path.exists() else ""
+    return [Line(**json.loads(line)) for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
 def check(events: Sequence[Event], ledger: Sequence[Line]) -> None:

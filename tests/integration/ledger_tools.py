@@ -8,6 +8,9 @@ from pathlib import Path
 
 import autoglm
 
+SECONDS = 0.1
+"""How long a call takes at least: long enough to be killed in the middle of it."""
+
 
 @autoglm.tool(effect=autoglm.Effect.READ_ONLY)
 def look(folder: str, context: autoglm.ToolContext, gate: str = "") -> str:
@@ -44,6 +47,7 @@ def send(folder: str, context: autoglm.ToolContext, gate: str = "") -> str:
 
 def _work(tool: str, folder: Path, context: autoglm.ToolContext, gate: str) -> str:
     _note("begin", tool, folder, context)
+    context.wait_cancelled(SECONDS)
 
     while gate and not (folder / gate).exists():
         if context.wait_cancelled(0.01):

@@ -21,6 +21,14 @@ pytestmark = pytest.mark.timeout(60)  # each program starts a server, which take
 
 ROOT = Path(__file__).parent.parent.parent
 DEMO = ["--provider", "demo=python:examples/tools/unreliable.py"]
+PLANS = [
+    ("two_chains", 0, "That Is 5.06 Euros"),
+    ("nested_reference", 0, "ORDER 1007 TO LONDON: B2, NOT ${SKU}"),
+    ("fan_out", 0, "220100"),
+    ("flaky", 0, "70.7"),
+    ("failing", 1, "158.229"),
+]
+"""Each plan file, the exit status, and a part of what is printed."""
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -96,16 +104,7 @@ def test_its_side_effect_happens_once_for_a_key(tmp_path: Path, monkeypatch: pyt
     assert len(list((tmp_path / "receipts").iterdir())) == 2
 
 
-@pytest.mark.parametrize(
-    ("plan", "status", "told"),
-    [
-        ("two_chains", 0, "That Is 5.06 Euros"),
-        ("nested_reference", 0, "ORDER 1007 TO LONDON: B2, NOT ${SKU}"),
-        ("fan_out", 0, "220100"),
-        ("flaky", 0, "70.7"),
-        ("failing", 1, "158.229"),
-    ],
-)
+@pytest.mark.parametrize(("plan", "status", "told"), PLANS)
 def test_a_plan_file(run: Run, plan: str, status: int, told: str) -> None:
     done = run("-m", "autoglm.cli", "run", *DEMO, "--plan", f"examples/plans/{plan}.yaml")
 
@@ -114,8 +113,7 @@ def test_a_plan_file(run: Run, plan: str, status: int, told: str) -> None:
 
 
 def test_every_plan_file_is_run() -> None:
-    named = {mark.args[1][number][0] for mark in test_a_plan_file.pytestmark for number in range(len(mark.args[1]))}
-    assert named == {plan.stem for plan in (ROOT / "examples" / "plans").iterdir()}
+    assert {plan for plan, _, _ in PLANS} == {path.stem for path in (ROOT / "examples" / "plans").iterdir()}
 
 
 def test_the_fan_out_is_what_its_script_writes(run: Run) -> None:
