@@ -103,6 +103,9 @@ def _divider(source: Source, position: int) -> int:
     if atom.key in {",", "."} and not _divides(source, position):
         return 0
 
+    if atom.key == "和" and position and source.key(position - 1) == "的":
+        return 0  # 的和 is a sum, not two clauses
+
     if atom.key == ".":
         return 1
 
@@ -124,7 +127,11 @@ def _enumerator(source: Source, position: int) -> int:
     numbered = (
         first.kind is Kind.DIGITS and len(first.key) <= 2 and second.key in {".", ")", "、"} and not second.spaced
     )
-    return 2 if numbered and third is not None and (third.spaced or second.key == "、") else 0
+    if not numbered or third is None:
+        return 0
+
+    # 1、加 numbers a line; 3、9、4 is a list of numbers.
+    return 2 if third.spaced or (second.key == "、" and third.kind is not Kind.DIGITS) else 0
 
 
 def _divides(source: Source, position: int) -> bool:

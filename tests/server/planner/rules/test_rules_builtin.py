@@ -480,6 +480,9 @@ ENGLISH: Table = [
 ]
 
 CHINESE: Table = [
+    ("3、9、4中最大的是多少", ['math.calculate {"expression": "max(3, 9, 4)"}']),
+    ("3、5和10的平均数", ['math.calculate {"expression": "average(3, 5, 10)"}']),
+    ("3和5的和", ['math.calculate {"expression": "sum(3, 5)"}']),
     (
         "2480的15%，然后把它从公里换算成英里，并且东京现在几点",
         [
