@@ -19,11 +19,12 @@ ITEMS_MAX = 12
 SHOWN = 3
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_ID = re.compile(r"\b[0-9a-hjkmnp-tv-z]{26}\b")
 _WORD = re.compile(r"(?<!^)(?=[A-Z])")
 
 
 def transcript(events: Sequence[Event]) -> str:
-    """Write the events down; times are seconds since the first, the plan's id is PLAN, digests are ``sha256:*``."""
+    """Write the events down; times are seconds since the first, the plan's id is PLAN, other ids are ID, digests ``sha256:*``."""
     first = events[0]
     assert first.event_time is not None
     writer = _Writer(first.plan_id, first.event_time)
@@ -63,7 +64,7 @@ class _Writer:
 
     def _value(self, value: Any) -> str:
         if dataclasses.is_dataclass(value):
-            return f"({' '.join(self._fields(value))})"
+            return f"{type(value).__name__}({' '.join(self._fields(value))})"
 
         match value:
             case enum.Enum():
@@ -80,7 +81,7 @@ class _Writer:
                 return self._text(canonical_json(_shortened(value)))
 
     def _text(self, text: str) -> str:
-        return _DIGEST.sub("sha256:*", text.replace(self._plan_id, "PLAN"))
+        return _ID.sub("ID", _DIGEST.sub("sha256:*", text.replace(self._plan_id, "PLAN")))
 
 
 def _shortened(value: Any) -> Any:
