@@ -358,7 +358,19 @@ def test_flags_go_over_the_file(tmp_path: Path) -> None:
     client = scripted(GOOD)
 
     cli(
-        *("run", "and more", "--plan", str(file), "--max-steps", "5", "--no-tools", "--model", "glm"),
+        *(
+            "run",
+            "and more",
+            "--plan",
+            str(file),
+            "--max-steps",
+            "5",
+            "--no-tools",
+            "--planner",
+            "llm",
+            "--model",
+            "glm",
+        ),
         *("--label", "b=3", "--label", "c=x=y", "--approve-tools", "bank.*"),
         client=client,
     )
@@ -370,7 +382,12 @@ def test_flags_go_over_the_file(tmp_path: Path) -> None:
             steps=(StepDraft(id="a", tool="t"),),
             labels={"a": "1", "b": "3", "c": "x=y"},
             options=PlanOptions(
-                max_steps=5, enable_tool_call=False, max_rounds=2, model="glm", approval_tools=("x.*", "bank.*")
+                max_steps=5,
+                enable_tool_call=False,
+                max_rounds=2,
+                planner="llm",
+                model="glm",
+                approval_tools=("x.*", "bank.*"),
             ),
         ),
     )

@@ -69,6 +69,7 @@ def run(
         typer.Option("--max-steps", metavar="N", help="The most steps the planner may add.", show_default=False),
     ] = None,
     no_tools: Annotated[bool, typer.Option("--no-tools", help="Answer without calling tools.")] = False,
+    planner: Annotated[str | None, typer.Option("--planner", metavar="NAME", help="Who plans: rules, llm.")] = None,
     model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="The planner's model.")] = None,
     label: Labels = None,
     approve_tools: Annotated[
@@ -103,7 +104,14 @@ def run(
     wanted = replace(
         wanted,
         labels={**wanted.labels, **read_labels(label)},
-        options=_options(wanted.options, max_steps, no_tools=no_tools, model=model, approve_tools=approve_tools or []),
+        options=_options(
+            wanted.options,
+            max_steps,
+            no_tools=no_tools,
+            planner=planner,
+            model=model,
+            approve_tools=approve_tools or [],
+        ),
     )
     source = "stdin" if plan == "-" else plan or ""
 
@@ -168,7 +176,13 @@ def _with_request(wanted: CreatePlanRequest, request: str | None) -> CreatePlanR
 
 
 def _options(
-    options: PlanOptions | None, max_steps: int | None, *, no_tools: bool, model: str | None, approve_tools: list[str]
+    options: PlanOptions | None,
+    max_steps: int | None,
+    *,
+    no_tools: bool,
+    planner: str | None,
+    model: str | None,
+    approve_tools: list[str],
 ) -> PlanOptions | None:
     """Lay what the flags say over what the file says; nothing said stays nothing, so that the server's defaults hold."""
     said = options or PlanOptions()
@@ -178,6 +192,9 @@ def _options(
 
     if no_tools:
         said = replace(said, enable_tool_call=False)
+
+    if planner:
+        said = replace(said, planner=planner)
 
     if model:
         said = replace(said, model=model)
