@@ -25,6 +25,7 @@ from autoglm.v1 import plan_pb2, plan_service_pb2, plan_service_pb2_grpc
 
 
 def main() -> None:
+    signal.alarm(60)  # one that starts when its test is over already is not left behind
     flags = argparse.ArgumentParser()
     flags.add_argument("--embedded", action="store_true")
     flags.add_argument("--data-dir", type=Path)
