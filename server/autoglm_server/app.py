@@ -25,7 +25,8 @@ from autoglm_server.journal.follow import Feed
 from autoglm_server.journal.journal import Journal, JournalError, JournalLockedError
 from autoglm_server.journal.memory import MemoryJournal
 from autoglm_server.journal.sqlite import SqliteJournal
-from autoglm_server.planner.rules import RulesPlanner
+from autoglm_server.planner.llm import LlmPlanner
+from autoglm_server.planners import make_planners
 from autoglm_server.presence import Presence, SocketFolder
 from autoglm_server.scheduler.limits import Limits
 from autoglm_server.scheduler.scheduler import Scheduler
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
 
     import grpc.aio
 
-    from autoglm_server.planner.planner import Planner
     from autoglm_server.settings import Settings
     from autoglm_server.tools.tool import Provider
 
@@ -135,6 +135,7 @@ class Application:
             await self._open(journal, stack)
             catalog = await self._start_catalog(stack)
             scheduler = make_scheduler(self._settings, journal, feed, catalog, self._clock)
+            stack.push_async_callback(close_planners, scheduler)
             parts = _Parts(
                 settings=self._settings,
                 journal=journal,
@@ -367,13 +368,12 @@ def make_scheduler(settings: Settings, journal: Journal, feed: Feed, catalog: Ca
     """Make the scheduler and its planners.
 
     Raises:
-        StartError: there is no such planner.
+        StartError: the planner is not there, or cannot be used.
     """
-    planners: dict[str, Planner] = {"rules": RulesPlanner()}
-
-    if settings.planner.kind not in planners:
-        known = ", ".join(sorted(planners))
-        raise StartError(f"planner.kind {settings.planner.kind!r} is not there; this server has: {known}")
+    try:
+        planners = make_planners(settings.planner)
+    except ValueError as error:
+        raise StartError(str(error)) from None
 
     plan, limits = settings.plan, settings.limits
     return Scheduler(
@@ -406,6 +406,13 @@ def make_scheduler(settings: Settings, journal: Journal, feed: Feed, catalog: Ca
             cancel_grace=settings.scheduler.cancel_grace.total_seconds(),
         ),
     )
+
+
+async def close_planners(scheduler: Scheduler) -> None:
+    """Close what planners hold open, when no plan uses them any more."""
+    for planner in scheduler.planners.values():
+        if isinstance(planner, LlmPlanner):
+            await planner.close()
 
 
 # --- addresses

@@ -64,6 +64,12 @@ Bytes: TypeAlias = Annotated[ByteSize, PlainSerializer(format_bytes)]
 _ZERO = timedelta(0)
 
 
+def _words(value: object) -> object:
+    """Read a list that an environment variable gives as text."""
+    return tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
+
+
+
 class Section(BaseModel):
     """The base of every section: frozen, and strict about what it does not know."""
 
@@ -139,9 +145,38 @@ class PlannerSettings(Section):
     """Which planner a plan gets that names none."""
 
     kind: str = Field(default="rules", min_length=1, max_length=64)
-    """The planner's name: `rules` needs no model and no key."""
+    """The planner's name: `rules` needs no model and no key; `llm` plans with `model`."""
     model: str = Field(default="", max_length=256)
-    """The model a planner uses that needs one, unless the plan names another."""
+    """The model of the planner `llm`, unless the plan names another: `provider:name`, such as `openai:gpt-5-mini`,
+    `anthropic:claude-haiku-4-5`, `google:gemini-3-flash`, `glm:glm-4.7`, `deepseek:deepseek-flash`, `qwen:qwen3-max`,
+    `ollama:qwen3`, `vllm:NAME`, `llamacpp:NAME`, `lmstudio:NAME` or `openai-compatible:NAME@BASE_URL`. The key is read
+    from the provider's own variable, such as `OPENAI_API_KEY`."""
+    models: Annotated[tuple[str, ...], BeforeValidator(_words)] = ()
+    """Which models plans may name, as globs such as `openai:gpt-*`. Empty: every model of every provider that has its key
+    here. In the environment, separated by commas."""
+    base_url: str = Field(default="", max_length=2048)
+    """Where the provider of `model` is served, if not where it usually is. Without user, password or query."""
+    api_key_env: str = Field(default="", max_length=128)
+    """The variable that holds the key for the provider of `model`, if not its usual one."""
+    api_key_file: Path | None = None
+    """A file that holds the key for the provider of `model`; read anew for every round."""
+    profile: Literal["auto", "json_schema", "tool", "text"] = "auto"
+    """How a plan is asked for: structured output by JSON Schema, a call of one function, or text with a fenced block.
+    `auto`: as suits the provider."""
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    """The model's temperature. Empty: the provider's own; some models take none."""
+    max_output_tokens: int = Field(default=8192, ge=256, le=1_000_000)
+    """The most tokens a model may write in a round, what it thinks included."""
+    max_prompt_tokens: int = Field(default=24_000, ge=2000, le=2_000_000)
+    """About how large a prompt may be. Above it, long outputs are shortened further and the least relevant tools are left
+    out, and both is said. It must fit the model's context together with `max_output_tokens`."""
+    output_chars: int = Field(default=4000, ge=200, le=1_000_000)
+    """How many characters of one step's output a model is shown; it can read the rest by `text.slice`."""
+    stall_timeout: Duration = Field(default=timedelta(seconds=60), gt=_ZERO, le=timedelta(hours=1))
+    """How long a model may say nothing at all, before the round is given up and made again."""
+    debug_file: Path | None = None
+    """A file to which every prompt and every reply is added, one JSON object a line, for debugging. It holds what plans
+    hold: requests, arguments and outputs. Never a key. Empty: nothing is written."""
     timeout: Duration = Field(default=timedelta(minutes=2), gt=_ZERO, le=timedelta(hours=1))
     """The longest one round may take."""
 

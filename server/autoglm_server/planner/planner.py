@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 from autoglm.errors import AutoglmError
-from autoglm.model import Failure, Json, Plan, StepDraft, StepRejected, Tool, Usage
+from autoglm.model import (
+    ContextMessage,
+    Failure,
+    Json,
+    Plan,
+    PlanOptions,
+    StepDraft,
+    StepRejected,
+    Tool,
+    Usage,
+    Violation,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -18,7 +29,8 @@ class RoundView:
 
     ``plan.steps`` carry results and failures. ``round`` counts from 1, ``attempt`` of this round from 1; ``rejected`` are
     the drafts refused so far that the planner has not been told of. ``steps_left`` is how many steps may still be added
-    (0 when tools are disabled); in the ``last`` round a planner must answer.
+    (0 when tools are disabled); in the ``last`` round a planner must answer. ``context`` is what came before the request,
+    oldest first: earlier plans as they are now, without those that are gone, and messages.
     """
 
     plan: Plan
@@ -28,6 +40,7 @@ class RoundView:
     rejected: Sequence[StepRejected]
     steps_left: int
     last: bool
+    context: Sequence[Plan | ContextMessage] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +64,8 @@ class Note:
     text: str
 
 
-RoundItem: TypeAlias = "StepDraft | AnswerText | AnswerOutput | Note | Usage"
-"""What a round gives, one at a time, as soon as it is complete."""
+RoundItem: TypeAlias = "StepDraft | StepRejected | AnswerText | AnswerOutput | Note | Usage"
+"""What a round gives, one at a time, as soon as it is complete. A StepRejected is a draft whose very form was wrong."""
 
 
 class PlannerError(AutoglmError):
@@ -86,4 +99,13 @@ class Planner(Protocol):
         Raises:
             PlannerError: the round failed, as data.
         """
+        ...
+
+
+@runtime_checkable
+class OptionsChecker(Protocol):
+    """A planner that can tell, before a plan is created, that it could not plan with its options."""
+
+    def check(self, options: PlanOptions) -> list[Violation]:
+        """Give every fault of the options; nothing may be called or waited for."""
         ...

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol, assert_never
 
@@ -20,6 +20,8 @@ from autoglm.model import (
     AnswerProgressed,
     Approve,
     CallContext,
+    ContextItem,
+    ContextMessage,
     Decision,
     Effect,
     ErrorReason,
@@ -27,6 +29,7 @@ from autoglm.model import (
     Fact,
     Failure,
     JsonObject,
+    Plan,
     PlanCancelled,
     PlanCancelRequested,
     PlanFailed,
@@ -80,7 +83,7 @@ from autoglm_server.tools.references import References, compile_references, inva
 from autoglm_server.tools.tool import AbandonedError, Invocation, ToolCallError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
 
     from autoglm_server.clock import Clock
     from autoglm_server.journal.follow import Feed
@@ -90,6 +93,9 @@ if TYPE_CHECKING:
     from autoglm_server.tools.catalog import Catalog
 
 log = logging.getLogger(__name__)
+
+VIOLATIONS_MAX = 50
+"""How many faults of one refused draft are journaled and told."""
 
 
 class Host(Protocol):
@@ -139,6 +145,10 @@ class Host(Protocol):
 
     def spawn(self, run: PlanRun, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Start a task that belongs to the plan."""
+        ...
+
+    async def context_of(self, items: Sequence[ContextItem]) -> tuple[Plan | ContextMessage, ...]:
+        """Give what came before a request; earlier plans that are gone are left out."""
         ...
 
 
@@ -656,6 +666,9 @@ class PlanRun:
         timer = asyncio.timeout(limit)
         try:
             async with timer:
+                if self.plan.created.context:
+                    view = replace(view, context=await self.host.context_of(self.plan.created.context))
+
                 async for item in planner.round(view):
                     if self.making is not making or self.gone:
                         return
@@ -691,6 +704,10 @@ class PlanRun:
                 making.drafts += 1
                 self._draft(making, item)
                 self.turn()
+            case StepRejected(draft=draft):
+                making.drafts += 1
+                self.emit(item, step_id=draft.id[:64] if draft is not None else "", round_number=making.number)
+                self.flush()
             case AnswerText(text):
                 offset = len(making.text)
                 making.text += text
@@ -713,7 +730,8 @@ class PlanRun:
             violations = [bound, *violations]
 
         if violations or checked is None:
-            self.emit(StepRejected(draft, tuple(violations)), step_id=draft.id[:64], round_number=making.number)
+            told = tuple(violations[:VIOLATIONS_MAX])
+            self.emit(StepRejected(draft, told), step_id=draft.id[:64], round_number=making.number)
             return
 
         now = self.now()

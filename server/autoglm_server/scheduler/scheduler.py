@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from autoglm._ids import new_id
-from autoglm.errors import AutoglmError, InternalError, InvalidRequestError, error
+from autoglm.errors import AutoglmError, InternalError, InvalidRequestError, NotFoundError, error
 from autoglm.fold import PlanFold
 from autoglm.model import (
     Approve,
+    ContextItem,
+    ContextMessage,
     CreatePlanRequest,
     Decision,
     ErrorReason,
@@ -25,6 +28,7 @@ from autoglm.model import (
     Reject,
     Retry,
     StepDraft,
+    StepRejected,
     StepState,
     ToolResult,
     UnknownFact,
@@ -34,7 +38,7 @@ from autoglm.model import (
 )
 from autoglm.wire import decode
 from autoglm_server.journal.journal import DuplicateRequestError, FencedError, RequestKey
-from autoglm_server.planner.planner import PlannerError
+from autoglm_server.planner.planner import OptionsChecker, PlannerError
 from autoglm_server.scheduler.admission import Admission
 from autoglm_server.scheduler.drafts import Checked, Rules, check_given, check_planned, resolve
 from autoglm_server.scheduler.limits import Limits
@@ -43,7 +47,7 @@ from autoglm_server.scheduler.state import State, apply, clamp
 from autoglm_server.scheduler.timers import Timers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
 
     from autoglm_server.clock import Clock
     from autoglm_server.journal.follow import Feed
@@ -333,11 +337,39 @@ class Scheduler:
             description = f"there is no planner {options.planner!r}; this server has: {known}"
             violations.append(Violation("options.planner", description, "UNKNOWN_PLANNER"))
 
+        planner: object = self.planners.get(options.planner)
+        if request.request and isinstance(planner, OptionsChecker):
+            violations += planner.check(options)
+
         if request.steps and not options.enable_tool_call:
             description = "given steps call tools, but options.enable_tool_call is false; leave one of them out"
             violations.append(Violation("options.enable_tool_call", description, "CONFLICT"))
 
         return checked, violations
+
+    async def _check_context(self, items: Sequence[ContextItem]) -> list[Violation]:
+        violations: list[Violation] = []
+        for index, item in enumerate(items):
+            if isinstance(item.item, str) and not await self.context_of([item]):
+                description = f"there is no plan {item.item[:64]!r}; name one that this server still keeps"
+                violations.append(Violation(f"context[{index}].plan_id", description, "UNKNOWN_PLAN"))
+
+        return violations
+
+    async def context_of(self, items: Sequence[ContextItem]) -> tuple[Plan | ContextMessage, ...]:
+        """Give what came before a request; earlier plans that are gone are left out."""
+        found: list[Plan | ContextMessage] = []
+        for item in items:
+            match item.item:
+                case ContextMessage() as message:
+                    found.append(message)
+                case str(plan_id):
+                    with suppress(NotFoundError):
+                        found.append(await self.get(plan_id))
+                case None:
+                    pass
+
+        return tuple(found)
 
     async def create(self, request: CreatePlanRequest, *, principal: str, digest: str) -> tuple[Plan, bool]:
         """Create a plan, or find the one that this request made before.
@@ -350,6 +382,7 @@ class Scheduler:
         """
         options = self.options(request)
         checked, violations = self._check(request, options)
+        violations += await self._check_context(request.context)
         if violations:
             known = await self._known(request.request_id, principal, digest)
             if known is not None:
@@ -453,7 +486,11 @@ class Scheduler:
         violations: list[Violation] = []
         rules = Rules(self.catalog, options, self.limits)
         try:
-            async for item in planner.round(run.view(1, 1, ())):
+            view = replace(run.view(1, 1, ()), context=await self.context_of(request.context))
+            async for item in planner.round(view):
+                if isinstance(item, StepRejected):
+                    violations += item.violations
+
                 if not isinstance(item, StepDraft):
                     continue
 

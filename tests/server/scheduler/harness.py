@@ -29,6 +29,7 @@ from autoglm_server.clock import FakeClock
 from autoglm_server.journal.follow import Feed
 from autoglm_server.journal.journal import Journal
 from autoglm_server.journal.memory import MemoryJournal
+from autoglm_server.planner import planner
 from autoglm_server.planner.planner import PlannerError, RoundItem, RoundView
 from autoglm_server.scheduler.limits import Limits
 from autoglm_server.scheduler.scheduler import Scheduler
@@ -190,6 +191,7 @@ class World:
         self.tools = Tools()
         self.providers: Sequence[Provider] = [self.tools] if providers is None else providers
         self.planner = Planner()
+        self.planners: dict[str, planner.Planner] = {"scripted": self.planner}
         self.scheduler: Scheduler
 
     async def __aenter__(self) -> Self:
@@ -209,7 +211,7 @@ class World:
             journal=self.journal,
             feed=self.feed,
             catalog=catalog,
-            planners={"scripted": self.planner},
+            planners=self.planners,
             clock=self.clock,
             jitter=lambda: 1.0,
             defaults=DEFAULTS,

@@ -16,7 +16,7 @@ def builtin_tools(workspace: Path, clock: Clock | None = None) -> list[FunctionT
         clock: What ``time.*`` ask the time of; the machine's own by default.
     """
     # Imported when asked for, so that a part of the server that needs one tool does not load them all.
-    from autoglm_server.tools.builtin import arithmetic, jsons, texts, units  # noqa: PLC0415
+    from autoglm_server.tools.builtin import arithmetic, jsons, slices, texts, units  # noqa: PLC0415
     from autoglm_server.tools.builtin.files import file_tools  # noqa: PLC0415
     from autoglm_server.tools.builtin.times import time_tools  # noqa: PLC0415
 
@@ -31,6 +31,7 @@ def builtin_tools(workspace: Path, clock: Clock | None = None) -> list[FunctionT
         texts.reverse,
         texts.sort,
         texts.join,
+        slices.slice_text,
         jsons.query,
         *file_tools(workspace),
     ]
