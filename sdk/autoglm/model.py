@@ -152,6 +152,21 @@ class PlanView(_Enum):
     """Everything."""
 
 
+class PluginState(_Enum):
+    """What has become of a plugin."""
+
+    UNSPECIFIED = 0
+    """Not set."""
+    DISABLED = 1
+    """It is not used: the configuration does not name it, or says so."""
+    ACTIVE = 2
+    """It is used."""
+    DEGRADED = 3
+    """Its tools and planners are used, its hooks are not called any more: one took too long, or failed too often."""
+    FAILED = 4
+    """It could not be loaded or started, and nothing of it is used."""
+
+
 class ErrorReason(_Enum):
     """Every reason of the domain ``autoglm``: of a refused call, or of a failure that is data."""
 
@@ -849,6 +864,26 @@ class CreatePlanRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Plugin:
+    """A plugin of a server: where it is from, what it gives, and what has become of it and why.
+
+    ``errors`` counts calls of its hooks that failed, ``dropped`` the events of steps it was not told of.
+    """
+
+    name: str = ""
+    version: str = ""
+    source: str = ""
+    enabled: bool = False
+    mode: str = ""
+    state: PluginState = PluginState.UNSPECIFIED
+    reason: str = ""
+    tools: tuple[str, ...] = ()
+    planners: tuple[str, ...] = ()
+    errors: int = 0
+    dropped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ServerInfo:
     """What a server says of itself (GetServerInfoResponse)."""
 
@@ -856,3 +891,4 @@ class ServerInfo:
     journal_id: str = ""
     capabilities: tuple[str, ...] = ()
     planner: str = ""
+    plugins: tuple[Plugin, ...] = ()

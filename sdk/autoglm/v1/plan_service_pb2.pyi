@@ -46,6 +46,38 @@ PLAN_VIEW_FULL: PlanView.ValueType  # 2
 """All of it."""
 Global___PlanView: _TypeAlias = PlanView  # noqa: Y015
 
+class _PluginState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PluginStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PluginState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PLUGIN_STATE_UNSPECIFIED: _PluginState.ValueType  # 0
+    """Not set."""
+    PLUGIN_STATE_DISABLED: _PluginState.ValueType  # 1
+    """It is not used: the configuration does not name it, or says so."""
+    PLUGIN_STATE_ACTIVE: _PluginState.ValueType  # 2
+    """It is used."""
+    PLUGIN_STATE_DEGRADED: _PluginState.ValueType  # 3
+    """Its tools and planners are used, but its hooks are not called any more: one took too long, or failed too often."""
+    PLUGIN_STATE_FAILED: _PluginState.ValueType  # 4
+    """It could not be loaded or started, and nothing of it is used."""
+
+class PluginState(_PluginState, metaclass=_PluginStateEnumTypeWrapper):
+    """What has become of a plugin."""
+
+PLUGIN_STATE_UNSPECIFIED: PluginState.ValueType  # 0
+"""Not set."""
+PLUGIN_STATE_DISABLED: PluginState.ValueType  # 1
+"""It is not used: the configuration does not name it, or says so."""
+PLUGIN_STATE_ACTIVE: PluginState.ValueType  # 2
+"""It is used."""
+PLUGIN_STATE_DEGRADED: PluginState.ValueType  # 3
+"""Its tools and planners are used, but its hooks are not called any more: one took too long, or failed too often."""
+PLUGIN_STATE_FAILED: PluginState.ValueType  # 4
+"""It could not be loaded or started, and nothing of it is used."""
+Global___PluginState: _TypeAlias = PluginState  # noqa: Y015
+
 @_typing.final
 class CreatePlanRequest(_message.Message):
     """A plan to be made. At most 3 MiB. A request, steps, or both must be given."""
@@ -791,6 +823,7 @@ class GetServerInfoResponse(_message.Message):
     JOURNAL_ID_FIELD_NUMBER: _builtins.int
     CAPABILITIES_FIELD_NUMBER: _builtins.int
     PLANNER_FIELD_NUMBER: _builtins.int
+    PLUGINS_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """The server's version, as in the package: `0.1.0`."""
     journal_id: _builtins.str
@@ -801,6 +834,12 @@ class GetServerInfoResponse(_message.Message):
     def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What this server can do beyond the base, by name, sorted; unknown ones are to be ignored."""
 
+    @_builtins.property
+    def plugins(self) -> _containers.RepeatedCompositeFieldContainer[Global___Plugin]:
+        """Its plugins, in the order in which they are asked; then those that are installed and not configured, by name. At most
+        256.
+        """
+
     def __init__(
         self,
         *,
@@ -808,11 +847,80 @@ class GetServerInfoResponse(_message.Message):
         journal_id: _builtins.str = ...,
         capabilities: _abc.Iterable[_builtins.str] | None = ...,
         planner: _builtins.str = ...,
+        plugins: _abc.Iterable[Global___Plugin] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "journal_id", b"journal_id", "planner", b"planner", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "journal_id", b"journal_id", "planner", b"planner", "plugins", b"plugins", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetServerInfoResponse: _TypeAlias = GetServerInfoResponse  # noqa: Y015
+
+@_typing.final
+class Plugin(_message.Message):
+    """A plugin of a server."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    ENABLED_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    TOOLS_FIELD_NUMBER: _builtins.int
+    PLANNERS_FIELD_NUMBER: _builtins.int
+    ERRORS_FIELD_NUMBER: _builtins.int
+    DROPPED_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """What the configuration calls it; its tools are called `NAME.tool`. `builtin` is the server's own, whose tools have no
+    such prefix.
+    """
+    version: _builtins.str
+    """Its version. Empty: it says none."""
+    source: _builtins.str
+    """Where it is from: `builtin`, an entry point `package.module:object`, or `python:FILE`."""
+    enabled: _builtins.bool
+    """What the configuration says."""
+    mode: _builtins.str
+    """What it may do: `full`, or `observe`, which adds no tools and no planners."""
+    state: Global___PluginState.ValueType
+    """What has become of it."""
+    reason: _builtins.str
+    """Why it is not ACTIVE, or what failed last. Empty: nothing did."""
+    errors: _builtins.int
+    """How many of its hooks' calls failed."""
+    dropped: _builtins.int
+    """How many events of steps it was not told of, because it fell too far behind."""
+    @_builtins.property
+    def tools(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The names of its tools, at most 1,000."""
+
+    @_builtins.property
+    def planners(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The names of its planners."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        version: _builtins.str = ...,
+        source: _builtins.str = ...,
+        enabled: _builtins.bool = ...,
+        mode: _builtins.str = ...,
+        state: Global___PluginState.ValueType = ...,
+        reason: _builtins.str = ...,
+        tools: _abc.Iterable[_builtins.str] | None = ...,
+        planners: _abc.Iterable[_builtins.str] | None = ...,
+        errors: _builtins.int = ...,
+        dropped: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dropped", b"dropped", "enabled", b"enabled", "errors", b"errors", "mode", b"mode", "name", b"name", "planners", b"planners", "reason", b"reason", "source", b"source", "state", b"state", "tools", b"tools", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Plugin: _TypeAlias = Plugin  # noqa: Y015
