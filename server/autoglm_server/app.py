@@ -58,6 +58,8 @@ EXIT_HELD: Final = 75
 """An embedded server found its data directory held by another. (EX_TEMPFAIL)"""
 STOP_SECONDS: Final = 2.0
 """How long calls that are answered at once may take to end, after everything else has."""
+SIGNAL_REPEAT_SECONDS: Final = 1.0
+"""Signals that come this soon after the first are the same wish: GNU ``timeout`` signals a process and then its group."""
 IDLE_LOOKS: Final = 10
 """How often, within the time an embedded server stays idle, it looks whether it still is."""
 
@@ -113,6 +115,7 @@ class Application:
         self._clock = clock or SystemClock()
         self._stopping = asyncio.Event()
         self._status = 0
+        self._signalled: float | None = None  # when the first signal to end came
         self.address = ""
         """Where it listens, once it does."""
         self.ready = asyncio.Event()
@@ -230,12 +233,15 @@ class Application:
     # --- while it serves
 
     def _on_signal(self, number: signal.Signals) -> None:
-        if self._stopping.is_set():
+        now = self._clock.monotonic()
+
+        if self._signalled is None:
+            self._signalled = now
+            _log.info("%s: draining", number.name)
+            self.stop()
+        elif now - self._signalled >= SIGNAL_REPEAT_SECONDS:
             _log.warning("a second %s: ending now", number.name)
             os._exit(128 + number)
-
-        _log.info("%s: draining", number.name)
-        self.stop()
 
     def _on_health(self, parts: _Parts) -> None:
         """Serve while the journal takes events; end when it failed for good."""

@@ -6,6 +6,8 @@ import asyncio
 import gc
 import json
 import logging
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -19,6 +21,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-un
 
 from autoglm_server import app, telemetry
 from autoglm_server.app import EXIT_JOURNAL, Application, StartError, make_journal, reachable
+from autoglm_server.clock import FakeClock
 from autoglm_server.configuration import load
 from autoglm_server.journal.journal import JournalFailedError, JournalVersionError
 from autoglm_server.journal.memory import MemoryJournal
@@ -91,6 +94,25 @@ async def test_a_journal_that_is_full_is_not_serving_until_there_is_room(journal
         assert await check(application) == SERVING
 
     assert task.result() == 0
+
+
+async def test_a_signal_that_comes_at_once_again_is_no_second_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exits: list[int] = []
+    monkeypatch.setattr(os, "_exit", exits.append)
+    clock = FakeClock()
+    application = Application(settings(tmp_path), clock=clock)
+
+    application._on_signal(signal.SIGTERM)
+    application._on_signal(signal.SIGTERM)
+    clock.advance(0.999)
+    application._on_signal(signal.SIGTERM)
+    assert exits == []
+
+    clock.advance(0.001)
+    application._on_signal(signal.SIGTERM)
+    assert exits == [128 + signal.SIGTERM]
 
 
 async def test_a_journal_that_failed_ends_the_process(journal: SickJournal, tmp_path: Path) -> None:
