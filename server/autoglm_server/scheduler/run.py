@@ -196,7 +196,6 @@ class PlanRun:
         self.queued = False
         self.gone = False
         """Let go of: nothing is decided, recorded or started any more."""
-        self.wake: float | None = None
         self.attempts: dict[str, Attempt] = {}
         self.making: Making | None = None
         self.request_key: RequestKey | None = None
