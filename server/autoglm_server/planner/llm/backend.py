@@ -102,9 +102,13 @@ class Backend:
             reply.finish_reason = "content_filter"
         except exceptions.ModelAPIError as error:
             raise PlannerError(self._failure(error)) from None
-        except (exceptions.UserError, exceptions.UnexpectedModelBehavior) as error:
+        except exceptions.UserError as error:
             said = failures.masked(error.message, self._secrets())[: failures.TOLD_CHARS_MAX]
-            raise PlannerError(failures.failed(f"{self.name} cannot be used like this: {said}")) from None
+            message = f"{self.name} cannot be asked like this, see planner.profile: {said}"
+            raise PlannerError(failures.failed(message)) from None
+        except exceptions.UnexpectedModelBehavior:
+            message = f"{self.name} gave nothing that can be read"
+            raise PlannerError(failures.failed(message, retryable=True)) from None
         finally:
             if stream is not None:
                 _fill(reply, stream)

@@ -20,7 +20,7 @@ TOLD_CHARS_MAX = 300
 RETRY_AFTER_MAX = timedelta(hours=1)
 
 _SECRET = re.compile(
-    r"(?i)\b(?:bearer|basic)\s+\S+|\b(?:sk|pk|rk|key|xai|gsk|hf|ghp|glpat|AIza)[-_][\w*.-]{6,}|\bAIza[\w-]{10,}"
+    r"(?i)\b(?:authorization\b[\"']?\s*[:=]\s*[\"']?)?(?:bearer|basic)\s+\S+|\b(?:sk|pk|rk|key|xai|gsk|hf|ghp|glpat|AIza)[-_][\w*.-]{6,}|\bAIza[\w-]{10,}"
     r"|\b(?:api[-_ ]?key|token|secret|password|authorization)\b[\"']?\s*[:=]\s*[\"']?[^\s\"',;)}]+"
     r"|\b[A-Za-z0-9*_-]{32,}(?:\.[A-Za-z0-9_-]+)*"
 )

@@ -35,6 +35,8 @@ class Reading:
         """Expect up to ``steps_left`` steps."""
         self.enough = False
         """Whether the rest of the reply need not be read."""
+        self._over = False
+        """Whether it wrote more steps than are read."""
         self._room = steps_left + DRAFTS_OVER_MAX
         self._scanners: dict[int, Scanner] = {}
         self._drafts = 0
@@ -69,7 +71,7 @@ class Reading:
                 yield read_step(text)
 
                 if self._drafts >= self._room:
-                    self.enough = True
+                    self.enough = self._over = True
                     yield Note(f"the model went on after {self._drafts} steps; the rest was not read\n")
             case AnswerPiece(text):
                 self._answered = True
@@ -96,7 +98,7 @@ class Reading:
 
     def finish(self, reply: Reply, model: str, max_output_tokens: int) -> tuple[list[RoundItem], Failure | None]:
         """Give what is left of the reply once it has ended, and what was wrong with it."""
-        if self.complete or self.enough:
+        if self.complete or self._over:
             return self._prose_as_note(), None
 
         if reply.finish_reason == "content_filter":

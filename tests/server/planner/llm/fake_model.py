@@ -76,6 +76,8 @@ class FakeModel:
         self.requests: list[Request] = []
         self.finished = asyncio.Event()
         """Set whenever a reply was written to its end."""
+        self.asked = asyncio.Event()
+        """Set whenever a request has come."""
         self._server: asyncio.Server
         self._writers: set[asyncio.StreamWriter] = set()
 
@@ -89,7 +91,7 @@ class FakeModel:
             writer.transport.abort()
 
         await self._server.wait_closed()
-        for _ in range(3):
+        for _turn in range(3):
             await asyncio.sleep(0)
 
     @property
@@ -116,6 +118,7 @@ class FakeModel:
         headers = {line.partition(":")[0].lower(): line.partition(":")[2].strip() for line in head[1:] if line}
         body = await reader.readexactly(int(headers.get("content-length", "0")))
         self.requests.append(Request(head[0].split(" ")[1], headers, json.loads(body or b"{}")))
+        self.asked.set()
         reply = self.script.popleft() if self.script else Reply(status=500, body='{"error":{"message":"no script"}}')
         if reply.status != 200:
             return await self._refuse(reply, writer)
