@@ -41,6 +41,7 @@ from autoglm_server.tools.catalog import Catalog
 from autoglm_server.tools.limits import ToolLimits
 from autoglm_server.tools.providers import open_provider
 from autoglm_server.tools.providers.functions import FunctionProvider
+from autoglm_server.tools.wrappers import Wrappers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -367,6 +368,7 @@ def make_catalog(settings: Settings) -> Catalog:
     return Catalog(
         providers,
         limits=ToolLimits(arguments_bytes=limits.arguments, output_bytes=limits.output, depth=limits.json_depth),
+        wrappers=Wrappers(settings.tools),
     )
 
 

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import yaml
 from pydantic import BaseModel, ByteSize, ValidationError
+from pydantic_core import PydanticUndefined
 
 from autoglm_server.settings import Section, Settings, format_bytes, format_duration
 
@@ -109,7 +110,9 @@ def _read_file(file: Path, layers: _Layers) -> None:
     try:
         text = _text(file)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except (OSError, UnicodeDecodeError, ValueError) as error:
+    except OSError as error:
+        layers.faults.append(f"{file}: cannot be read: {error.strerror or error}; name another with --config")
+    except ValueError as error:  # not UTF-8, or too large
         layers.faults.append(f"{file}: cannot be read: {error}")
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -133,7 +136,13 @@ def _read_mapping(node: yaml.MappingNode, path: _Path, file: Path, layers: _Laye
     seen: set[str] = set()
 
     for key_node, value_node in node.value:
-        key, where = str(key_node.value), f"{file}:{key_node.start_mark.line + 1}"
+        where = f"{file}:{key_node.start_mark.line + 1}"
+
+        if not isinstance(key_node, yaml.ScalarNode):
+            layers.faults.append(f"{where}: a key must be the name of a setting, not a list or mapping")
+            continue
+
+        key = str(key_node.value)
         here = (*path, key)
 
         if key in seen:
@@ -146,14 +155,20 @@ def _read_mapping(node: yaml.MappingNode, path: _Path, file: Path, layers: _Laye
             layers.put(here, {}, where) if not value_node.value else None
             _read_mapping(value_node, here, file, layers)
         else:
-            layers.put(here, _plain(value_node), where)
+            try:
+                layers.put(here, _plain(value_node), where)
+            except ValueError as error:
+                layers.faults.append(f"{where}: {_dotted(here)} cannot be read: {error}; put a text in quotes")
 
 
 def _plain(node: yaml.Node) -> Any:
+    """Give the value that a node stands for; raises ValueError if there is none: a foreign tag, 2026-13-45."""
     loader = yaml.SafeLoader("")
 
     try:
         return loader.construct_document(node)
+    except yaml.YAMLError as error:
+        raise ValueError(getattr(error, "problem", None) or str(error)) from None
     finally:
         loader.dispose()
 
@@ -170,10 +185,10 @@ def _read_environment(environment: Mapping[str, str], layers: _Layers) -> None:
 
 def _environment_value(path: _Path, text: str) -> Any:
     """Read YAML where the setting is a list or mapping; else text, so that ``0123`` and ``no`` stay names."""
-    if path in {("plugins",), ("providers",)}:
+    if path in {("plugins",), ("providers",), ("tools",)}:
         try:
             return yaml.safe_load(text)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError):
             return text
 
     return text
@@ -302,8 +317,17 @@ def render_reference() -> str:
 
         if isinstance(section, type) and issubclass(section, Section):
             lines += _table(f"`{name}`", section.__doc__ or "", [entry for entry in fields() if entry[0][0] == name])
+        elif (of := _section_of_each(section)) is not None:
+            entries = [((f"{name}[]", key), inner, of) for key, inner in of.model_fields.items()]
+            lines += _table(f"Each of `{name}`", of.__doc__ or "", entries)
 
     return "\n".join(lines) + "\n"
+
+
+def _section_of_each(annotation: Any) -> type[Section] | None:
+    """Give the section that each value of a list is."""
+    of = typing.get_args(annotation)[0] if typing.get_origin(annotation) is tuple else None
+    return of if isinstance(of, type) and issubclass(of, Section) else None
 
 
 def _table(title: str, text: str, entries: list[tuple[tuple[str, ...], Any, type[Section]]]) -> list[str]:
@@ -315,13 +339,17 @@ def _table(title: str, text: str, entries: list[tuple[tuple[str, ...], Any, type
         meaning = " ".join((info.description or "").split())
         bounds = _bounds(info.metadata)
         default = "the platform's user data folder" if path == ("data_dir",) else f"`{_default(info)}`"
-        lines.append(f"| `{_dotted(path)}` | {default} | `{variable_of(path)}` | {meaning}{_choices(info)}{bounds} |")
+        variable = "" if path[0].endswith("[]") else f"`{variable_of(path)}`"
+        lines.append(f"| `{_dotted(path)}` | {default} | {variable} | {meaning}{_choices(info)}{bounds} |")
 
     return lines
 
 
 def _default(info: Any) -> str:
     value = info.get_default(call_default_factory=True)
+
+    if value is PydanticUndefined:
+        return "(required)"
 
     if value is None or value in ("", (), {}):
         return "(empty)"

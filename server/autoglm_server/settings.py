@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 import platformdirs
-from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    field_validator,
+    model_validator,
+)
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*")
@@ -20,17 +29,13 @@ _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*")
 
 def parse_duration(value: object) -> object:
     """Read ``90``, ``30s``, ``1.5h`` or ``500ms``; what is neither a number nor text is left to the type's check."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return timedelta(seconds=value)
-
-    if not isinstance(value, str):
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
         return value
 
-    if found := _DURATION.fullmatch(value):
-        return timedelta(seconds=float(found[1]) * _UNITS[found[2]])
+    found = _DURATION.fullmatch(value) if isinstance(value, str) else None
 
     try:
-        return timedelta(seconds=float(value))
+        return timedelta(seconds=float(found[1]) * _UNITS[found[2]] if found else float(value))
     except (ValueError, OverflowError):
         raise ValueError("write a number and a unit: 500ms, 30s, 10m, 2h or 7d") from None
 
@@ -67,7 +72,6 @@ _ZERO = timedelta(0)
 def _words(value: object) -> object:
     """Read a list that an environment variable gives as text."""
     return tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
-
 
 
 class Section(BaseModel):
@@ -181,17 +185,77 @@ class PlannerSettings(Section):
     """The longest one round may take."""
 
 
-class PluginSettings(Section):
-    """One plugin."""
+_RATE = re.compile(r"\s*(\d{1,9})\s*/\s*(s|m|h|d)\s*")
 
-    name: str = Field(min_length=1, max_length=128)
-    """Its name."""
+
+class PluginSettings(Section):
+    """One plugin (`docs/plugins.md`)."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,31}$")
+    """Its name: of an installed plugin, of `builtin`, or a new one for `source`. Its tools are called NAME.tool."""
+    source: str = Field(default="", max_length=4096)
+    """Where it is: `python:FILE.py` or `python:package.module`, each also with `:OBJECT`. Empty: the installed plugin called
+    `name`, by the entry points `autoglm.plugins`."""
     enable: bool = True
     """Whether it is used."""
-    mode: str = Field(default="", max_length=64)
-    """How it is used; what there is, the plugin says."""
+    mode: Literal["full", "observe"] = "full"
+    """What it may do. `observe`: its hooks are called, but it adds no tools and no planners."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """Its own settings."""
+    """Its own settings, checked by the plugin's own schema."""
+
+
+class CacheSettings(Section):
+    """How long, and how much of, what READ_ONLY tools gave is kept."""
+
+    ttl: Duration = Field(default=timedelta(minutes=1), gt=_ZERO, le=timedelta(days=1))
+    """How long a result is given again."""
+    bytes: Bytes = Field(default=ByteSize(16 << 20), ge=1 << 10, le=1 << 30)
+    """The most that is kept, of all tools of this entry together; the least recently used goes first."""
+
+
+class ToolSettings(Section):
+    """What holds for the tools whose names fit. All entries that fit hold; a later one goes over an earlier one, key by key."""
+
+    match: str = Field(min_length=1, max_length=256)
+    """The tools' names, as a glob: `files.*`, `*`."""
+    timeout: Duration | None = Field(default=None, gt=_ZERO, le=timedelta(hours=24))
+    """The longest one attempt may take, unless the step says. Empty: as the tool says."""
+    requires_approval: bool | None = None
+    """Whether a person must approve each step that calls it. Empty: as the tool says."""
+    rate: str = Field(default="", max_length=32)
+    """The most calls of one tool in a time: `10/s`, `100/m`. So many may come at once; then each waits for its turn, within
+    the time limit of its call."""
+    concurrency: int | None = Field(default=None, ge=1, le=10_000)
+    """The most calls of one tool at once; more wait, within the time limit of their calls."""
+    cache: CacheSettings | None = None
+    """Give the same result again for the same call by the same principal, if the tool is READ_ONLY: `{ttl: 1m, bytes: 16MiB}`.
+    Failures are never kept."""
+    redact: tuple[str, ...] = Field(default=(), max_length=100)
+    """What is taken out of outputs before anybody sees them: keys (`password`, at any depth) and JSON pointers
+    (`/items/*/token`). What entries name adds up."""
+
+    @field_validator("rate")
+    @classmethod
+    def _rate(cls, value: str) -> str:
+        found = _RATE.fullmatch(value) if value else None
+        if value and (found is None or int(found[1]) == 0):
+            raise ValueError("write a number, / and a unit: 10/s, 100/m, 1000/h")
+
+        return value
+
+    @field_validator("redact")
+    @classmethod
+    def _redact(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if any(not pattern.strip("/") or len(pattern) > 256 for pattern in value):
+            raise ValueError("write keys, or JSON pointers that begin with /, of 1 to 256 characters")
+
+        return value
+
+    @property
+    def calls_per_second(self) -> tuple[float, int] | None:
+        """`rate` as calls per second, and how many may come at once."""
+        found = _RATE.fullmatch(self.rate)
+        return (int(found[1]) / _UNITS[found[2]], int(found[1])) if found else None
 
 
 class LimitSettings(Section):
@@ -245,6 +309,8 @@ class Settings(Section):
     planner: PlannerSettings = PlannerSettings()
     plugins: tuple[PluginSettings, ...] = ()
     """Plugins, in the order in which they are asked."""
+    tools: tuple[ToolSettings, ...] = ()
+    """What stands around tools: time limits, approval, rates, caches, redaction."""
     providers: dict[str, str] = Field(default_factory=dict)
     """Sources of tools: a name and a URI for each, such as `python:tools.py`. Its tools are called NAME.tool."""
     limits: LimitSettings = LimitSettings()
@@ -254,6 +320,17 @@ class Settings(Section):
         for name in self.providers:
             if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}", name):
                 raise ValueError(f"providers: {name!r} is no name; write 1 to 64 of A-Z, a-z, 0-9, _ and -")
+
+        return self
+
+    @model_validator(mode="after")
+    def _plugin_names(self) -> Settings:
+        names = [plugin.name for plugin in self.plugins]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"plugins: {min(twice)!r} is there twice; give each its own name")
+
+        if both := {*names} & {*self.providers}:
+            raise ValueError(f"plugins and providers: both have {min(both)!r}, and their tools would share names")
 
         return self
 

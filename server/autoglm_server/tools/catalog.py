@@ -6,6 +6,7 @@ server's own. Approval is not the catalog's business.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import fnmatch
 import logging
@@ -20,56 +21,110 @@ from autoglm_server.tools.invocation import Checked, invoke
 from autoglm_server.tools.limits import ToolLimits
 from autoglm_server.tools.tool import Invocation, Provider, ToolCallError
 from autoglm_server.tools.validation import Schema, SchemaError, nearest
+from autoglm_server.tools.wrappers import Call, Wrappers
 
 _log = logging.getLogger(__name__)
 
 
+class _Source:
+    """A provider, and how many calls of its tools are under way."""
+
+    def __init__(self, provider: Provider) -> None:
+        self.provider = provider
+        self.calls = 0
+        self.quiet = asyncio.Event()
+        self.quiet.set()
+
+    async def make(self, call: Call, invocation: Invocation) -> ToolResult:
+        """Make a call, and count it."""
+        self.calls += 1
+        self.quiet.clear()
+        try:
+            return await call(invocation)
+        finally:
+            self.calls -= 1
+            if not self.calls:
+                self.quiet.set()
+
+
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A tool in the catalog: as its provider knows it, as callers do, and with its schemas compiled."""
+    """A tool in the catalog: its provider, as callers know it, with its schemas compiled, and how it is called."""
 
-    provider: Provider
-    own_name: str
+    source: _Source
     tool: Tool
     checked: Checked
+    call: Call
 
 
 class Catalog:
     """All tools of all providers."""
 
-    def __init__(self, providers: Sequence[Provider], *, limits: ToolLimits | None = None) -> None:
-        """Make a catalog of ``providers``; :meth:`start` starts them.
+    def __init__(
+        self, providers: Sequence[Provider], *, limits: ToolLimits | None = None, wrappers: Wrappers | None = None
+    ) -> None:
+        """Make a catalog of ``providers``, with what ``wrappers`` put around tools; :meth:`start` starts them.
 
         Raises:
             ValueError: two providers have the same name.
         """
-        names = [provider.name for provider in providers]
-        if twice := {name for name in names if names.count(name) > 1}:
-            raise ValueError(f"two providers are called {twice.pop()!r}; give each its own name")
-
+        _check_names(providers)
         self.limits = limits or ToolLimits()
         self.refused: dict[str, str] = {}
         """Tools that are not offered, and why: a schema that cannot be used, a name that is taken."""
-        self._providers = tuple(providers)
+        self._sources = tuple(_Source(provider) for provider in providers)
+        self._retired: list[_Source] = []
+        self._wrappers = wrappers or Wrappers()
         self._seen: tuple[Sequence[Tool], ...] = ()
         self._entries: dict[str, _Entry] = {}
         self._checked: dict[str, Checked] = {}
         self._digest = ""
-        self._running = AsyncExitStack()
+        self._started = False
 
     async def start(self) -> None:
         """Start the providers, in order. When one fails, those before it are stopped and its error is raised."""
-        async with AsyncExitStack() as started:
-            for provider in self._providers:
-                await provider.start()
-                started.push_async_callback(provider.stop)
-
-            self._current()
-            self._running = started.pop_all()
+        await _start([source.provider for source in self._sources])
+        self._started = True
+        self._current()
 
     async def stop(self) -> None:
         """Stop the providers, the last first."""
-        await self._running.aclose()
+        async with AsyncExitStack() as stopping:
+            for source in (*self._retired, *self._sources) if self._started else ():
+                stopping.push_async_callback(source.provider.stop)
+
+            self._started = False
+            self._retired.clear()
+
+    async def replace(self, providers: Sequence[Provider], *, wrappers: Wrappers | None = None) -> None:
+        """Offer the tools of ``providers`` from now on, and start those that are new; nothing changes when one fails.
+
+        Calls under way go on, also of providers that are no longer there: :meth:`retire` lets go of these.
+
+        Raises:
+            ValueError: two providers have the same name.
+        """
+        _check_names(providers)
+        before = {id(source.provider): source for source in self._sources}
+        await _start([provider for provider in providers if id(provider) not in before])
+        kept = {id(provider) for provider in providers}
+        self._sources = tuple(before.get(id(provider), _Source(provider)) for provider in providers)
+        self._retired += [source for key, source in before.items() if key not in kept]
+        self._wrappers = wrappers or self._wrappers
+        self._seen = ()
+        self._current()
+
+    async def retire(self) -> None:
+        """Stop each provider that was replaced, when the last call of its tools has ended."""
+        async with asyncio.TaskGroup() as ending:
+            for source in self._retired:
+                ending.create_task(self._retire(source))
+
+    async def _retire(self, source: _Source) -> None:
+        await source.quiet.wait()
+        if source in self._retired:
+            self._retired.remove(source)
+            await source.provider.stop()
 
     @property
     def digest(self) -> str:
@@ -153,7 +208,7 @@ class Catalog:
             told = f"the tool {invocation.tool!r} is no longer the one this call was made for"
             raise ToolCallError(Failure(ErrorReason.TOOL_CHANGED.name, DOMAIN, told))
 
-        return await invoke(entry.provider, entry.own_name, entry.checked, invocation, self.limits)
+        return await entry.source.make(entry.call, invocation)
 
     def _missing(self, name: str) -> str:
         near = self.nearest(name)
@@ -162,7 +217,7 @@ class Catalog:
 
     def _current(self) -> dict[str, _Entry]:
         """Give the entries, made anew when a provider's list is another one than before."""
-        lists = tuple(provider.tools() for provider in self._providers)
+        lists = tuple(source.provider.tools() for source in self._sources)
         if len(lists) != len(self._seen) or any(new is not old for new, old in zip(lists, self._seen, strict=True)):
             self._seen = lists
             self._index(lists)
@@ -174,7 +229,8 @@ class Catalog:
         checked: dict[str, Checked] = {}
         refused: dict[str, str] = {}
 
-        for provider, tools in zip(self._providers, lists, strict=True):
+        for source, tools in zip(self._sources, lists, strict=True):
+            provider = source.provider
             for own in tools:
                 name = f"{provider.name}.{own.name}" if provider.name else own.name
                 try:
@@ -184,11 +240,13 @@ class Catalog:
                     continue
 
                 if name in entries:
-                    refused[name] = f"another tool of {entries[name].provider.name or 'the server'!r} has this name"
+                    owner = entries[name].source.provider.name or "the server"
+                    refused[name] = f"another tool of {owner!r} has this name"
                     continue
 
                 checked[tool.digest] = checks
-                entries[name] = _Entry(provider, own.name, tool, checks)
+                call = self._wrappers.around(tool, self._caller(provider, own.name, checks))
+                entries[name] = _Entry(source, tool, checks, call)
 
         for name in refused.keys() - self.refused.keys():
             _log.error("the tool %s is not offered: %s", name, refused[name])
@@ -196,8 +254,14 @@ class Catalog:
         self._entries, self._checked, self.refused = entries, checked, refused
         self._digest = digest([[name, entries[name].tool.digest] for name in sorted(entries)])
 
+    def _caller(self, provider: Provider, own_name: str, checked: Checked) -> Call:
+        async def call(invocation: Invocation) -> ToolResult:
+            return await invoke(provider, own_name, checked, invocation, self.limits)
+
+        return call
+
     def _prepare(self, tool: Tool) -> tuple[Tool, Checked]:
-        tool = dataclasses.replace(tool, digest=tool_digest(tool))
+        tool = self._wrappers.told(dataclasses.replace(tool, digest=tool_digest(tool)))
         checks = self._checked.get(tool.digest)
         if checks is None:
             bytes_max = self.limits.schema_bytes
@@ -208,6 +272,22 @@ class Catalog:
             )
 
         return tool, checks
+
+
+async def _start(providers: Sequence[Provider]) -> None:
+    """Start providers, in order. When one fails, those before it are stopped and its error is raised."""
+    async with AsyncExitStack() as started:
+        for provider in providers:
+            await provider.start()
+            started.push_async_callback(provider.stop)
+
+        started.pop_all()
+
+
+def _check_names(providers: Sequence[Provider]) -> None:
+    names = [provider.name for provider in providers]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"two providers are called {twice.pop()!r}; give each its own name")
 
 
 def _compiled(which: str, text: str, bytes_max: int) -> Schema:
