@@ -165,6 +165,11 @@ class Boundary(grpc.aio.ServerInterceptor):
         except AutoglmError as refusal:
             code = code_of(refusal).name
             await _refuse(context, refusal)
+        except grpc.aio.InternalError:
+            # A write could not be sent: the client went away, and the transport has not said so yet. It would log that as
+            # a fault of ours, once for each watch.
+            code = "CANCELLED"
+            raise asyncio.CancelledError from None
         except grpc.aio.BaseError:
             code = "ABORTED_BY_TRANSPORT"
             raise

@@ -16,14 +16,14 @@ from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
+import grpc.aio
+
 from autoglm import wire
 from autoglm.errors import AutoglmError, error
 from autoglm.model import ErrorReason
 from autoglm_server.service.ports import AllCursor, Cursor, PlanPort
 
 if TYPE_CHECKING:
-    import grpc.aio
-
     from autoglm_server.settings import LimitSettings
 
 HEARTBEAT_SECONDS: Final = 15.0
@@ -192,6 +192,9 @@ class Disconnects:
         except asyncio.CancelledError:
             task = asyncio.current_task()
             gone = task is not None and task.cancelling() > 0
+            raise
+        except grpc.aio.InternalError:  # a write that could not be sent: its client is gone, and that is told later
+            gone = True
             raise
         finally:
             self._streams[plan_id] -= 1

@@ -101,10 +101,10 @@ class TablePlans:
 
         return plan
 
-    async def more(self, plan_id: str, *, count: int = 1, ended: bool = False) -> None:
-        """Journal more events of a plan."""
+    async def more(self, plan_id: str, *, count: int = 1, ended: bool = False, size: int = 0) -> None:
+        """Journal more events of a plan, each with ``size`` bytes of text."""
         plan = self.plans[plan_id]
-        facts = [PlanCreated()] * (count - ended) + [PlanSucceeded()] * ended
+        facts = [PlanCreated(request="x" * size)] * (count - ended) + [PlanSucceeded()] * ended
         numbered = enumerate(facts, plan.sequence + 1)
         bodies = [wire.encode(Event(plan_id, sequence, NOW, fact=fact)) for sequence, fact in numbered]
         self.plans[plan_id] = replace(plan, sequence=plan.sequence + count)

@@ -243,6 +243,28 @@ async def test_a_client_that_asked_for_it_takes_its_plan_with_it() -> None:
         assert edge.plans.cancelled[0][0] == "plan-1"
 
 
+@pytest.mark.parametrize("asked", [True, False])
+async def test_a_client_that_goes_away_under_a_write_is_no_fault(
+    caplog: pytest.LogCaptureFixture, *, asked: bool
+) -> None:
+    """The transport fails the write before it says that the client has gone."""
+    async with serving(times=WatchTimes(write=30, disconnect=0.1)) as edge:
+        call = (await edge.stub()).RunPlan(pb.RunPlanRequest(request="r", cancel_on_disconnect=asked))
+        await call.read()
+
+        for _ in range(40):
+            await edge.plans.more("plan-1", count=4, size=1 << 18)
+
+        await asyncio.sleep(0.3)  # now the write waits for a reader
+        call.cancel()
+        await until(lambda: edge.watches.count == 0)
+
+        if asked:
+            await until(lambda: bool(edge.plans.cancelled))
+
+    assert not [record for record in caplog.records if record.levelname in {"ERROR", "WARNING"}]
+
+
 async def test_a_drain_cancels_no_plan() -> None:
     async with serving(times=QUICK) as edge:
         stub = await edge.stub()
