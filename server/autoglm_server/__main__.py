@@ -43,7 +43,12 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--workspace", metavar="DIR", help="the folder the built-in file tools see")
     flags.add_argument("--journal", metavar="URL", help="where events are kept: sqlite:///FOLDER or memory:")
     flags.add_argument(
-        "--provider", action="append", default=[], metavar="NAME=URI", help="a source of tools; repeatable"
+        "--provider",
+        action="append",
+        type=_provider,
+        default=[],
+        metavar="NAME=URI",
+        help="a source of tools; repeatable",
     )
     flags.add_argument("--planner", metavar="KIND", help="the planner of plans that name none (rules)")
     flags.add_argument("--model", help="the planner's model")
@@ -94,11 +99,19 @@ def _flags(given: argparse.Namespace) -> dict[str, tuple[str, Any]]:
     }
 
     for provider in given.provider:
-        name, equals, uri = provider.partition("=")
-        key = f"providers.{name}" if equals and uri else "providers"
-        flags[key] = ("--provider", uri if equals and uri else f"{provider} (write NAME=URI)")
+        name, _, uri = provider.partition("=")
+        flags[f"providers.{name}"] = ("--provider", uri)
 
     return flags
+
+
+def _provider(text: str) -> str:
+    name, _, uri = text.partition("=")
+
+    if not (name and uri):
+        raise argparse.ArgumentTypeError(f"{text!r}: write NAME=URI, such as mine=python:tools.py")
+
+    return text
 
 
 def _refuse(*faults: str) -> int:

@@ -129,6 +129,10 @@ def test_the_nearest_known_key_is_named(key: str, meant: str) -> None:
         ("providers: {a/b: x}\n", "'a/b' is no name"),
         ("server: {workers: 2}\n", "server.workers = 2"),
         ("x: &a [*a]\n", "x is not a setting"),
+        ("plan: {timeout: !foo bar}\n", ":1: plan.timeout cannot be read: could not determine a constructor"),
+        ("server: {host: 2026-13-45}\n", ":1: server.host cannot be read: month must be in 1..12; put a text in quotes"),
+        ("plan: {? [a] : b}\n", ":1: a key must be the name of a setting"),
+        ("plan: {timeout: .nan}\n", ":1: plan.timeout = nan: write a number and a unit"),
     ],
 )
 def test_a_file_that_is_wrong(config: Any, text: str, wanted: str) -> None:
@@ -136,7 +140,7 @@ def test_a_file_that_is_wrong(config: Any, text: str, wanted: str) -> None:
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
-    assert "cannot be read" in faults(tmp_path / "no.yaml")[0]
+    assert faults(tmp_path / "no.yaml")[0].endswith("cannot be read: No such file or directory; name another with --config")
     (tmp_path / "large.yaml").write_bytes(b"#" * (2 << 20))
     assert "larger than 1MiB" in faults(tmp_path / "large.yaml")[0]
     (tmp_path / "latin.yaml").write_bytes(b"log: {level: \xff}")
@@ -158,7 +162,7 @@ def test_a_duration_is_read_as_it_is_written(duration: timedelta) -> None:
     assert parse_duration(format_duration(duration)) == duration
 
 
-@pytest.mark.parametrize("text", ["", "1x", "one", "-5s", "5 5s", "1e999", "nan"])
+@pytest.mark.parametrize("text", ["", "1x", "one", "-5s", "5 5s", "1e999", "nan", "9999999999999999h"])
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(ConfigurationError):
         load(flags={"plan.timeout": ("--timeout", text)})
