@@ -27,7 +27,10 @@ class Admission:
         return self._admitted + self._queued
 
     def enter(self, run: PlanRun) -> None:
-        """Give a place, or one in the queue."""
+        """Give a place, or one in the queue, unless it has one."""
+        if run.admitted or run.queued:
+            return
+
         if self._admitted < self._most:
             self._admit(run)
         else:

@@ -13,24 +13,32 @@ if TYPE_CHECKING:
 _LINE_CHARS = 200
 
 
-def output_of_leaves(plan: PlanFold) -> dict[str, Json]:
-    """Give {step: output} of the steps that succeeded and that nothing depends on."""
-    return {
-        step_id: step.result.output if step.result is not None else None
-        for step_id, step in plan.steps.items()
-        if step.state is StepState.SUCCEEDED and not step.dependents
-    }
+def output_of_leaves(plan: PlanFold, *, bytes_max: int) -> dict[str, Json] | None:
+    """Give {step: output} of the steps that succeeded and that nothing depends on, or None if it is more than ``bytes_max``.
+
+    Too much is noticed before all of it has been looked at; the steps have their outputs too.
+    """
+    outputs: dict[str, Json] = {}
+    size = 2
+    for step_id, step in plan.steps.items():
+        if step.state is not StepState.SUCCEEDED or step.dependents:
+            continue
+
+        output = step.result.output if step.result is not None else None
+        size += len(canonical_json({step_id: output}).encode())
+        if size > bytes_max:
+            return None
+
+        outputs[step_id] = output
+
+    return outputs
 
 
 def lines(plan: PlanFold, *, lines_max: int = 100) -> str:
     """Give a line for each step that nothing depends on, and for each that failed."""
-    told = [
-        _line(step_id, step)
-        for step_id, step in plan.steps.items()
-        if not step.dependents or step.state is StepState.FAILED
-    ]
+    told = [item for item in plan.steps.items() if not item[1].dependents or item[1].state is StepState.FAILED]
     more = [f"… and {len(told) - lines_max} more"] if len(told) > lines_max else []
-    return "\n".join(told[:lines_max] + more)
+    return "\n".join([_line(step_id, step) for step_id, step in told[:lines_max]] + more)
 
 
 def _line(step_id: str, step: StepFold) -> str:

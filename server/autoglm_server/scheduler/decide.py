@@ -7,6 +7,7 @@ looks only at indexes and costs as much as it commands.
 from __future__ import annotations
 
 import heapq
+import sys
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, TypeAlias
@@ -147,10 +148,13 @@ def decide(state: State, now: float, places: int, *, hold: bool = False) -> Deci
             AskPerson(step_id, WaitingReason.APPROVAL, f"approve the call of {plan.steps[step_id].added.tool}")
             for step_id in plan.unapproved
         ]
-        if not commands:
+        if not commands and _spent(state):
+            message = f"another tool call would exceed budget.max_tool_calls {plan.usage.tool_calls}"
+            commands.append(ReachLimit(failure_of(ErrorReason.BUDGET_EXCEEDED, message)))
+        elif not commands:
             _round(state, now, commands)
 
-        if state.due_heap and len(plan.running) < (state.options.max_parallel_steps or 1) and not starved:
+        if state.due_heap and _free(state) > 0 and not starved:
             wakes.append(state.due_heap[0][0])
 
         if state.round_due is not None:
@@ -165,7 +169,7 @@ def _calls(state: State, now: float, places: int, commands: list[Command]) -> bo
     Gives whether more would start if there were more places over all plans.
     """
     plan = state.plan
-    free = (state.options.max_parallel_steps or 1) - len(plan.running)
+    free = _free(state)
     room = max(0, min(free, places))
     left = False
     _prune(state)
@@ -186,6 +190,27 @@ def _calls(state: State, now: float, places: int, commands: list[Command]) -> bo
     commands += [StartStep(step_id) for step_id in islice(plan.ready, starts)]
     left = left or starts < len(plan.ready) or (not room and _is_due(state, now, len(due)))
     return left and places < free
+
+
+def _free(state: State) -> int:
+    """Give how many calls may start by what the plan itself was given."""
+    return min((state.options.max_parallel_steps or 1) - len(state.plan.running), _calls_left(state))
+
+
+def _calls_left(state: State) -> int:
+    """Give how many calls the budget still allows."""
+    budget = state.options.budget
+    if budget is None or budget.max_tool_calls is None:
+        return sys.maxsize
+
+    return budget.max_tool_calls - state.plan.usage.tool_calls
+
+
+def _spent(state: State) -> bool:
+    """Whether the plan can go on only with a call that its budget does not allow."""
+    plan = state.plan
+    wanted = bool(plan.ready or plan.backing_off or plan.interrupted)
+    return wanted and not plan.running and _calls_left(state) <= 0
 
 
 def _prune(state: State) -> None:
@@ -257,9 +282,9 @@ def _stop(state: State, now: float) -> Decided:
         commands.append(CutRound())
 
     for step_id in (*plan.pending, *plan.waiting):
-        cut = step_id in plan.interrupted and may_have_taken_effect(plan.steps[step_id])
-        waits = plan.steps[step_id].waiting
-        unknown = cut or (waits is not None and waits.reason is WaitingReason.OUTCOME_UNKNOWN)
+        step = plan.steps[step_id]
+        last = step.calls[-1].failure if step.calls else None
+        unknown = last is not None and last.outcome_unknown and may_have_taken_effect(step)
         commands.append(CancelStep(step_id, outcome_unknown=unknown, abandoned=False))
 
     grace_end = (now if state.stop_time is None else state.stop_time) + state.limits.cancel_grace
@@ -300,10 +325,6 @@ def _limit(state: State, now: float) -> Failure | None:
         tokens = plan.usage.input_tokens + plan.usage.output_tokens
         if budget.max_tokens is not None and tokens > budget.max_tokens:
             message = f"the plan used {tokens} tokens, more than budget.max_tokens {budget.max_tokens}"
-            return failure_of(ErrorReason.BUDGET_EXCEEDED, message)
-
-        if budget.max_tool_calls is not None and plan.ready and plan.usage.tool_calls >= budget.max_tool_calls:
-            message = f"another tool call would exceed budget.max_tool_calls {budget.max_tool_calls}"
             return failure_of(ErrorReason.BUDGET_EXCEEDED, message)
 
     return None

@@ -127,10 +127,13 @@ def _check(draft: StepDraft, field: str, rules: Rules, known: Container[str]) ->
     referred = references.step_ids if references is not None else ()
     depends_on = tuple(dict.fromkeys((*draft.depends_on, *referred)))
     for dependency in depends_on:
+        if dependency != draft.id and dependency in known:
+            continue
+
         place = "depends_on" if dependency in draft.depends_on else "arguments"
         if dependency == draft.id:
             violations.append(Violation(f"{at}{place}", f"step {draft.id!r} depends on itself", "CYCLE"))
-        elif dependency not in known:
+        else:
             description = f"there is no step {dependency[:80]!r} to depend on"
             violations.append(Violation(f"{at}{place}", description, "UNKNOWN_STEP"))
 

@@ -14,7 +14,6 @@ from autoglm.model import (
     StepFailed,
     StepRetryScheduled,
     StepSucceeded,
-    StepWaiting,
     ToolResult,
 )
 from autoglm_server.scheduler.decide import AskPerson, may_have_taken_effect, unknown_outcome
@@ -37,11 +36,11 @@ class Stopped(enum.Enum):
 Outcome: TypeAlias = ToolResult | Failure | Stopped
 """What an attempt came to."""
 
-EndFact: TypeAlias = StepSucceeded | StepFailed | StepRetryScheduled | StepWaiting | StepCancelled
-"""The facts that end an attempt."""
+Judgement: TypeAlias = StepSucceeded | StepFailed | StepRetryScheduled | StepCancelled | AskPerson
+"""The facts that end an attempt, or that a person must say how it ended."""
 
 
-def judge(state: State, step_id: str, outcome: Outcome, now: datetime, jitter: Callable[[], float]) -> EndFact:
+def judge(state: State, step_id: str, outcome: Outcome, now: datetime, jitter: Callable[[], float]) -> Judgement:
     """Turn an outcome into a fact. Stop goes before unknown outcome, which goes before retry.
 
     Args:
@@ -64,17 +63,14 @@ def judge(state: State, step_id: str, outcome: Outcome, now: datetime, jitter: C
 
 def _failed(
     state: State, step_id: str, step: StepFold, failure: Failure, now: datetime, jitter: Callable[[], float]
-) -> EndFact:
+) -> Judgement:
     if state.plan.stopping is not None:
         return StepFailed(failure)
 
     repeatable = step.added.effect in (Effect.READ_ONLY, Effect.IDEMPOTENT)
     if failure.outcome_unknown and not repeatable:
         command = unknown_outcome(state, step_id, failure.message)
-        if isinstance(command, AskPerson):
-            return StepWaiting(command.reason, step.calls[-1].arguments if step.calls else None, command.message)
-
-        return StepFailed(command.failure)
+        return command if isinstance(command, AskPerson) else StepFailed(command.failure)
 
     policy = step.added.retry_policy or RetryPolicy(max_attempts=1)
     used = state.failures.get(step_id, 0) + 1
@@ -99,7 +95,10 @@ def backoff(
     """Give the delay after the n-th failure: exponential with full jitter, never less than ``retry_after``."""
     initial = policy.initial_backoff or timedelta(0)
     most = policy.max_backoff or initial
-    doublings = min(failures - 1, 64)
-    bound = min(most.total_seconds(), initial.total_seconds() * max(1.0, policy.backoff_multiplier) ** doublings)
-    delay = timedelta(seconds=bound * jitter())
+    try:
+        grown = initial.total_seconds() * max(1.0, policy.backoff_multiplier) ** (failures - 1)
+    except OverflowError:
+        grown = most.total_seconds()
+
+    delay = timedelta(seconds=min(most.total_seconds(), grown) * jitter())
     return max(delay, retry_after) if retry_after is not None else delay

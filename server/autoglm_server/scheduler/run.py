@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol, assert_never
 
-from autoglm.errors import InternalError
+from autoglm.errors import AutoglmError, InternalError, error
 from autoglm.model import (
     DOMAIN,
     AnswerProgressed,
@@ -56,6 +56,7 @@ from autoglm.model import (
     ToolResult,
     Usage,
     Violation,
+    Waiting,
     WaitingReason,
 )
 from autoglm.wire import canonical_json, digest_text, encode
@@ -79,6 +80,7 @@ from autoglm_server.scheduler.decide import (
 from autoglm_server.scheduler.drafts import RETRY_POLICY, Rules, check_planned, resolve
 from autoglm_server.scheduler.outcome import Outcome, Stopped, backoff, judge
 from autoglm_server.scheduler.state import State, apply
+from autoglm_server.tools.failures import MESSAGE_MAX, clean, encodable, one_line
 from autoglm_server.tools.references import References, compile_references, invalid_arguments
 from autoglm_server.tools.tool import AbandonedError, Invocation, ToolCallError
 
@@ -96,6 +98,10 @@ log = logging.getLogger(__name__)
 
 VIOLATIONS_MAX = 50
 """How many faults of one refused draft are journaled and told."""
+NAME_CHARS = 256
+"""Of a name in a refused draft that cannot be written down as it is."""
+NOTES_CHARS = 64 << 10
+"""Of what a planner says beside its steps; what is longer is cut."""
 
 
 class Host(Protocol):
@@ -326,9 +332,13 @@ class PlanRun:
 
         Raises:
             JournalError: it will not be.
+            UnavailableError: the plan was let go of before it was handed over.
         """
         if sequence <= self.durable:
             return True
+
+        if self.gone and sequence >= self._out_first:
+            raise self._not_held()
 
         if reads and self.host.journal.stalled:
             return False
@@ -344,6 +354,11 @@ class PlanRun:
         finally:
             self._readers.discard(future)
 
+    def _not_held(self) -> AutoglmError:
+        """Say why what was to be recorded will not be; what was handed over to the journal is told of by it."""
+        message = f"this server does not hold plan {self.plan.id} any more (its log says why); try again later"
+        return error(ErrorReason.SERVER_DRAINING, message, plan_id=self.plan.id)
+
     def stalled(self) -> None:
         """Let go of who only reads: the journal cannot be written to for now."""
         for future in self._readers:
@@ -352,13 +367,16 @@ class PlanRun:
 
     # --- the turn
 
-    def turn(self) -> None:
-        """Decide and do, until there is nothing more to do now."""
+    def turn(self, happened: Callable[[], None] | None = None) -> None:
+        """Take in what ``happened``, then decide and do until there is nothing more to do now."""
         if self.gone:
             return
 
         host = self.host
         try:
+            if happened is not None:
+                happened()
+
             while True:
                 hold = host.holding or not self.admitted
                 decided = decide(self.state, host.clock.monotonic(), host.places(), hold=hold)
@@ -421,6 +439,9 @@ class PlanRun:
             references = self._references[step.id] = compile_references(step.arguments or {}, "arguments")
 
         arguments = references.resolve(self._output_of)
+        if self.host.catalog.get(step.tool) is None:
+            return arguments  # the call will say that it is not there, and be made again
+
         violations = self.host.catalog.check_arguments(step.tool, arguments, field="arguments", references=False)
         if violations:
             raise ToolCallError(invalid_arguments(violations))
@@ -527,19 +548,22 @@ class PlanRun:
         if isinstance(outcome, Stopped) and self.plan.stopping is None:
             outcome = Failure(ErrorReason.CANCELLED.name, DOMAIN, "the call stopped by itself", outcome_unknown=True)
 
-        self._record(attempt, outcome)
-        self.host.feed.clear(self.plan.id, step_id=attempt.step_id)
-        self.turn()
+        self.turn(lambda: self._record(attempt, outcome))
 
     def _record(self, attempt: Attempt, outcome: Outcome) -> None:
         now = self.now()
         fact = judge(self.state, attempt.step_id, outcome, now, self.host.jitter)
-        try:
-            self.emit(fact, step_id=attempt.step_id, attempt=attempt.number, now=now)
-        except (InternalError, ValueError) as error:
-            # What a tool gave could not be written down; that is the call's failure, and the plan goes on.
-            failure = Failure(ErrorReason.INVALID_OUTPUT.name, DOMAIN, f"the output cannot be journaled: {error}")
-            self.emit(StepFailed(failure), step_id=attempt.step_id, attempt=attempt.number, now=now)
+        if isinstance(fact, AskPerson):
+            self._ask(fact.step_id, fact.reason, fact.message)
+        else:
+            try:
+                self.emit(fact, step_id=attempt.step_id, attempt=attempt.number, now=now)
+            except (InternalError, ValueError) as error:
+                # What a tool gave could not be written down; that is the call's failure, and the plan goes on.
+                failure = Failure(ErrorReason.INVALID_OUTPUT.name, DOMAIN, f"the output cannot be journaled: {error}")
+                self.emit(StepFailed(failure), step_id=attempt.step_id, attempt=attempt.number, now=now)
+
+        self.host.feed.clear(self.plan.id, step_id=attempt.step_id)
 
     def _progressed(self, attempt: Attempt, progress: ToolProgress) -> None:
         if self.gone or self.attempts.get(attempt.step_id) is not attempt:
@@ -594,9 +618,11 @@ class PlanRun:
         if self.plan.state.terminal or self.plan.stopping is not None:
             return
 
-        self.emit(PlanCancelRequested(reason), principal=principal)
-        self._tell_stop()
-        self.turn()
+        def happened() -> None:
+            self.emit(PlanCancelRequested(reason), principal=principal)
+            self._tell_stop()
+
+        self.turn(happened)
 
     def _tell_stop(self) -> None:
         """Tell every call to stop; those that have not left the process end at once."""
@@ -614,11 +640,18 @@ class PlanRun:
     # --- a person's decision
 
     def decided(self, step_id: str, sequence: int, decision: Decision, comment: str, principal: str) -> None:
-        """Carry out a decision that was found to be allowed."""
+        """Carry out a decision that was found to be allowed.
+
+        Raises:
+            InternalError: it is too large for an event; nothing has changed.
+        """
         step = self.plan.steps[step_id]
         waiting = step.waiting
         number = step.attempt
         self.emit(StepResolved(sequence, decision, comment), step_id=step_id, attempt=number, principal=principal)
+        self.turn(lambda: self._carry_out(step_id, waiting, number, decision))
+
+    def _carry_out(self, step_id: str, waiting: Waiting | None, number: int, decision: Decision) -> None:
         match decision.kind:
             case ToolResult() as result:
                 self.emit(StepSucceeded(result), step_id=step_id, attempt=number)
@@ -626,13 +659,11 @@ class PlanRun:
                 message = f"rejected: {reason}" if reason else "rejected"
                 self.emit(StepFailed(failure_of(ErrorReason.REJECTED, message)), step_id=step_id, attempt=number)
             case Approve() if waiting is not None and waiting.reason is WaitingReason.TOOL_CHANGED:
-                tool = self.host.catalog.get(step.added.tool)
+                tool = self.host.catalog.get(self.plan.steps[step_id].added.tool)
                 if tool is not None:
                     self._accepted[step_id] = tool.digest
             case _:
                 pass
-
-        self.turn()
 
     # --- rounds
 
@@ -674,10 +705,11 @@ class PlanRun:
 
                     self._item(making, item)
         except PlannerError as error:
-            failure = error.failure
-        except asyncio.CancelledError:
-            return
-        except Exception:
+            failure = clean(error.failure)
+        except (Exception, asyncio.CancelledError):
+            if self.making is not making or self.gone:
+                return
+
             if timer.expired():
                 message = f"planner {planner.name!r} took longer than {limit:g} s for round {making.number}"
                 failure = Failure(ErrorReason.PLANNER_TIMEOUT.name, DOMAIN, message, retryable=True)
@@ -691,11 +723,9 @@ class PlanRun:
             return
 
         if failure is not None:
-            self._fail_round(making, failure)
+            self.turn(lambda: self._fail_round(making, failure))
         else:
-            self._finish_round(making)
-
-        self.turn()
+            self.turn(lambda: self._finish_round(making))
 
     def _item(self, making: Making, item: RoundItem) -> None:
         match item:
@@ -703,19 +733,22 @@ class PlanRun:
                 making.drafts += 1
                 self._draft(making, item)
                 self.turn()
-            case StepRejected(draft=draft):
+            case StepRejected(draft=draft, violations=violations):
                 making.drafts += 1
-                self.emit(item, step_id=draft.id[:64] if draft is not None else "", round_number=making.number)
-                self.flush()
+                self._reject(making, draft, violations)
+                self.turn()
             case AnswerText(text):
-                offset = len(making.text)
+                offset, text = len(making.text), encodable(text)
                 making.text += text
+                if len(making.text) > self.host.limits.answer_bytes:
+                    raise PlannerError(self._too_large("the answer"))
+
                 if not making.drafts:
                     self._live(AnswerProgressed(making.attempt, offset, text), round_number=making.number)
             case AnswerOutput(output):
                 making.output = output
             case Note(text):
-                making.notes += text
+                making.notes += encodable(text[: NOTES_CHARS - len(making.notes)])
             case Usage():
                 making.usage = item if making.usage is None else making.usage + item
             case _:
@@ -729,13 +762,32 @@ class PlanRun:
             violations = [bound, *violations]
 
         if violations or checked is None:
-            told = tuple(violations[:VIOLATIONS_MAX])
-            self.emit(StepRejected(draft, told), step_id=draft.id[:64], round_number=making.number)
+            self._reject(making, draft, violations)
             return
 
         now = self.now()
         step = resolve(checked, rules, making.number, now)
-        self.added(step, checked.references, round_number=making.number, now=now)
+        try:
+            self.added(step, checked.references, round_number=making.number, now=now)
+        except (InternalError, ValueError) as error:
+            self._reject(making, draft, [Violation("", f"the step cannot be journaled: {error}", "INVALID")])
+
+    def _reject(self, making: Making, draft: StepDraft | None, violations: Sequence[Violation]) -> None:
+        """Refuse a draft. One that cannot be written down is told of by its names alone."""
+        told = tuple(violations[:VIOLATIONS_MAX])
+        step_id = encodable(draft.id[:64]) if draft is not None else ""
+        try:
+            self.emit(StepRejected(draft, told), step_id=step_id, round_number=making.number)
+        except (InternalError, ValueError):
+            told = tuple(
+                Violation(one_line(each.field, NAME_CHARS), one_line(each.description, MESSAGE_MAX), each.reason)
+                for each in told
+            )
+            if draft is not None:
+                names = (one_line(name, NAME_CHARS) for name in (draft.title, draft.tool))
+                draft = StepDraft(step_id, title=next(names), tool=next(names))
+
+            self.emit(StepRejected(draft, told), step_id=step_id, round_number=making.number)
 
     def _bound(self) -> Violation | None:
         """Say why no step may be added any more, if that is so."""
@@ -758,15 +810,24 @@ class PlanRun:
         self.host.feed.clear(self.plan.id, round=making.number)
         text, notes = making.text, making.notes
         if making.drafts:
-            text, notes = "", "\n".join(part for part in (notes, text) if part)
+            text, notes = "", "\n".join(part for part in (notes, text) if part)[:NOTES_CHARS]
 
         if len(text.encode()) > self.host.limits.answer_bytes:
-            message = f"the answer is longer than {self.host.limits.answer_bytes} bytes"
-            self._failed(making, failure_of(ErrorReason.ANSWER_TOO_LARGE, message), None)
+            self._failed(making, self._too_large("the answer"), None)
             return
 
         output = None if making.drafts else making.output
-        self.emit(PlanningFinished(making.usage, notes, text, output), round_number=making.number)
+        try:
+            self.emit(PlanningFinished(making.usage, notes, text, output), round_number=making.number)
+        except InternalError:
+            self._failed(making, self._too_large("the answer with its output"), None)
+        except ValueError as error:
+            message = f"the planner's output cannot be journaled: {error}"
+            self._failed(making, failure_of(ErrorReason.PLANNER_FAILED, message), None)
+
+    def _too_large(self, what: str) -> Failure:
+        message = f"{what} is longer than limits.answer allows, {self.host.limits.answer_bytes} bytes"
+        return failure_of(ErrorReason.ANSWER_TOO_LARGE, message)
 
     def _fail_round(self, making: Making, failure: Failure) -> None:
         """Record that a round failed, and when it will be made again if that may help."""
@@ -799,29 +860,36 @@ class PlanRun:
 
     def _finish(self, state: PlanState, failure: Failure | None) -> None:
         plan = self.plan
-        usage = plan.usage
         if state is PlanState.CANCELLED:
-            self.emit(PlanCancelled(usage))
+            self.emit(PlanCancelled(plan.usage))
             return
 
         answer, output = plan.answer, plan.output
         if not answer and output is None:
             answer = answers.lines(plan)
-            output = self._output() if not plan.rounds else None
+            bytes_max = self.host.limits.answer_bytes
+            output = answers.output_of_leaves(plan, bytes_max=bytes_max) if not plan.rounds else None
 
+        try:
+            self.emit(self._end(state, failure, answer, output))
+        except InternalError:
+            # Numbers take more room in an event than in JSON; what does not fit here is still with the steps.
+            self.emit(self._end(state, failure, answer, None))
+
+    def _end(self, state: PlanState, failure: Failure | None, answer: str, output: object) -> Fact:
+        usage = self.plan.usage
         if state is PlanState.SUCCEEDED:
-            self.emit(PlanSucceeded(answer, output, usage))
-        else:
-            self.emit(PlanFailed(failure, answer, output, usage))
+            return PlanSucceeded(answer, output, usage)
 
-    def _output(self) -> object:
-        """Give the outputs of the leaves, unless they are too large to stand in one event; the steps have them too."""
-        output = answers.output_of_leaves(self.plan)
-        return output if len(canonical_json(output)) <= self.host.limits.answer_bytes else None
+        return PlanFailed(failure, answer, output, usage)
 
     def let_go(self) -> list[asyncio.Task[None]]:
         """Stop deciding and recording; give the tasks that are still running, told to stop."""
         self.gone = True
+        for sequence, future in self._waiters:
+            if sequence >= self._out_first and not future.done():
+                future.set_exception(self._not_held())
+
         self.host.timers.set(self, None)
         for _ in range(len(self.attempts)):
             self.host.call_ended()

@@ -37,7 +37,7 @@ from autoglm.model import (
     WaitingReason,
 )
 from autoglm.wire import decode
-from autoglm_server.journal.journal import DuplicateRequestError, FencedError, RequestKey
+from autoglm_server.journal.journal import DuplicateRequestError, FencedError, JournalError, RequestKey
 from autoglm_server.planner.planner import OptionsChecker, PlannerError
 from autoglm_server.scheduler.admission import Admission
 from autoglm_server.scheduler.drafts import Checked, Rules, check_given, check_planned, resolve
@@ -119,9 +119,11 @@ class Scheduler:
         for claim in await self.journal.claim(open_plans, self.owner):
             try:
                 await self._resume(claim)
-            except (AutoglmError, ValueError) as unreadable:
-                # One plan that cannot be read does not keep the others, or the server, from going on.
-                log.error("cannot take the plan up: %s", unreadable, extra={"plan_id": claim.plan_id})  # noqa: TRY400
+            except JournalError:
+                raise
+            except Exception:
+                # A boundary: one plan that cannot be read does not keep the others, or the server, from going on.
+                log.exception("cannot take the plan up", extra={"plan_id": claim.plan_id})
 
         log.info("took up %d of %d plans that had not ended", len(self._runs), len(open_plans))
         for run in list(self._runs.values()):
@@ -203,7 +205,7 @@ class Scheduler:
         for run in list(self._runs.values()):
             if self.journal.stalled:
                 run.stalled()
-            else:
+            elif run.durable:  # one that is still being created begins when it is
                 run.turn()
 
     @property
@@ -585,7 +587,13 @@ class Scheduler:
 
         if due:
             waiting = plan.steps[step_id].waiting
-            run.decided(step_id, waiting.sequence if waiting is not None else 0, decision, comment, principal)
+            try:
+                run.decided(step_id, waiting.sequence if waiting is not None else 0, decision, comment, principal)
+            except InternalError as large:
+                fault = Violation(
+                    "decision.result", f"{large}, too many to be journaled; give a smaller one", "TOO_LARGE"
+                )
+                raise InvalidRequestError.of([fault]) from None
 
         return await self._acknowledged(run)
 

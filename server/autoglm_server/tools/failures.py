@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Final
 
 from autoglm.model import DOMAIN, Effect, ErrorReason, Failure
@@ -14,6 +15,8 @@ MESSAGE_MAX: Final = 1024
 """How long a failure's message may be, in characters."""
 _METADATA_MAX: Final = 32
 _REASON_MAX: Final = 64
+_RETRY_AFTER_MAX: Final = timedelta(days=30)
+"""As long as the longest plan; a longer one could not even be added to a date."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
 
@@ -65,6 +68,7 @@ def clean(failure: Failure) -> Failure:
         reason=one_line(failure.reason, _REASON_MAX),
         message=one_line(failure.message, MESSAGE_MAX),
         metadata=_bounded(failure.metadata),
+        retry_after=None if failure.retry_after is None else min(failure.retry_after, _RETRY_AFTER_MAX),
     )
 
 
