@@ -8,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from autoglm_server.tools.loading import load_file, load_module, tools_of
+from autoglm_server.tools.providers import mcp
 from autoglm_server.tools.providers.functions import FunctionProvider
 from autoglm_server.tools.tool import Provider
 
@@ -28,6 +29,9 @@ def _python(name: str, rest: str) -> Provider:
 SCHEMES: Mapping[str, tuple[str, Callable[[str, str], Provider]]] = MappingProxyType(
     {
         "python": ("python:FILE.py or python:package.module", _python),
+        "mcp": ("mcp:COMMAND ARGUMENT …", mcp.open_command),
+        "mcp+http": ("mcp+http://HOST:PORT/PATH", lambda name, rest: mcp.open_url(name, f"http:{rest}")),
+        "mcp+https": ("mcp+https://HOST/PATH", lambda name, rest: mcp.open_url(name, f"https:{rest}")),
     },
 )
 """What each scheme of a provider's URI looks like, and what opens it, given its name and the rest of the URI."""
