@@ -220,7 +220,7 @@ async def test_a_tool_whose_provider_is_away_is_tried_again(world: World) -> Non
 
 async def test_a_planner_that_cancels_itself_fails_its_round(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     async def cancelled(view: RoundView) -> AsyncIterator[RoundItem]:
-        if view.number:
+        if view.round:
             raise asyncio.CancelledError
 
         yield Note("")
