@@ -130,7 +130,10 @@ def test_the_nearest_known_key_is_named(key: str, meant: str) -> None:
         ("server: {workers: 2}\n", "server.workers = 2"),
         ("x: &a [*a]\n", "x is not a setting"),
         ("plan: {timeout: !foo bar}\n", ":1: plan.timeout cannot be read: could not determine a constructor"),
-        ("server: {host: 2026-13-45}\n", ":1: server.host cannot be read: month must be in 1..12; put a text in quotes"),
+        (
+            "server: {host: 2026-13-45}\n",
+            ":1: server.host cannot be read: month must be in 1..12; put a text in quotes",
+        ),
         ("plan: {? [a] : b}\n", ":1: a key must be the name of a setting"),
         ("plan: {timeout: .nan}\n", ":1: plan.timeout = nan: write a number and a unit"),
     ],
@@ -140,7 +143,9 @@ def test_a_file_that_is_wrong(config: Any, text: str, wanted: str) -> None:
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
-    assert faults(tmp_path / "no.yaml")[0].endswith("cannot be read: No such file or directory; name another with --config")
+    assert faults(tmp_path / "no.yaml")[0].endswith(
+        "cannot be read: No such file or directory; name another with --config"
+    )
     (tmp_path / "large.yaml").write_bytes(b"#" * (2 << 20))
     assert "larger than 1MiB" in faults(tmp_path / "large.yaml")[0]
     (tmp_path / "latin.yaml").write_bytes(b"log: {level: \xff}")

@@ -145,5 +145,20 @@ def _fail_usage(session: Session, error: typer.TyperException) -> int:
         return Exit.USAGE
 
     path = context.command_path if context else "autoglm"
-    session.tell(f"{path}: {error.format_message()}\nSee: {path} --help")
+    session.tell(f"{path}: {_usage_fault(error)}\nSee: {path} --help")
     return Exit.USAGE
+
+
+def _usage_fault(error: typer.TyperException) -> str:
+    """Tell what is wrong, with the value: typer hands on what pydantic says of it, which leaves the value out."""
+    told: str = error.format_message()
+    faults = getattr(error.__cause__, "errors", None)
+
+    if faults is None:
+        return told
+
+    fault = faults(include_url=False)[0]
+    message = str(fault["msg"])
+    value = repr(fault["input"])
+    said = message.removeprefix("Value error, ")
+    return told.replace(message, said if value in said else f"{value}: {said}")

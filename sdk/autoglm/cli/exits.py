@@ -12,6 +12,7 @@ from autoglm.errors import (
     InvalidRequestError,
     NotFoundError,
     PlanCancelledError,
+    PreconditionError,
     ToolFailedError,
     UnavailableError,
 )
@@ -58,6 +59,9 @@ def status_of_error(error: AutoglmError) -> Exit:
             return Exit.CANCELLED
 
         case InvalidRequestError() | NotFoundError() | ToolFailedError(domain="autoglm", reason="INVALID_ARGUMENTS"):
+            return Exit.USAGE
+
+        case PreconditionError(domain="autoglm", reason="SEQUENCE_AHEAD"):  # of --after
             return Exit.USAGE
 
         case UnavailableError() | DeadlineError():

@@ -26,6 +26,7 @@ from autoglm.model import (
     JsonObject,
     Plan,
     PlanState,
+    PlanView,
     ServerInfo,
     Step,
     StepState,
@@ -65,7 +66,7 @@ class PlanClient(Protocol):
 
     def validate(self, request: CreatePlanRequest) -> Plan: ...
 
-    def get(self, plan_id: str) -> Plan: ...
+    def get(self, plan_id: str, *, view: PlanView = PlanView.FULL) -> Plan: ...
 
     def list_steps(self, plan_id: str, *, states: Sequence[StepState] = ()) -> Iterator[Step]: ...
 

@@ -44,7 +44,7 @@ def plans(found: Sequence[Plan]) -> RenderableType:
             Text(plan.state.name.lower(), PLAN_STYLES.get(plan.state, "cyan")),
             Text(moment(plan.create_time)),
             Text(done),
-            Text(one_line(plan.request, 200)),
+            _free(one_line(plan.request, 200)),
         )
 
     return table
@@ -89,7 +89,7 @@ def steps(found: Sequence[Step]) -> RenderableType:
             Text(one_line(step.tool)),
             Text(duration(ended - began) if began and ended else ""),
             Text(str(len(step.tool_calls) or "")),
-            Text(_outcome(step)),
+            _free(_outcome(step)),
         )
 
     return table
@@ -105,7 +105,7 @@ def tools(found: Iterable[Tool]) -> RenderableType:
             Text(one_line(tool.name)),
             Text(_EFFECTS.get(tool.effect, "not idempotent")),
             Text("required" if tool.requires_approval else ""),
-            Text(state + one_line(tool.description.split("\n\n", 1)[0], 200)),
+            _free(state + one_line(tool.description.split("\n\n", 1)[0], 200)),
         )
 
     return table
@@ -226,10 +226,16 @@ def _table(*columns: str) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
 
     for index, column in enumerate(columns):
+        # Only the last column, free text, gives way on a narrow terminal: an id that is cut can be used for nothing.
         last = index == len(columns) - 1
-        table.add_column(column, no_wrap=True, overflow="ellipsis", min_width=None if last else 1)
+        table.add_column(column, no_wrap=not last, overflow="ellipsis", min_width=None if last else 1)
 
     return table
+
+
+def _free(text: str) -> Text:
+    """Give the text of a table's last column: one line, cut where the terminal ends."""
+    return Text(text, no_wrap=True, overflow="ellipsis")
 
 
 def _indented(renderable: RenderableType) -> RenderableType:

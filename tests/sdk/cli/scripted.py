@@ -22,6 +22,7 @@ from autoglm.model import (
     PlanCreated,
     PlanOptions,
     PlanState,
+    PlanView,
     RetryPolicy,
     ServerInfo,
     Step,
@@ -185,13 +186,14 @@ class ScriptedClient:
         self._ask("validate", request)
         return replace(self.get(PLAN), id="")
 
-    def get(self, plan_id: str) -> Plan:
+    def get(self, plan_id: str, *, view: PlanView = PlanView.FULL) -> Plan:
         self._refuse("get")
 
         if plan_id not in self.logs:
             raise NotFoundError(f"There is no plan {plan_id}.", reason="PLAN_NOT_FOUND")
 
-        return self._fold(plan_id).snapshot()
+        found = self._fold(plan_id)
+        return found.basic() if view is PlanView.BASIC else found.snapshot()
 
     def list_steps(self, plan_id: str, *, states: Sequence[StepState] = ()) -> Iterator[Step]:
         return (step for step in self._fold(plan_id).snapshot().steps if not states or step.state in states)

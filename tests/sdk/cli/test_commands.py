@@ -94,6 +94,16 @@ def test_plans() -> None:
     ]
 
 
+def test_on_a_narrow_terminal_ids_stay_whole() -> None:
+    client = ScriptedClient({PLAN: [*log(created("a request that is longer than a terminal is wide " * 3))]})
+    done = cli("plans", client=client, terminal="out", environment={"COLUMNS": "80", "NO_COLOR": "1"})
+
+    (line,) = done.out.splitlines()[1:]
+    assert line.startswith(f"{PLAN}  ")
+    assert line.endswith("…")
+    assert len(line) <= 80
+
+
 def test_plans_as_json() -> None:
     client = scripted()
     done = cli("plans", "--json", "--label", "team=data", client=client)
@@ -536,7 +546,7 @@ def verdicts(*arguments: str, client: ScriptedClient) -> dict[str, tuple[str, st
 def test_doctor_of_a_fold_that_differs() -> None:
     client = ScriptedClient(logs={PLAN: list(log(*SUM))})
     real = client.get
-    client.get = lambda plan_id: replace(real(plan_id), answer="3")  # type: ignore[method-assign]
+    client.get = lambda plan_id, **_: replace(real(plan_id), answer="3")  # type: ignore[method-assign, assignment, misc]
 
     found = verdicts("--address", "localhost:1", client=client)
 

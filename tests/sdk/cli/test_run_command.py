@@ -35,6 +35,7 @@ from autoglm.model import (
     PlanOptions,
     PlanResumed,
     PlanSucceeded,
+    PlanView,
     Reject,
     Retry,
     StepCancelled,
@@ -202,6 +203,15 @@ def test_watch_after_a_sequence() -> None:
     assert as_lines.err.startswith("09:30:00.500 [convert] succeeded in 488 ms")
 
 
+def test_watch_after_a_sequence_the_plan_has_not_come_to() -> None:
+    last = cli("watch", PLAN, "--after", "10", client=scripted(GOOD))
+    ahead = cli("watch", PLAN, "--after", "11", client=scripted(GOOD))
+
+    assert (last.status, last.out) == (0, "231.15 miles\n")
+    assert (ahead.status, ahead.out) == (2, "")
+    assert ahead.err == f"autoglm: --after 11: plan {PLAN} has come to sequence 10; give a sequence up to that\n"
+
+
 def test_watch_after_the_end_still_tells_how_it_ended() -> None:
     done = cli("watch", PLAN, "--after", "5", "--json", client=scripted(BAD))
 
@@ -273,6 +283,7 @@ def test_a_failed_plan_tells_why_and_what_was_done() -> None:
         (LimitError("too many plans", retry_after=timedelta(seconds=3)), 1),
         (PermissionDeniedError("not you"), 1),
         (PreconditionError("other settings"), 1),
+        (PreconditionError("--after is too far", reason="SEQUENCE_AHEAD"), 2),
     ],
 )
 def test_errors_have_their_status(error: Exception, status: int) -> None:
@@ -329,13 +340,16 @@ def test_compacted_events_leave_the_answer() -> None:
         (["run", "x", "--label", "a=1", "--label", "a=2"], "is there twice"),
         (["run", "x", "--ephemeral"], "--ephemeral is for --json"),
         (["run", "x", "--dry-run", "--detach"], "give one of them"),
-        (["run", "x", "--max-steps", "many"], "'--max-steps'"),
+        (
+            ["run", "x", "--max-steps", "many"],
+            "Invalid value for '--max-steps': 'many': Input should be a valid integer",
+        ),
         (["run", "x", "--provider", "mine"], "write NAME=URI"),
         (["run", "x", "--jsn"], "--json"),
         (["rnu", "x"], "run"),
-        (["watch", PLAN, "--after", "-1"], "'--after'"),
+        (["watch", PLAN, "--after", "-1"], "Invalid value for '--after': '-1': Input should be greater than"),
         (["watch", PLAN, "--ephemeral"], "--ephemeral is for --json"),
-        (["plans", "--state", "wating"], "'--state'"),
+        (["plans", "--state", "wating"], "Invalid value for '--state': 'wating' is not one of 'queued'"),
         ([], "Usage: autoglm"),
     ],
 )
@@ -509,7 +523,7 @@ def test_without_a_terminal_the_command_is_told_and_the_watch_goes_on() -> None:
     snapshots = iter([log(*WAIT)])
     real = client.get
 
-    def get(plan_id: str) -> Plan:
+    def get(plan_id: str, *, view: PlanView = PlanView.FULL) -> Plan:
         held = client.logs[PLAN]
         client.logs[PLAN] = list(next(snapshots, everything))
 

@@ -24,7 +24,7 @@ from autoglm.cli.options import (
 )
 from autoglm.cli.plan_file import read_plan
 from autoglm.errors import InvalidRequestError
-from autoglm.model import CreatePlanRequest, PlanOptions
+from autoglm.model import CreatePlanRequest, Plan, PlanOptions, PlanView
 
 RUN_EXAMPLES = """\
 Examples:
@@ -162,7 +162,18 @@ def watch(
         if json:
             return follow.record(session, client, plan_id, after=after, ephemeral=ephemeral)
 
+        if after:
+            _check_cursor(client.get(plan_id, view=PlanView.BASIC), after)
+
         return follow.Follower(session, client, plan_id, after).run()
+
+
+def _check_cursor(plan: Plan, after: int) -> None:
+    """Refuse a place that the plan has not come to: what is drawn is watched from the start, so no server would."""
+    if after > plan.sequence:
+        raise InputError(
+            f"--after {after}: plan {plan.id} has come to sequence {plan.sequence}; give a sequence up to that"
+        )
 
 
 def _with_request(wanted: CreatePlanRequest, request: str | None) -> CreatePlanRequest:
