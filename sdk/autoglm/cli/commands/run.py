@@ -70,7 +70,9 @@ def run(
     ] = None,
     no_tools: Annotated[bool, typer.Option("--no-tools", help="Answer without calling tools.")] = False,
     planner: Annotated[str | None, typer.Option("--planner", metavar="NAME", help="Who plans: rules, llm.")] = None,
-    model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="The planner's model.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="NAME", help="The model that plans, as provider:name; implies llm.")
+    ] = None,
     label: Labels = None,
     approve_tools: Annotated[
         list[str] | None,
@@ -208,7 +210,7 @@ def _options(
         said = replace(said, planner=planner)
 
     if model:
-        said = replace(said, model=model)
+        said = replace(said, model=model, planner=said.planner or "llm")
 
     if approve_tools:
         said = replace(said, approval_tools=(*said.approval_tools, *approve_tools))

@@ -39,6 +39,10 @@ class Reply:
     cut_at: int | None = None
     """Close the connection after this many bytes of the body."""
     done: bool = True
+    rate: float | None = None
+    """Tokens a second; None: as fast as they can be sent."""
+    first: float = 0.0
+    """Seconds until the first token."""
 
 
 @dataclass
@@ -162,7 +166,12 @@ class FakeModel:
             yield event(reply, {_THOUGHT[reply.dialect]: reply.thinks})
 
         first = True
-        for token in reply.tokens:
+        loop = asyncio.get_running_loop()
+        start = loop.time() + reply.first
+        for number, token in enumerate(reply.tokens):
+            if reply.rate is not None:
+                await asyncio.sleep(max(0.0, start + number / reply.rate - loop.time()))
+
             if isinstance(token, asyncio.Event):
                 await token.wait()
             elif isinstance(token, bytes | Fault):

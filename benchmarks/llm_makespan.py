@@ -1,0 +1,252 @@
+"""How long plans take that a model writes, beside the least they could take, and beside two simpler ways to run them.
+
+A loopback server writes tokens at a set rate; tools take a set time. The lower bound is the model's own time to write each
+step, and from there the critical path. Strawmen, on the same server and scheduler in the same run: the planner that waits for
+the whole plan before it gives a step, and the model that writes one step a round.
+
+    python benchmarks/llm_makespan.py [--repeat 3] [--rate 60] [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "sdk"), str(ROOT / "server")]
+
+import autoglm  # noqa: E402
+from autoglm.model import CreatePlanRequest, Effect, PlanOptions, PlanState  # noqa: E402
+from autoglm_server.clock import SystemClock  # noqa: E402
+from autoglm_server.journal.follow import Feed  # noqa: E402
+from autoglm_server.journal.sqlite import SqliteJournal  # noqa: E402
+from autoglm_server.planner.llm import LlmOptions, LlmPlanner  # noqa: E402
+from autoglm_server.planner.planner import Planner, RoundItem, RoundView  # noqa: E402
+from autoglm_server.scheduler.scheduler import Scheduler  # noqa: E402
+from autoglm_server.tools.catalog import Catalog  # noqa: E402
+from autoglm_server.tools.providers.functions import FunctionProvider  # noqa: E402
+from tests.server.planner.llm.fake_model import FakeModel, Reply, answer, call, plan, tokens_of  # noqa: E402
+
+TOKEN_CHARS = 4
+FIRST_TOKEN = 0.15
+"""Seconds from a request to the first token."""
+GOAL = 1.05
+
+
+@autoglm.tool(name="lookup", effect=Effect.READ_ONLY)
+async def lookup(*, seconds: float, fails: bool = False, needs: list[str] | None = None) -> str:  # noqa: ARG001 - makes it wait
+    """Take a set time.
+
+    Args:
+        seconds: How long.
+        fails: Whether it fails then.
+        needs: What it waits for.
+    """
+    await asyncio.sleep(seconds)
+    if fails:
+        raise autoglm.ToolError("nothing there", reason="NOT_THERE")
+
+    return "found"
+
+
+@dataclass(frozen=True)
+class Step:
+    id: str
+    seconds: float
+    needs: tuple[str, ...] = ()
+    fails: bool = False
+
+    def written(self) -> dict[str, object]:
+        return call(
+            self.id, "lookup", seconds=self.seconds, fails=self.fails, needs=[f"${{{one}}}" for one in self.needs]
+        )
+
+
+@dataclass(frozen=True)
+class Shape:
+    name: str
+    rounds: tuple[tuple[Step, ...], ...]
+    answer: str = "That is what was found, in a sentence of some length, as answers are."
+
+
+SHAPES = (
+    Shape(
+        "8 lookups and a join",
+        ((*(Step(f"s{n}", 0.6 + 0.1 * n) for n in range(8)), Step("join", 0.3, tuple(f"s{n}" for n in range(8)))),),
+    ),
+    Shape("a chain of 5", (tuple(Step(f"s{n}", 0.5, (f"s{n - 1}",) if n else ()) for n in range(5)),)),
+    Shape(
+        "two lookups, each with a chain",
+        (
+            (
+                Step("a", 1.2),
+                Step("b", 0.4),
+                Step("b1", 0.8, ("b",)),
+                Step("b2", 0.6, ("b1",)),
+                Step("join", 0.2, ("a", "b2")),
+            ),
+        ),
+    ),
+    Shape(
+        "a replan after a failure",
+        ((Step("a", 0.5), Step("b", 0.7, fails=True), Step("c", 0.9)), (Step("d", 0.4), Step("e", 0.3, ("c", "d")))),
+    ),
+)
+
+
+def lower_bound(shape: Shape, rate: float) -> float:
+    """Give the seconds below which nothing can be: every token is waited for, and every step starts when it can."""
+    now = 0.0
+    ended: dict[str, float] = {}
+    for steps in shape.rounds:
+        text = plan(*(step.written() for step in steps))
+        begun, position = now + FIRST_TOKEN, 0
+        now = begun + (len(tokens_of(text, TOKEN_CHARS)) - 1) / rate
+        for step in steps:
+            body = json.dumps(step.written(), ensure_ascii=False)
+            position = text.index(body, position) + len(body)
+            ready = begun + ((position - 1) // TOKEN_CHARS) / rate
+            ended[step.id] = max([ready, *(ended[one] for one in step.needs)]) + step.seconds
+
+        now = max([now, *ended.values()])
+
+    return now + FIRST_TOKEN + (len(tokens_of(answer(shape.answer), TOKEN_CHARS)) - 1) / rate
+
+
+class WaitForWhole:
+    """The strawman that gives no step before the model has written them all."""
+
+    name = "whole"
+    revises = True
+
+    def __init__(self, inner: LlmPlanner) -> None:
+        self._inner = inner
+
+    async def round(self, view: RoundView) -> AsyncIterator[RoundItem]:
+        for item in [item async for item in self._inner.round(view)]:
+            yield item
+
+
+@dataclass
+class Way:
+    name: str
+    planner: str
+    stepwise: bool = False
+    seconds: list[float] = field(default_factory=list)
+
+
+def replies(shape: Shape, rate: float, *, stepwise: bool) -> list[Reply]:
+    rounds = [(step,) for steps in shape.rounds for step in steps] if stepwise else list(shape.rounds)
+    texts = [plan(*(step.written() for step in steps)) for steps in rounds] + [answer(shape.answer)]
+    return [Reply(tokens_of(text, TOKEN_CHARS), rate=rate, first=FIRST_TOKEN) for text in texts]
+
+
+async def measure(shape: Shape, way: Way, rate: float, model: FakeModel, scheduler: Scheduler, feed: Feed) -> float:
+    model.script.clear()
+    model.will(*replies(shape, rate, stepwise=way.stepwise))
+    start = time.perf_counter()
+    asked = CreatePlanRequest(request="look it up", options=PlanOptions(planner=way.planner))
+    made, _ = await scheduler.create(asked, principal="", digest="")
+    cursor = feed.follow(made.id, 0, durable_only=True)
+    while not (await cursor.next(60.0)).ended:
+        pass
+
+    took = time.perf_counter() - start
+    cursor.close()
+    ended = await scheduler.get(made.id)
+    if ended.state is not PlanState.SUCCEEDED:
+        raise SystemExit(f"{shape.name}, {way.name}: {ended.failure}")
+
+    return took
+
+
+async def run(repeat: int, rate: float, folder: Path) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = []
+    async with FakeModel() as model:
+        llm = LlmPlanner(LlmOptions(model="ollama:paced", base_url=model.base_url), {})
+        journal = SqliteJournal(folder)
+        await journal.open()
+        feed = Feed(journal)
+        catalog = Catalog([FunctionProvider("", [lookup])])
+        await catalog.start()
+        planners: dict[str, Planner] = {"llm": llm, "whole": WaitForWhole(llm)}
+        scheduler = Scheduler(
+            journal=journal,
+            feed=feed,
+            catalog=catalog,
+            planners=planners,
+            clock=SystemClock(),
+            jitter=random.random,
+            defaults=PlanOptions(
+                max_steps=100, enable_tool_call=True, max_rounds=50, timeout=timedelta(minutes=5), max_parallel_steps=32
+            ),
+        )
+        await scheduler.start()
+        # The first round imports the client library; that is no part of a plan's time.
+        await measure(Shape("warm", ((Step("a", 0.0),),)), Way("warm", "llm"), 10_000, model, scheduler, feed)
+
+        for shape in SHAPES:
+            ways = [
+                Way("autoglm", "llm"),
+                Way("whole plan first", "whole"),
+                Way("one step a round", "llm", stepwise=True),
+            ]
+            for _ in range(repeat):
+                for way in ways:
+                    way.seconds.append(await measure(shape, way, rate, model, scheduler, feed))
+
+            bound = lower_bound(shape, rate)
+            rows.append(
+                {"shape": shape.name, "lower_bound": round(bound, 3)}
+                | {way.name: round(statistics.median(way.seconds), 3) for way in ways}
+                | {"ratio": round(statistics.median(ways[0].seconds) / bound, 3)}
+            )
+
+        await scheduler.stop()
+        await catalog.stop()
+        await journal.close()
+        await llm.close()
+
+    return rows
+
+
+def main() -> int:
+    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags.add_argument("--repeat", type=int, default=3)
+    flags.add_argument("--rate", type=float, default=60.0, help="tokens a second (60)")
+    flags.add_argument("--json", action="store_true")
+    given = flags.parse_args()
+
+    with tempfile.TemporaryDirectory() as folder:
+        rows = asyncio.run(run(given.repeat, given.rate, Path(folder)))
+
+    if given.json:
+        print(json.dumps(rows))
+    else:
+        print(
+            f"seconds, median of {given.repeat}; {given.rate:g} tokens/s of {TOKEN_CHARS} characters, first after {FIRST_TOKEN} s"
+        )
+        print(
+            f"{'shape':<32}{'lower bound':>12}{'autoglm':>10}{'ratio':>8}{'whole plan first':>18}{'one step a round':>18}"
+        )
+        for row in rows:
+            print(
+                f"{row['shape']:<32}{row['lower_bound']:>12}{row['autoglm']:>10}{row['ratio']:>8}"
+                f"{row['whole plan first']:>18}{row['one step a round']:>18}"
+            )
+
+    return 0 if all(float(str(row["ratio"])) <= GOAL for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
