@@ -41,6 +41,7 @@ from autoglm_server.tools.catalog import Catalog
 from autoglm_server.tools.limits import ToolLimits
 from autoglm_server.tools.providers import open_provider
 from autoglm_server.tools.providers.functions import FunctionProvider
+from autoglm_server.tools.secrets import Secrets, Source
 from autoglm_server.tools.wrappers import Wrappers
 
 if TYPE_CHECKING:
@@ -362,6 +363,7 @@ def make_catalog(settings: Settings) -> Catalog:
     """
     workspace: Path = settings.workspace_dir
     workspace.mkdir(mode=0o700, parents=True, exist_ok=True)
+    secrets = make_secrets(settings)
     providers: list[Provider] = [FunctionProvider("", builtin_tools(workspace))]
     providers += [open_provider(name, uri) for name, uri in settings.providers.items()]
     limits = settings.limits
@@ -369,7 +371,20 @@ def make_catalog(settings: Settings) -> Catalog:
         providers,
         limits=ToolLimits(arguments_bytes=limits.arguments, output_bytes=limits.output, depth=limits.json_depth),
         wrappers=Wrappers(settings.tools),
+        secrets=secrets,
     )
+
+
+def make_secrets(settings: Settings) -> Secrets:
+    """Read the secrets, and keep them out of the log from now on.
+
+    Raises:
+        ValueError: the name of one is none.
+    """
+    secrets = Secrets({name: Source(secret.source, secret.tools) for name, secret in settings.secrets.items()})
+    secrets.load()
+    telemetry.hide(secrets.without)
+    return secrets
 
 
 def make_scheduler(settings: Settings, journal: Journal, feed: Feed, catalog: Catalog, clock: Clock) -> Scheduler:

@@ -185,7 +185,7 @@ def _read_environment(environment: Mapping[str, str], layers: _Layers) -> None:
 
 def _environment_value(path: _Path, text: str) -> Any:
     """Read YAML where the setting is a list or mapping; else text, so that ``0123`` and ``no`` stay names."""
-    if path in {("plugins",), ("providers",), ("tools",)}:
+    if path in {("plugins",), ("providers",), ("tools",), ("secrets",)}:
         try:
             return yaml.safe_load(text)
         except (yaml.YAMLError, ValueError):
@@ -318,15 +318,18 @@ def render_reference() -> str:
         if isinstance(section, type) and issubclass(section, Section):
             lines += _table(f"`{name}`", section.__doc__ or "", [entry for entry in fields() if entry[0][0] == name])
         elif (of := _section_of_each(section)) is not None:
-            entries = [((f"{name}[]", key), inner, of) for key, inner in of.model_fields.items()]
+            entries: list[tuple[tuple[str, ...], Any, type[Section]]] = [
+                ((f"{name}[]", key), inner, of) for key, inner in of.model_fields.items()
+            ]
             lines += _table(f"Each of `{name}`", of.__doc__ or "", entries)
 
     return "\n".join(lines) + "\n"
 
 
 def _section_of_each(annotation: Any) -> type[Section] | None:
-    """Give the section that each value of a list is."""
-    of = typing.get_args(annotation)[0] if typing.get_origin(annotation) is tuple else None
+    """Give the section that each value of a list or mapping is."""
+    inner = typing.get_args(annotation)
+    of = inner[0 if typing.get_origin(annotation) is tuple else -1] if inner else None
     return of if isinstance(of, type) and issubclass(of, Section) else None
 
 

@@ -258,6 +258,20 @@ class ToolSettings(Section):
         return (int(found[1]) / _UNITS[found[2]], int(found[1])) if found else None
 
 
+class SecretSettings(Section):
+    """What `secret://NAME` stands for (`docs/secrets.md`). `NAME: env:VARIABLE` is short for a `source` alone."""
+
+    source: str = Field(pattern=r"^(env|file):.+", max_length=4096)
+    """Where its value is, read anew for each use: `env:VARIABLE` or `file:PATH`."""
+    tools: tuple[str, ...] = ("*",)
+    """The tools whose arguments may name it, as globs, if their schema takes a secret there. Settings may always."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: object) -> object:
+        return {"source": value} if isinstance(value, str) else value
+
+
 class LimitSettings(Section):
     """The limits that stand on everything; an error names the one it met."""
 
@@ -313,6 +327,8 @@ class Settings(Section):
     """What stands around tools: time limits, approval, rates, caches, redaction."""
     providers: dict[str, str] = Field(default_factory=dict)
     """Sources of tools: a name and a URI for each, such as `python:tools.py`. Its tools are called NAME.tool."""
+    secrets: dict[str, SecretSettings] = Field(default_factory=dict)
+    """Secrets by name: `NAME: env:VARIABLE` or `NAME: file:PATH`."""
     limits: LimitSettings = LimitSettings()
 
     @model_validator(mode="after")

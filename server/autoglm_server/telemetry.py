@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from structlog.typing import Processor
 
@@ -36,15 +36,30 @@ def configure(settings: LogSettings) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
     ]
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(foreign_pre_chain=known, processors=list(_ends(as_json=as_json)))
-    )
+    handler.setFormatter(_Formatter(foreign_pre_chain=known, processors=list(_ends(as_json=as_json))))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
 
     for name in NOISY:
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
+
+
+class _Formatter(structlog.stdlib.ProcessorFormatter):
+    """Writes a line, and last of all takes out of it what must not be seen."""
+
+    hide: Callable[[str], str] | None = None
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = super().format(record)
+        return line if self.hide is None else self.hide(line)
+
+
+def hide(cleaned: Callable[[str], str]) -> None:
+    """From now on pass every line through ``cleaned``, traceback and all, before it is written."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler.formatter, _Formatter):
+            handler.formatter.hide = cleaned
 
 
 def _ends(*, as_json: bool) -> Iterable[Processor]:

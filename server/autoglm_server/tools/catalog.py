@@ -19,6 +19,7 @@ from autoglm.tool import tool_digest
 from autoglm.wire import check_json, digest
 from autoglm_server.tools.invocation import Checked, invoke
 from autoglm_server.tools.limits import ToolLimits
+from autoglm_server.tools.secrets import Secrets
 from autoglm_server.tools.tool import Invocation, Provider, ToolCallError
 from autoglm_server.tools.validation import Schema, SchemaError, nearest
 from autoglm_server.tools.wrappers import Call, Wrappers
@@ -61,9 +62,16 @@ class Catalog:
     """All tools of all providers."""
 
     def __init__(
-        self, providers: Sequence[Provider], *, limits: ToolLimits | None = None, wrappers: Wrappers | None = None
+        self,
+        providers: Sequence[Provider],
+        *,
+        limits: ToolLimits | None = None,
+        wrappers: Wrappers | None = None,
+        secrets: Secrets | None = None,
     ) -> None:
         """Make a catalog of ``providers``, with what ``wrappers`` put around tools; :meth:`start` starts them.
+
+        ``secrets`` are what ``secret://NAME`` stands for in arguments.
 
         Raises:
             ValueError: two providers have the same name.
@@ -75,6 +83,7 @@ class Catalog:
         self._sources = tuple(_Source(provider) for provider in providers)
         self._retired: list[_Source] = []
         self._wrappers = wrappers or Wrappers()
+        self._secrets = secrets or Secrets()
         self._seen: tuple[Sequence[Tool], ...] = ()
         self._entries: dict[str, _Entry] = {}
         self._checked: dict[str, Checked] = {}
@@ -176,10 +185,11 @@ class Catalog:
             return faults
 
         schema = entry.checked.input
+        secrets, faults = self._secrets.check(tool_name, arguments, schema.document, field)
         if references:
-            return schema.check_written(arguments, field)
+            return faults + schema.check_written(arguments, field, left_open=secrets)
 
-        return schema.check(schema.widened(arguments), field)
+        return faults + schema.check(schema.widened(arguments), field, left_open=secrets)
 
     async def call(self, invocation: Invocation, *, tool_digest: str = "") -> ToolResult:
         """Make a call: check the arguments in full, call the provider within the time limit, check the output.
@@ -255,8 +265,11 @@ class Catalog:
         self._digest = digest([[name, entries[name].tool.digest] for name in sorted(entries)])
 
     def _caller(self, provider: Provider, own_name: str, checked: Checked) -> Call:
-        async def call(invocation: Invocation) -> ToolResult:
+        async def resolved(invocation: Invocation) -> ToolResult:
             return await invoke(provider, own_name, checked, invocation, self.limits)
+
+        async def call(invocation: Invocation) -> ToolResult:
+            return await self._secrets.call(invocation, checked.input.document, resolved)
 
         return call
 

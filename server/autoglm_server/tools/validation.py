@@ -42,9 +42,10 @@ class Schema:
             SchemaError: it is not JSON, not JSON Schema, too long, or refers to another document.
         """
         try:
-            schema = parse_json(text, bytes_max=bytes_max)
+            self.document: Json = parse_json(text, bytes_max=bytes_max)
+            """The schema as it was written."""
             self._validator = jsonschema_rs.validator_for(
-                schema,
+                self.document,
                 retriever=refuse,
                 pattern_options=jsonschema_rs.FancyRegexOptions(
                     backtrack_limit=_BACKTRACK_MAX,
@@ -55,19 +56,23 @@ class Schema:
             # jsonschema-rs says where in the lines after the first, with all of the schema.
             raise SchemaError(_cut(str(error).split("\n")[0])) from None
 
-    def check(self, value: Json, field: str) -> list[Violation]:
-        """Give every fault of ``value``, with the name of its place under ``field``."""
-        errors = [] if self._validator.is_valid(value) else self._validator.iter_errors(value)
-        return _violations(errors, field)
+    def check(self, value: Json, field: str, *, left_open: Sequence[Path] = ()) -> list[Violation]:
+        """Give every fault of ``value``, with the name of its place under ``field``.
 
-    def check_written(self, arguments: JsonObject, field: str) -> list[Violation]:
+        Values at the places ``left_open`` are not there yet: what depends on them is left out.
+        """
+        errors = [] if self._validator.is_valid(value) else self._validator.iter_errors(value)
+        return _violations((error for error in errors if not _is_open(error, left_open)), field)
+
+    def check_written(self, arguments: JsonObject, field: str, *, left_open: Sequence[Path] = ()) -> list[Violation]:
         """Give every fault of arguments as written that no output can mend.
 
         Left out are errors at a string with references, and of what depends on a value that has one below it
         (``anyOf``, ``oneOf``, ``not``, ``if``, ``const`` and their like): these are checked when the arguments are
-        resolved.
+        resolved. The same holds for the places ``left_open``.
         """
         shown, references = without_references(arguments)
+        references = (*references, *left_open)
         shown = self.widened(shown)
         if self._validator.is_valid(shown):
             return []
