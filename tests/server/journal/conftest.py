@@ -75,7 +75,7 @@ class FailingFiles(apsw.VFS):
         self.refused = 0
         super().__init__(name, "")
 
-    def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> _FailingFile:  # noqa: N802
+    def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> _FailingFile:
         return _FailingFile(self, name, flags)
 
 
@@ -85,14 +85,14 @@ class _FailingFile(apsw.VFSFile):
         self._is_database = bool(apsw.SQLITE_OPEN_MAIN_DB & flags[0])
         super().__init__("", name, flags)
 
-    def xWrite(self, data: bytes, offset: int) -> None:  # noqa: N802
+    def xWrite(self, data: bytes, offset: int) -> None:
         if self._files.fails == "full":
             self._files.refused += 1
             raise apsw.FullError("the test says the disk is full")
 
         super().xWrite(data, offset)
 
-    def xSync(self, flags: int) -> None:  # noqa: N802
+    def xSync(self, flags: int) -> None:
         if self._files.fails == "sync" or (self._files.fails == "checkpoint" and self._is_database):
             raise apsw.IOError("the test says fsync failed")
 
