@@ -106,7 +106,7 @@ class Checks:
     def between(self, name: str, value: float, least: float, most: float, *, fix: str = "") -> None:
         """Bound a number."""
         if not least <= value <= most:
-            self.add(name, f"is {value:g}; must be {least:g} to {most:g}{fix}", "OUT_OF_RANGE")
+            self.add(name, f"is {value}; must be {least:g} to {most:g}{fix}", "OUT_OF_RANGE")
 
     def count(self, name: str, items: Collection[object], most: int, limit: str = "") -> bool:
         """Bound how many items there are; say whether they are worth looking at."""
@@ -129,7 +129,7 @@ class Checks:
             self.add(name, f'nanos {value.nanos} do not fit seconds {value.seconds}; write it as "1.5s"', "MALFORMED")
         elif seconds > most.total_seconds() or seconds < 0 or (not seconds and not zero):
             least = "0s" if zero else "above 0s"
-            self.add(name, f"is {seconds:g}s; must be {least}, at most {most.total_seconds():g}s", "OUT_OF_RANGE")
+            self.add(name, f"is {seconds:.12g}s; must be {least}, at most {most.total_seconds():.12g}s", "OUT_OF_RANGE")
 
     def timestamp(self, name: str, value: Timestamp) -> None:
         """Require a time of the years 1 to 9999."""

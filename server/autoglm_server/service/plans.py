@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from autoglm import wire
@@ -14,6 +15,7 @@ from autoglm.v1 import plan_pb2, plan_service_pb2_grpc
 from autoglm.v1 import plan_service_pb2 as pb
 from autoglm_server.journal.journal import Journal, PlanPage, PlanQuery
 from autoglm_server.service import pages, validate
+from autoglm_server.service.bounds import VIOLATIONS_MAX
 from autoglm_server.service.principal import principal_of
 from autoglm_server.service.watch import check_journal
 
@@ -31,6 +33,8 @@ RAW_METHODS: Final = frozenset({"RunPlan", "WatchPlan", "WatchPlans"})
 
 OFF_LOOP_BYTES: Final = 64 << 10
 """A larger request is read in a thread: 10,000 steps take half a second, and the loop has other calls to serve."""
+
+_TOO_MUCH: Final = frozenset({"TOO_MANY", "TOO_DEEP"})
 
 TENANT: Final = ""
 """The one tenant there is."""
@@ -160,13 +164,38 @@ class PlanService(plan_service_pb2_grpc.PlanServiceServicer):
         )
 
     async def _create(self, message: pb.CreatePlanRequest | pb.RunPlanRequest, principal: str) -> tuple[Plan, bool]:
-        """Check the shape of a request and hand it over; its meaning is checked there, all faults at once again."""
-        if message.ByteSize() > OFF_LOOP_BYTES:
-            request, digest = await asyncio.to_thread(read_create, message, self._limits)
-        else:
-            request, digest = read_create(message, self._limits)
+        """Check the shape of a request and hand it over; its meaning is checked there."""
+        try:
+            if message.ByteSize() > OFF_LOOP_BYTES:
+                request, digest = await asyncio.to_thread(read_create, message, self._limits)
+            else:
+                request, digest = read_create(message, self._limits)
+        except InvalidRequestError as refused:
+            raise InvalidRequestError.of(self._all_faults(message, refused.violations)) from None
 
         return await self._plans.create(request, principal=principal, digest=digest)
+
+    def _all_faults(
+        self, message: pb.CreatePlanRequest | pb.RunPlanRequest, shape: Sequence[Violation]
+    ) -> Sequence[Violation]:
+        """Add the faults of meaning to those of shape, so that a caller mends all at once.
+
+        Of a field whose shape is wrong nothing more is said, nor of a request that is too much to be looked into.
+        """
+        if any(
+            fault.reason == "TOO_LARGE" or (fault.reason in _TOO_MUCH and fault.field.startswith("steps"))
+            for fault in shape
+        ):
+            return shape
+
+        try:
+            request = create_request(message)
+        except (ValueError, OverflowError):  # a number or duration that no value can hold; a fault of shape names it
+            return shape
+
+        fields = [violation.field for violation in shape]
+        meaning = islice(self._plans.check(request), VIOLATIONS_MAX)
+        return [*shape, *(fault for fault in meaning if not any(_overlap(fault.field, field) for field in fields))]
 
     async def _stream(self, context: _Context, plan_id: str, after_sequence: int, *, durable_only: bool) -> None:
         cursor = self._feed.follow(plan_id, after_sequence, durable_only=durable_only)
@@ -204,6 +233,11 @@ class PlanService(plan_service_pb2_grpc.PlanServiceServicer):
             found.append(message)  # type: ignore[arg-type]
 
         return found, len(plan.steps)
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Tell whether two fields are the same, or one is a part of the other."""
+    return one.startswith(other) or other.startswith(one)
 
 
 def accept(violations: Sequence[Violation]) -> None:

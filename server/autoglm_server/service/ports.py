@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from autoglm.model import CreatePlanRequest, Decision, Plan
+from autoglm.model import CreatePlanRequest, Decision, Plan, Violation
 
 
 class PlanPort(Protocol):
     """What callers ask of plans. One day a replica that does not own a plan forwards it."""
+
+    def check(self, request: CreatePlanRequest) -> list[Violation]:
+        """Give every fault that only the catalog and the other steps show, also of a request whose shape is not sound."""
+        ...
 
     async def create(self, request: CreatePlanRequest, *, principal: str, digest: str) -> tuple[Plan, bool]:
         """Make a plan, durable when this returns; True if its request_id was known.

@@ -27,6 +27,7 @@ from autoglm.model import (
     PlanSucceeded,
     Tool,
     ToolResult,
+    Violation,
 )
 from autoglm.v1 import plan_service_pb2_grpc, tool_service_pb2_grpc
 from autoglm_server.clock import SystemClock
@@ -56,12 +57,16 @@ class TablePlans:
         self.created: list[tuple[CreatePlanRequest, str]] = []
         self.resolved: list[Decision] = []
         self.before: Callable[[], object] = lambda: None
+        self.faults: list[Violation] = []
 
     async def _before(self) -> None:
         found = self.before()
 
         if asyncio.iscoroutine(found):
             await found
+
+    def check(self, request: CreatePlanRequest) -> list[Violation]:
+        return self.faults
 
     async def create(self, request: CreatePlanRequest, *, principal: str, digest: str) -> tuple[Plan, bool]:
         await self._before()

@@ -76,6 +76,54 @@ async def test_the_meaning_is_refused_with_every_violation(served: Edge) -> None
     assert told.fields == {"steps[0].tool": "UNKNOWN_TOOL", "steps": "CYCLE"}
 
 
+async def test_faults_of_shape_and_of_meaning_are_told_at_once(served: Edge) -> None:
+    served.plans.faults = [
+        Violation("steps[0].id", "is malformed, says the scheduler too", "MALFORMED"),
+        Violation("steps[0].depends_on", "there is no step '-' to depend on", "UNKNOWN_STEP"),
+        Violation("steps[1].tool", "there is no tool 'u'", "UNKNOWN_TOOL"),
+        Violation("options.planner", "there is no planner 'gpt'", "UNKNOWN_PLANNER"),
+    ]
+    request = ParseDict(
+        {
+            "steps": [{"id": "a b", "tool": "t", "dependsOn": ["-"]}, {"id": "b", "tool": "u"}],
+            "options": {"maxSteps": 1_000_000_000, "planner": "gpt"},
+        },
+        pb.CreatePlanRequest(),
+    )
+    told = await refused((await served.stub()).CreatePlan(request))
+
+    assert told.fields == {
+        "steps[0].id": "MALFORMED",
+        "steps[0].depends_on[0]": "MALFORMED",
+        "options.max_steps": "OUT_OF_RANGE",
+        "steps[1].tool": "UNKNOWN_TOOL",
+        "options.planner": "UNKNOWN_PLANNER",
+    }
+    assert len(told.descriptions) == 5
+    assert "is 1000000000; must be 1 to 1000" in told.message
+    assert not served.plans.created
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ({"steps": [{"id": "a", "tool": "t"}, {"id": "b", "tool": "t"}]}, "TOO_MANY"),
+        ({"steps": [{"id": "a", "tool": "t", "arguments": {"n": 1}}]}, "NOT_FINITE"),
+    ],
+)
+async def test_a_request_that_cannot_be_looked_into_is_told_by_its_shape(fault: dict[str, Any], reason: str) -> None:
+    async with serving(limits=LimitSettings(steps=1)) as edge:
+        edge.plans.faults = [Violation("options.planner", "there is no planner 'gpt'", "UNKNOWN_PLANNER")]
+        request = ParseDict(fault, pb.CreatePlanRequest())
+
+        if reason == "NOT_FINITE":
+            request.steps[0].arguments["n"] = float("nan")
+
+        told = await refused((await edge.stub()).CreatePlan(request))
+
+        assert list(told.fields.values()) == [reason]
+
+
 def test_the_digest_is_of_what_was_asked() -> None:
     def digest(kind: Any = pb.CreatePlanRequest, **fields: Any) -> str:
         return request_digest(create_request(ParseDict({"request": "r"} | fields, kind())))
