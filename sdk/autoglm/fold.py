@@ -15,6 +15,7 @@ from autoglm.model import (
     DOMAIN,
     AnswerProgressed,
     Approve,
+    ContextItem,
     Decision,
     Event,
     Failure,
@@ -220,17 +221,18 @@ class PlanFold:
         )
 
     def basic(self) -> Plan:
-        """Give the plan without its steps and rounds."""
-        return self._plan((), ())
+        """Give the plan in view BASIC: without its steps, rounds and context."""
+        return self._plan((), (), ())
 
     def snapshot(self) -> Plan:
         """Give the whole plan as a frozen value, true up to :attr:`sequence`."""
         return self._plan(
             tuple([step.snapshot() for step in self.steps.values()]),
             tuple([one.snapshot() for one in self.rounds]),
+            self.created.context,
         )
 
-    def _plan(self, steps: tuple[Step, ...], rounds: tuple[Round, ...]) -> Plan:
+    def _plan(self, steps: tuple[Step, ...], rounds: tuple[Round, ...], context: tuple[ContextItem, ...]) -> Plan:
         created = self.created
         return Plan(
             id=self.id,
@@ -249,7 +251,7 @@ class PlanFold:
             request_id=created.request_id,
             parent=created.parent,
             context_id=created.context_id,
-            context=created.context,
+            context=context,
             create_time=self.create_time,
             start_time=self.start_time,
             end_time=self.end_time,

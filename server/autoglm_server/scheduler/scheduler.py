@@ -465,7 +465,14 @@ class Scheduler:
             context_id=request.context_id,
             context=request.context,
         )
-        run.emit(created, principal=principal, now=now)
+        try:
+            run.emit(created, principal=principal, now=now)
+        except InternalError as large:
+            description = (
+                f"{large}, at most {self.limits.event_bytes}; leave out or shorten what came before the request"
+            )
+            raise InvalidRequestError.of([Violation("context", description, "TOO_LARGE")]) from None
+
         rules = Rules(self.catalog, options, self.limits)
         for one in checked:
             run.added(resolve(one, rules, 0, now), one.references, round_number=0, now=now)

@@ -15,8 +15,12 @@ from autoglm.errors import InvalidRequestError, UnavailableError
 from autoglm.model import (
     Approve,
     Budget,
+    ContextItem,
+    ContextMessage,
+    CreatePlanRequest,
     Decision,
     Failure,
+    Plan,
     PlanState,
     RetryPolicy,
     StepDraft,
@@ -25,7 +29,7 @@ from autoglm.model import (
     ToolResult,
     Violation,
 )
-from autoglm.wire import encode
+from autoglm.wire import decode, encode
 from autoglm_server.planner.planner import AnswerOutput, AnswerText, Note, RoundItem, RoundView
 from autoglm_server.scheduler import run as run_module
 from autoglm_server.scheduler.limits import Limits
@@ -310,3 +314,38 @@ async def test_cancel_while_backing_off_says_if_the_last_call_may_have_taken_eff
     await world.scheduler.cancel(plan.id, reason="", principal="")
     found = (await world.ended(plan)).steps[0].failure
     assert (found is not None and found.outcome_unknown) is unknown
+
+
+# --- what is listed
+
+
+async def test_what_is_listed_is_what_is_got_in_view_basic(world: World) -> None:
+    asked = CreatePlanRequest(
+        request="go on",
+        labels={"team": "data"},
+        context=(ContextItem(ContextMessage("user", "said before " * 1000)),),
+    )
+    world.planner.script += [[step("a", "guarded")], [AnswerText("done")]]
+    plan, _ = await world.scheduler.create(asked, principal="", digest="")
+    await world.until(plan, lambda now: now.state is PlanState.WAITING)
+    for _ in range(2):
+        got = await world.get(plan)
+        row = await world.journal.get_row(plan.id)
+        assert row is not None
+        assert got.context == asked.context
+        assert (row.state, dict(row.labels)) == (got.state, dict(got.labels))
+        assert decode(Plan, row.body) == replace(got, steps=(), rounds=(), context=())
+        approved = Decision(Approve())
+        await world.scheduler.resolve(plan.id, "a", wait_sequence=0, decision=approved, comment="", principal="")
+        if got.state is PlanState.WAITING:
+            (await world.tools.called("a")).succeed()
+            await world.ended(plan)
+
+
+async def test_a_context_that_no_event_holds_is_refused(world: World) -> None:
+    said = tuple(ContextItem(ContextMessage("user", "x" * 60_000)) for _ in range(49))
+    with pytest.raises(InvalidRequestError) as refused:
+        await world.scheduler.create(CreatePlanRequest(request="go on", context=said), principal="", digest="")
+
+    assert refused.value.violations[0].field == "context"
+    assert world.scheduler.open_plans == 0
