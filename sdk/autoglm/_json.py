@@ -13,7 +13,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from itertools import islice
-from typing import Final, NoReturn
+from typing import Final
 
 from autoglm.model import Json, Violation
 
@@ -102,9 +102,20 @@ def parse_json(text: str | bytes, *, depth_max: int = DEPTH_MAX, bytes_max: int 
     if len(text) > bytes_max:
         raise ValueError(f"the JSON text is longer than {bytes_max} bytes")
 
+    unfit: list[_Unfit] = []
+
+    def keep(literal: str) -> float:
+        """Keep a number that is none until the whole is read, so that its place can be told."""
+        unfit.append(_Unfit(literal))
+        return unfit[-1]
+
+    def read(literal: str) -> float:
+        value = float(literal)
+        return keep(literal) if math.isinf(value) else _number(value)
+
     try:
         text = text.decode() if isinstance(text, bytes) else text
-        value = json.loads(text, object_pairs_hook=_object, parse_float=_float, parse_constant=_constant)
+        value = json.loads(text, object_pairs_hook=_object, parse_float=read, parse_constant=keep)
     except UnicodeDecodeError as error:
         raise ValueError(f"the text is not UTF-8: byte {error.start} cannot be read") from error
     except json.JSONDecodeError as error:
@@ -113,7 +124,7 @@ def parse_json(text: str | bytes, *, depth_max: int = DEPTH_MAX, bytes_max: int 
         raise ValueError(f"the JSON value is more than {depth_max} deep") from error
 
     # No value is deeper than its text has brackets, and only an escape makes half of a surrogate pair.
-    if text.count("{") + text.count("[") >= depth_max or "\\u" in text:
+    if unfit or text.count("{") + text.count("[") >= depth_max or "\\u" in text:
         faults = tuple(json_faults(value, "", depth_max=depth_max))
         if faults:
             raise WireError(faults)
@@ -210,6 +221,10 @@ def _number(value: float) -> int | float:
 
 
 def _faults(value: Json, path: str, room: int) -> Iterator[Violation]:
+    if isinstance(value, _Unfit):
+        yield Violation(path, str(value), "NOT_FINITE")
+        return
+
     try:
         value = None if value is None else plain(value)
     except TypeError as error:
@@ -268,13 +283,14 @@ def _object(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     return members
 
 
-def _float(literal: str) -> int | float:
-    value = float(literal)
-    if math.isinf(value):
-        raise ValueError(f"the number {literal:.40} is larger than a double can be")
+class _Unfit(float):
+    """A number as a JSON text has it that no double can hold: ``NaN``, ``-Infinity``, ``1e400``."""
 
-    return _number(value)
+    def __init__(self, literal: str) -> None:
+        self.literal = literal
 
+    def __str__(self) -> str:
+        if self.literal[-1].isalpha():
+            return f"{self.literal} is no JSON; give a finite number, or null"
 
-def _constant(literal: str) -> NoReturn:
-    raise ValueError(f"{literal} is no JSON; give a finite number, or null")
+        return f"the number {self.literal:.40} is larger than a double can be; give a smaller one, or a text"

@@ -89,7 +89,7 @@ class InvalidRequestError(AutoglmError):
     def of(cls, violations: Iterable[Violation]) -> InvalidRequestError:
         """Make the error that says all ``violations`` in its message too."""
         violations = tuple(violations)
-        told = "; ".join(f"{v.field}: {v.description}" for v in violations[:5])
+        told = "; ".join(f"{v.field}: {v.description}" if v.field else v.description for v in violations[:5])
         more = f"; and {len(violations) - 5} more" if len(violations) > 5 else ""
         return cls(told + more, reason=ErrorReason.INVALID_REQUEST, violations=violations)
 

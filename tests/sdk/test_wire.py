@@ -358,6 +358,10 @@ def test_json_is_parsed(text: str | bytes, value: Any) -> None:
         ("NaN", "NaN is no JSON"),
         ("[-Infinity]", "-Infinity is no JSON"),
         ("1e400", "larger than a double"),
+        (
+            '{"a": [1, {"b c": NaN, "d": 1e400}]}',
+            r'^a\[1\]\["b c"\]: NaN is no JSON.*; a\[1\]\.d: the number 1e400 is larger',
+        ),
         ('{"a": 1, "b": {"c": 1, "c": 2}}', 'the key "c" stands twice'),
         ("[1,]", "not JSON: .* at line 1, column"),
         ("", "not JSON"),
