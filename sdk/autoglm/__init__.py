@@ -1,8 +1,8 @@
 """AutoGLM: requests in natural language become durable plans, whose events are streamed while they run.
 
 Everything public is here: the clients (:class:`Client`, :class:`AsyncClient`), ``init`` and its default client, the
-vocabulary as frozen dataclasses, the errors under :class:`AutoglmError`, and ``tool`` to make tools of Python
-functions. Importing it loads grpc and protobuf and nothing heavier.
+vocabulary as frozen dataclasses, the errors under :class:`AutoglmError`, ``tool`` to make tools of Python functions and
+``serve_tools`` to serve them. Importing it loads grpc and protobuf and nothing heavier.
 """
 
 from __future__ import annotations
@@ -125,6 +125,10 @@ from autoglm.tool import (
     tool,
     tool_digest,
 )
+from autoglm.tool_server import (
+    ToolServer,
+    serve_tools,
+)
 
 __all__ = [
     "DOMAIN",
@@ -216,6 +220,7 @@ __all__ = [
     "ToolFailedError",
     "ToolProgress",
     "ToolResult",
+    "ToolServer",
     "Tools",
     "UnauthenticatedError",
     "UnavailableError",
@@ -230,6 +235,7 @@ __all__ = [
     "__version__",
     "init",
     "run",
+    "serve_tools",
     "shutdown",
     "tool",
     "tool_digest",

@@ -9,7 +9,9 @@ from types import MappingProxyType
 
 from autoglm_server.tools.loading import load_file, load_module, tools_of
 from autoglm_server.tools.providers import mcp
+from autoglm_server.tools.providers.endpoints import endpoint_opener
 from autoglm_server.tools.providers.functions import FunctionProvider
+from autoglm_server.tools.providers.grpc import GrpcProvider
 from autoglm_server.tools.tool import Provider
 
 __all__ = ["SCHEMES", "FunctionProvider", "open_provider"]
@@ -32,6 +34,8 @@ SCHEMES: Mapping[str, tuple[str, Callable[[str, str], Provider]]] = MappingProxy
         "mcp": ("mcp:COMMAND ARGUMENT …", mcp.open_command),
         "mcp+http": ("mcp+http://HOST:PORT/PATH", lambda name, rest: mcp.open_url(name, f"http:{rest}")),
         "mcp+https": ("mcp+https://HOST/PATH", lambda name, rest: mcp.open_url(name, f"https:{rest}")),
+        "grpc": ("grpc://HOST:PORT[,HOST:PORT]", endpoint_opener(GrpcProvider)),
+        "dns": ("dns:///NAME:PORT", lambda name, rest: endpoint_opener(GrpcProvider)(name, f"dns:{rest}")),
     },
 )
 """What each scheme of a provider's URI looks like, and what opens it, given its name and the rest of the URI."""
