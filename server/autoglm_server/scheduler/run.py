@@ -428,17 +428,25 @@ class PlanRun:
         self._references[step.id] = references
         self.emit(StepAdded(step), step_id=step.id, round_number=round_number, now=now)
 
-    def _arguments(self, step: Step) -> JsonObject:
-        """Resolve a step's arguments from the outputs of the steps before it, and check them in full.
+    def _resolved(self, step: Step) -> JsonObject:
+        """Resolve a step's arguments from the outputs of the steps before it.
 
         Raises:
-            ToolCallError: they are not right, as data.
+            ToolCallError: an output does not fit in, as data.
         """
         references = self._references.get(step.id)
         if references is None:
             references = self._references[step.id] = compile_references(step.arguments or {}, "arguments")
 
-        arguments = references.resolve(self._output_of)
+        return references.resolve(self._output_of)
+
+    def _arguments(self, step: Step) -> JsonObject:
+        """Resolve a step's arguments, and check them in full.
+
+        Raises:
+            ToolCallError: they are not right, as data.
+        """
+        arguments = self._resolved(step)
         if self.host.catalog.get(step.tool) is None:
             return arguments  # the call will say that it is not there, and be made again
 
@@ -590,8 +598,10 @@ class PlanRun:
     def _ask(self, step_id: str, reason: WaitingReason, message: str) -> None:
         """Let a step wait for a person, who sees the arguments as they would be used."""
         step = self.plan.steps[step_id]
+        made = reason is WaitingReason.OUTCOME_UNKNOWN
         try:
-            arguments = self._arguments(step.added)
+            # A call that was made is asked about, whatever its tool would say of its arguments by now.
+            arguments = self._resolved(step.added) if made else self._arguments(step.added)
         except ToolCallError as error:
             self.emit(StepFailed(error.failure), step_id=step_id, attempt=step.attempt)
             return

@@ -7,6 +7,7 @@ import logging
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from autoglm._ids import new_id
@@ -60,6 +61,8 @@ log = logging.getLogger(__name__)
 _RETRY_LATER = timedelta(seconds=5)
 _PAGE = 2_000
 """Events read at once when a plan is folded from disk."""
+_STEPS_BESIDE = 200
+"""A request of more given steps than this is made into a plan beside the loop, which others need meanwhile."""
 _CUT_SECONDS = 2.0
 """How long calls that are cut at the end of a drain may take to notice."""
 
@@ -383,7 +386,9 @@ class Scheduler:
             UnavailableError: the server is going away.
         """
         options = self.options(request)
-        checked, violations = self._check(request, options)
+        beside = len(request.steps) > _STEPS_BESIDE
+        found = await asyncio.to_thread(self._check, request, options) if beside else self._check(request, options)
+        checked, violations = found
         violations += await self._check_context(request.context)
         if violations:
             known = await self._known(request.request_id, principal, digest)
@@ -396,7 +401,9 @@ class Scheduler:
             return await self._dry_run(request, checked, options, principal), False
 
         self._refuse_when_full()
-        run = self._new(request, checked, options, principal, digest)
+        make = partial(self._new, request, checked, options, principal, digest)
+        run = await asyncio.to_thread(make) if beside else make()
+        self._refuse_when_full()
         if request.request_id:
             run.request_key = RequestKey("", principal, request.request_id, digest)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
@@ -28,10 +29,13 @@ from autoglm.model import (
     StepState,
     ToolResult,
     Violation,
+    WaitingReason,
 )
 from autoglm.wire import decode, encode
 from autoglm_server.planner.planner import AnswerOutput, AnswerText, Note, RoundItem, RoundView
 from autoglm_server.scheduler import run as run_module
+from autoglm_server.scheduler import scheduler as scheduler_module
+from autoglm_server.scheduler.drafts import Checked, Rules, check_given
 from autoglm_server.scheduler.limits import Limits
 from tests.server.scheduler.harness import World, failure, step
 
@@ -349,3 +353,34 @@ async def test_a_context_that_no_event_holds_is_refused(world: World) -> None:
 
     assert refused.value.violations[0].field == "context"
     assert world.scheduler.open_plans == 0
+
+
+async def test_a_call_that_was_cut_is_asked_about_though_its_tool_has_changed(world: World) -> None:
+    plan = await world.create(step("a", "send", x=1), step("b", "send", x=1))
+    await world.tools.called("a")
+    await world.tools.called("b")
+    strict = '{"type":"object","required":["y"]}'
+    world.tools.offered = [replace(tool, input_schema=strict) for tool in world.tools.offered if tool.name == "send"]
+    await world.crash()
+    found = await world.until(plan, lambda now: now.state is PlanState.WAITING)
+    assert [one.waiting is not None and one.waiting.reason for one in found.steps] == [
+        WaitingReason.OUTCOME_UNKNOWN
+    ] * 2
+    assert found.steps[0].waiting is not None
+    assert found.steps[0].waiting.arguments == {"x": 1}
+
+
+async def test_many_given_steps_are_made_into_a_plan_beside_the_loop(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: set[int] = set()
+
+    def noted(drafts: Sequence[StepDraft], rules: Rules) -> tuple[list[Checked], list[Violation]]:
+        threads.add(threading.get_ident())
+        return check_given(drafts, rules)
+
+    monkeypatch.setattr(scheduler_module, "check_given", noted)
+    done = await world.ended(await world.create(*[step(f"s{number}", "echo", x=number) for number in range(300)]))
+    assert done.state is PlanState.SUCCEEDED
+    assert threads
+    assert threading.get_ident() not in threads
