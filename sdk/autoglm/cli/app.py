@@ -12,7 +12,7 @@ from typer.completion import completion_init  # type: ignore[attr-defined]
 from typer.core import TyperGroup
 
 from autoglm._version import __version__
-from autoglm.cli.commands import plans, server, tools
+from autoglm.cli.commands import bench, plans, server, tools
 from autoglm.cli.commands import run as running
 from autoglm.cli.exits import Exit, InputError, error_lines, status_of_error
 from autoglm.cli.options import Address, DataDir
@@ -102,6 +102,7 @@ _add("resolve", plans.resolve, plans.RESOLVE_EXAMPLES)
 _add("tools", tools.tools, tools.TOOLS_EXAMPLES)
 _add("tool", tools.tool, tools.TOOL_EXAMPLES)
 _add("call", tools.call, tools.CALL_EXAMPLES)
+app.add_typer(bench.bench)
 _add("serve", server.serve, server.SERVE_EXAMPLES, allow_extra_args=True, ignore_unknown_options=True)
 _add("doctor", server.examine, server.DOCTOR_EXAMPLES)
 _add("version", server.version, server.VERSION_EXAMPLES)

@@ -57,8 +57,18 @@ def _commands() -> Iterator[str]:
     context = root.make_context("autoglm", [], resilient_parsing=True, terminal_width=WIDTH, max_content_width=WIDTH)
     yield _section("autoglm", root.get_help(context))
 
-    for name, command in root.commands.items():
-        yield _section(f"autoglm {name}", command.get_help(type(context)(command, info_name=name, parent=context)))
+    yield from _under(root, context)
+
+
+def _under(group: Any, context: Any) -> Iterator[str]:
+    """Give the commands of a group; of a group among them, its own."""
+    for name, command in group.commands.items():
+        inner = type(context)(command, info_name=name, parent=context)
+
+        if getattr(command, "commands", None):
+            yield from _under(command, inner)
+        else:
+            yield _section(inner.command_path, command.get_help(inner))
 
 
 def _section(title: str, text: str) -> str:
