@@ -20,6 +20,7 @@ from autoglm._version import __version__
 from autoglm.model import PlanOptions
 from autoglm_server import telemetry
 from autoglm_server.clock import Clock, SystemClock
+from autoglm_server.configuration import mask_uri
 from autoglm_server.journal._lock import DirectoryLock
 from autoglm_server.journal.follow import Feed
 from autoglm_server.journal.journal import Journal, JournalError, JournalLockedError
@@ -184,7 +185,12 @@ class Application:
             catalog = make_catalog(self._settings)
             await catalog.start()
         except (ValueError, OSError) as error:
-            raise StartError(f"the tools cannot be set up: {error}") from error
+            told = str(error)
+
+            for uri in self._settings.providers.values():  # it may hold a password, and goes to the log
+                told = told.replace(uri, mask_uri(uri))
+
+            raise StartError(f"the tools cannot be set up: {told}") from error
 
         stack.push_async_callback(catalog.stop)
         return catalog
@@ -351,7 +357,7 @@ def make_journal(settings: Settings) -> Journal:
         case "sqlite" if rest.startswith("///"):
             return SqliteJournal(rest.removeprefix("//"))
         case _:
-            url = settings.journal.url
+            url = mask_uri(settings.journal.url)
             raise StartError(f"journal.url {url!r} is not known: write sqlite:///FOLDER, memory:, or leave it empty")
 
 
@@ -441,50 +447,65 @@ async def close_planners(scheduler: Scheduler) -> None:
 # --- addresses
 
 
+_REFUSED: Final = "the transport refused it; look above in the log"
+
+
 def bind(server: grpc.aio.Server, address: str) -> int:
     """Listen there; gives the port (1 for a Unix socket).
 
     Raises:
         StartError: it is in use, or not an address of this machine.
     """
+    if not address.startswith("unix:") and (why := _why(address)):  # before the transport fills the log with its own
+        raise StartError(f"cannot listen on {address}: {why}")
+
     try:
         port = server.add_insecure_port(address)
     except RuntimeError as error:
-        raise StartError(f"cannot listen on {address}: {_why(address)}") from error
+        raise StartError(f"cannot listen on {address}: {_why(address) or _REFUSED}") from error
 
     if not port:
-        raise StartError(f"cannot listen on {address}: {_why(address)}")
+        raise StartError(f"cannot listen on {address}: {_why(address) or _REFUSED}")
 
     return port
 
 
 def _why(address: str) -> str:
-    """Find out why an address cannot be bound: the transport only says that it cannot."""
+    """Find out why an address cannot be bound, "" if it can be: the transport only says that it cannot."""
     host, _, port = address.rpartition(":")
 
     try:
         found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
-
-        for family, kind, protocol, _, where in found:
-            with socket.socket(family, kind, protocol) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(where)
     except socket.gaierror:
         return f"{host} is no address of this machine; choose one with --host"
     except ValueError:
         return "it is no address"
-    except OSError as error:
-        match error.errno:
-            case errno.EADDRINUSE:
-                return "the port is in use; stop who has it, or choose another with --port"
-            case errno.EADDRNOTAVAIL:
-                return f"{host} is no address of this machine; choose one with --host"
-            case errno.EACCES:
-                return "ports below 1024 need privileges; choose another with --port"
-            case _:
-                return str(error.strerror)
 
-    return "the transport refused it; look above in the log"
+    why = ""
+
+    for family, kind, protocol, _, where in found:
+        try:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(where)
+        except OSError as error:
+            why = _told(error, host)
+        else:
+            return ""  # one is enough: localhost has an address of IPv6 too, also where there is no IPv6
+
+    return why
+
+
+def _told(error: OSError, host: str) -> str:
+    match error.errno:
+        case errno.EADDRINUSE:
+            return "the port is in use; stop who has it, or choose another with --port"
+        case errno.EADDRNOTAVAIL:
+            return f"{host} is no address of this machine; choose one with --host"
+        case errno.EACCES:
+            return "ports below 1024 need privileges; choose another with --port"
+        case _:
+            return str(error.strerror)
 
 
 def reachable(address: str) -> str:

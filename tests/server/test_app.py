@@ -161,6 +161,19 @@ def test_journals_by_their_url(tmp_path: Path) -> None:
         make_journal(settings(tmp_path, **{"journal.url": "sqlite:relative"}))
 
 
+async def test_passwords_are_not_told_at_a_start_that_fails(tmp_path: Path) -> None:
+    with pytest.raises(StartError, match="is not known") as caught:
+        make_journal(settings(tmp_path, **{"journal.url": "redis://ada:hunter2@host/0?token=hunter2"}))
+
+    assert "hunter2" not in str(caught.value)
+
+    with pytest.raises(StartError, match="not the URI of a provider") as caught:
+        await Application(settings(tmp_path, **{"providers.x": "nope+http://ada:hunter2@host/"})).run()
+
+    assert "ada" in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
 def test_addresses_that_clients_can_use() -> None:
     assert reachable("0.0.0.0:5") == "127.0.0.1:5"
     assert reachable("[::]:5") == "[::1]:5"
