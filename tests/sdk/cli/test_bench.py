@@ -45,8 +45,8 @@ def test_the_same_plan_by_other_names_is_the_same() -> None:
 def test_what_is_wrong_counts_by_itself() -> None:
     assert score(CHAIN, ()) == Score(0.0, 0.0, 0.0, 0.0)
     assert score((), ()) == Score(None, None, None, None)
-    assert score(CHAIN, (CHAIN[0], step("b", "sum", x=1, y=2))) == Score(1.0, 0.0, 1.0, pytest.approx(2 / 3))
-    assert score(CHAIN, (*CHAIN, step("c", "mail"))) == Score(pytest.approx(0.8), 1.0, 1.0, 1.0)
+    assert score(CHAIN, (CHAIN[0], step("b", "sum", x=1, y=2))) == Score(1.0, 0.0, 1.0, 2 / 3)
+    assert score(CHAIN, (*CHAIN, step("c", "mail"))) == Score(0.8, 1.0, 1.0, 1.0)
     assert score(CHAIN, (step("a", "search", query="tea"), CHAIN[1])).names == pytest.approx(2 / 3)
     swapped = (step("b", "sum", x="y", y=2), step("a", "search", "b", q="price of tea"))
     assert score(CHAIN, swapped).edges == 0.0

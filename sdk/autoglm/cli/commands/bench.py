@@ -72,8 +72,9 @@ class Outcome:
 
     def to_object(self) -> JsonObject:
         """Give it as JSON."""
-        said = asdict(self)
-        return said.pop("score") | said
+        said: JsonObject = asdict(self)
+        scores: JsonObject = said.pop("score")
+        return scores | said
 
 
 @bench.command("plan", epilog=PLAN_EXAMPLES)

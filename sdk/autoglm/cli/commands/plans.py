@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import json as json_text
 from itertools import islice
 from typing import Annotated
 
@@ -25,10 +26,11 @@ from autoglm.cli.options import (
     read_labels,
     session_of,
 )
+from autoglm.cli.rounds import render, stories
 from autoglm.cli.session import PlanClient, Session
 from autoglm.cli.text import moment, one_line
 from autoglm.errors import NotFoundError
-from autoglm.model import Decision, Plan, PlanState, ToolResult
+from autoglm.model import Decision, Plan, PlanState, PlanView, ToolResult
 
 PLANS_EXAMPLES = """\
 Examples:
@@ -47,6 +49,7 @@ Examples:
 \b
   autoglm show 01jq8w3v5d7e9f2g4h6j8k0m2n
   autoglm show 8k0m2n --json
+  autoglm show 8k0m2n --rounds               what the planner was asked and answered, tokens, time
 
 Exit status: 0 when it could be shown, however the plan ended.
 """
@@ -124,15 +127,49 @@ def plans(
 
 
 def show(
-    context: typer.Context, plan: PlanId, *, json: AsJson = False, address: Address = None, data_dir: DataDir = None
+    context: typer.Context,
+    plan: PlanId,
+    *,
+    rounds: Annotated[
+        bool, typer.Option("--rounds", help="Show the planner's rounds instead: asked, planned, refused, tokens, time.")
+    ] = False,
+    json: AsJson = False,
+    address: Address = None,
+    data_dir: DataDir = None,
 ) -> int:
     """Show a plan as it is now: its steps, what waits, its answer."""
     session = session_of(context, address, data_dir)
 
     with session.client() as client, named(client, plan) as plan_id:
+        if rounds:
+            return _show_rounds(session, client, plan_id, as_json=json)
+
         found = client.get(plan_id)
 
     session.give(found, tables.plan(found, session.target), as_json=json)
+    return Exit.SUCCEEDED
+
+
+def _show_rounds(session: Session, client: PlanClient, plan_id: str, *, as_json: bool) -> int:
+    last = client.get(plan_id, view=PlanView.BASIC).sequence
+    events = []
+
+    for event in client.watch(plan_id, durable_only=True):
+        events.append(event)
+
+        if event.sequence >= last:
+            break
+
+    found = stories(events)
+
+    for story in found if as_json else ():
+        session.record(json_text.dumps(story.to_object(), ensure_ascii=False, sort_keys=True))
+
+    if not as_json and found:
+        session.show(render(found))
+    elif not found:
+        session.tell("The plan has no round: its steps were given.")
+
     return Exit.SUCCEEDED
 
 
