@@ -104,3 +104,25 @@ async def test_a_plan_that_is_not_durable_yet_is_not_there(journal: FullJournal)
 
         journal.recover()
         assert (await creating).id == plan_id
+
+
+async def test_a_plan_being_created_while_the_disk_is_full_begins_when_it_is_durable_and_once(
+    journal: FullJournal,
+) -> None:
+    async with World(journal) as world:
+        journal.on_health = world.scheduler.journal_health_changed
+        journal.full = True
+        creating = asyncio.ensure_future(world.create(step("a", "echo", x=1)))
+        await world.settle()
+        journal.report()
+        journal.full = journal.reported = False
+        journal.on_health()  # a journal tells of its health before it tells of the commit
+        await world.settle()
+        assert not world.scheduler.busy
+        assert not world.tools.calls
+
+        journal._commit()
+        plan = await creating
+        assert (await world.ended(plan)).state is PlanState.SUCCEEDED
+        await world.settle()
+        assert not world.scheduler.busy
