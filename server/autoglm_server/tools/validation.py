@@ -62,7 +62,7 @@ class Schema:
         Values at the places ``left_open`` are not there yet: what depends on them is left out.
         """
         errors = [] if self._validator.is_valid(value) else self._validator.iter_errors(value)
-        return _violations((error for error in errors if not _is_open(error, left_open)), field)
+        return _violations((error for error in errors if not _is_open(error, left_open)), field, self.document)
 
     def check_written(self, arguments: JsonObject, field: str, *, left_open: Sequence[Path] = ()) -> list[Violation]:
         """Give every fault of arguments as written that no output can mend.
@@ -78,7 +78,7 @@ class Schema:
             return []
 
         errors = self._validator.iter_errors(shown)
-        return _violations((error for error in errors if not _is_open(error, references)), field)
+        return _violations((error for error in errors if not _is_open(error, references)), field, self.document)
 
     def widened(self, value: Json) -> Json:
         """Give ``value`` with decimal strings as the integers they stand for, where the schema asks for one.
@@ -100,10 +100,10 @@ def refuse(uri: str) -> NoReturn:
     raise ValueError(f"it refers to {uri}; only references inside the schema itself are followed")
 
 
-def _violations(errors: Iterable[jsonschema_rs.ValidationError], field: str) -> list[Violation]:
+def _violations(errors: Iterable[jsonschema_rs.ValidationError], field: str, schema: Json) -> list[Violation]:
     found: dict[tuple[str, str], Violation] = {}
     for error in errors:
-        for violation in _told(error, field):
+        for violation in _told(error, field, schema):
             found.setdefault((violation.field, violation.description), violation)
 
         if len(found) >= VIOLATIONS_MAX:
@@ -112,7 +112,7 @@ def _violations(errors: Iterable[jsonschema_rs.ValidationError], field: str) -> 
     return list(found.values())
 
 
-def _told(error: jsonschema_rs.ValidationError, field: str) -> Iterator[Violation]:
+def _told(error: jsonschema_rs.ValidationError, field: str, schema: Json) -> Iterator[Violation]:
     where = place(field, error.instance_path)
     kind = error.kind
     match kind:
@@ -120,8 +120,10 @@ def _told(error: jsonschema_rs.ValidationError, field: str) -> Iterator[Violatio
             yield Violation(member(where, kind.property), "is required", "REQUIRED")
 
         case jsonschema_rs.ValidationErrorKind.AdditionalProperties():
-            for name in kind.unexpected:
-                yield Violation(member(where, name), "is not known; leave it out", "UNKNOWN_FIELD")
+            for name in kind.unexpected[:VIOLATIONS_MAX]:
+                near = nearest(name, _properties(schema, error.schema_path))
+                hint = f"did you mean {near[0]}?" if near else "leave it out"
+                yield Violation(member(where, name), f"is not known; {hint}", "UNKNOWN_FIELD")
 
         case jsonschema_rs.ValidationErrorKind.AnyOf() | jsonschema_rs.ValidationErrorKind.OneOfNotValid():
             branches = [_cut(branch[0].message) for branch in kind.context[:_BRANCHES_TOLD] if branch]
@@ -129,6 +131,21 @@ def _told(error: jsonschema_rs.ValidationError, field: str) -> Iterator[Violatio
 
         case _:
             yield Violation(where, _cut(error.message), _reason(kind.name))
+
+
+def _properties(schema: Json, keyword: Sequence[str | int]) -> list[str]:
+    """Name the properties beside a keyword of the schema; none if they stand elsewhere."""
+    for step in keyword[:-1]:
+        match schema, step:
+            case dict(), str() if step in schema:
+                schema = schema[step]
+            case list(), int() if step < len(schema):
+                schema = schema[step]
+            case _:
+                return []
+
+    known = schema.get("properties") if isinstance(schema, dict) else None
+    return list(known) if isinstance(known, dict) else []
 
 
 def nearest(name: str, known: Sequence[str]) -> list[str]:

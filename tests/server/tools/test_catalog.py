@@ -165,6 +165,24 @@ STRICT = {
 }
 
 
+def test_the_nearest_argument_is_named() -> None:
+    inner = {"type": "object", "properties": {"amount": {}}, "additionalProperties": False}
+    schema = {
+        "type": "object",
+        "properties": {"items": {"type": "array", "items": inner}},
+        "additionalProperties": False,
+    }
+    catalog = Catalog([StubProvider("", make("tool", schema))])
+    arguments: JsonObject = {"itms": [], "colour": 1, "items": [{"amout": 1}]}
+    found = catalog.check_arguments("tool", arguments, field="arguments", references=False)
+
+    assert {violation.field: violation.description for violation in found} == {
+        "arguments.itms": "is not known; did you mean items?",
+        "arguments.colour": "is not known; leave it out",
+        "arguments.items[0].amout": "is not known; did you mean amount?",
+    }
+
+
 def test_every_fault_has_its_place() -> None:
     assert places(STRICT, {"values": ["x", 1, "y"], "unit": 3, "odd key": 1}) == [
         (".unit", "TYPE"),

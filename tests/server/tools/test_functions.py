@@ -97,6 +97,7 @@ async def test_failures_everywhere(catalog: Catalog, name: str, caplog: pytest.L
     assert not value.retryable
     assert not value.outcome_unknown
     assert "Traceback" in caplog.text
+    assert {(record.plan_id, record.step_id) for record in caplog.records} == {("p", "s")}  # type: ignore[attr-defined]
 
     connection = await failure(catalog, name, kind="connection")
     assert (connection.message, connection.retryable) == ("ConnectionError: gone", True)

@@ -171,7 +171,8 @@ class _Call:
                 raise ToolCallError(from_json(Failure, text))
 
             case {"error": {"kind": str(kind), "text": str(text), "deterministic": bool(deterministic), **rest}}:
-                _log.warning("the tool %s raised an exception\n%s", self.name, rest.get("traceback", ""))
+                told = "the tool %s raised an exception\n%s"
+                _log.warning(told, self.name, rest.get("traceback", ""), extra=self._ids)
                 raise ToolCallError(raised(kind, text, self._effect, deterministic=deterministic))
 
             case {"invalid_output": str(text)}:
@@ -207,8 +208,14 @@ class _Call:
                 raise self._too_large(str(error)) from None
 
             case _:
-                _log.warning("the tool %s raised an exception", self.name, exc_info=error)
+                _log.warning("the tool %s raised an exception", self.name, exc_info=error, extra=self._ids)
                 raise ToolCallError(tool_error(error, self._effect)) from None
+
+    @property
+    def _ids(self) -> dict[str, str]:
+        """Whose call it is, for the log."""
+        context = self._invocation.context
+        return {"plan_id": context.plan_id, "step_id": context.step_id}
 
     def _keywords(self) -> dict[str, Any]:
         context = ToolContext(
