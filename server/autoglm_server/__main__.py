@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from autoglm_server.configuration import ConfigurationError, load, render_effective
+from autoglm_server.settings import Settings
 
 FLAGS = {
     "host": "server.host",
@@ -68,8 +69,11 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
     given = parser().parse_args(arguments)
     file = given.config or (Path(environment["AUTOGLM_CONFIG"]) if environment.get("AUTOGLM_CONFIG") else None)
 
+    def read() -> Settings:
+        return load(file=file, environment=environment, flags=_flags(given))
+
     try:
-        settings = load(file=file, environment=environment, flags=_flags(given))
+        settings = read()
     except ConfigurationError as error:
         return _refuse(*error.faults)
 
@@ -84,7 +88,7 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
             os.setsid()
 
     try:
-        return serve(settings, embedded=Embedded(given.fingerprint) if given.embedded else None)
+        return serve(settings, embedded=Embedded(given.fingerprint) if given.embedded else None, read=read)
     except StartError as error:
         _refuse(str(error))
         return error.status

@@ -10,14 +10,14 @@ import os
 import random
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from autoglm._version import __version__
-from autoglm.model import PlanOptions
+from autoglm.model import PluginState
 from autoglm_server import telemetry
 from autoglm_server.clock import Clock, SystemClock
 from autoglm_server.configuration import mask_uri
@@ -28,7 +28,11 @@ from autoglm_server.journal.memory import MemoryJournal
 from autoglm_server.journal.sqlite import SqliteJournal
 from autoglm_server.planner.llm import LlmPlanner
 from autoglm_server.planners import make_planners
+from autoglm_server.plugins.builtin import NAME as BUILTIN
+from autoglm_server.plugins.host import Plugins
+from autoglm_server.plugins.steps import StepFeed
 from autoglm_server.presence import Presence, SocketFolder
+from autoglm_server.reload import Reloader, plan_defaults
 from autoglm_server.scheduler.limits import Limits
 from autoglm_server.scheduler.scheduler import Scheduler
 from autoglm_server.service import edge
@@ -37,19 +41,16 @@ from autoglm_server.service.interceptors import Boundary
 from autoglm_server.service.plans import About, PlanService
 from autoglm_server.service.tools import ToolService
 from autoglm_server.service.watch import Disconnects, Watches
-from autoglm_server.tools.builtin import builtin_tools
 from autoglm_server.tools.catalog import Catalog
 from autoglm_server.tools.limits import ToolLimits
 from autoglm_server.tools.providers import open_provider
-from autoglm_server.tools.providers.functions import FunctionProvider
 from autoglm_server.tools.secrets import Secrets, Source
 from autoglm_server.tools.wrappers import Wrappers
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import grpc.aio
 
+    from autoglm_server.planner.planner import Planner
     from autoglm_server.settings import Settings
     from autoglm_server.tools.tool import Provider
 
@@ -85,8 +86,8 @@ class Embedded:
     fingerprint: str = ""
 
 
-def serve(settings: Settings, *, embedded: Embedded | None = None) -> int:
-    """Serve until told to stop; gives the exit status.
+def serve(settings: Settings, *, embedded: Embedded | None = None, read: Callable[[], Settings] | None = None) -> int:
+    """Serve until told to stop; gives the exit status. ``read`` loads the configuration again, at SIGHUP.
 
     Raises:
         StartError: it cannot start.
@@ -94,7 +95,7 @@ def serve(settings: Settings, *, embedded: Embedded | None = None) -> int:
     telemetry.configure(settings.log)
 
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(Application(settings, embedded=embedded).run())
+        return runner.run(Application(settings, embedded=embedded, read=read).run())
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -111,9 +112,17 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 class Application:
     """One server, from its start to its end."""
 
-    def __init__(self, settings: Settings, *, embedded: Embedded | None = None, clock: Clock | None = None) -> None:
-        """Nothing is made before :meth:`run`."""
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        embedded: Embedded | None = None,
+        clock: Clock | None = None,
+        read: Callable[[], Settings] | None = None,
+    ) -> None:
+        """Nothing is made before :meth:`run`. ``read`` loads the configuration again."""
         self._settings = settings
+        self._read = read
         self._embedded = embedded
         self._clock = clock or SystemClock()
         self._stopping = asyncio.Event()
@@ -139,8 +148,9 @@ class Application:
             journal = make_journal(self._settings)
             feed = Feed(journal)
             await self._open(journal, stack)
-            catalog = await self._start_catalog(stack)
-            scheduler = make_scheduler(self._settings, journal, feed, catalog, self._clock)
+            plugins = await self._load_plugins(stack)
+            providers, catalog = await self._start_catalog(plugins, stack)
+            scheduler = make_scheduler(self._settings, journal, feed, catalog, self._clock, plugins.planners())
             stack.push_async_callback(close_planners, scheduler)
             parts = _Parts(
                 settings=self._settings,
@@ -149,17 +159,21 @@ class Application:
                 catalog=catalog,
                 scheduler=scheduler,
                 clock=self._clock,
+                plugins=plugins,
             )
             self._bind(parts.server, stack)
             journal.on_health = lambda: self._on_health(parts)
+            plugins.follow(StepFeed(feed, scheduler.get, plugins.listeners))
             await scheduler.start()
             stack.push_async_callback(scheduler.stop)
             await parts.server.start()
             stack.push_async_callback(parts.server.stop, None)
             self._announce(parts, stack)
 
-            async with parts.disconnects:
+            async with parts.disconnects, asyncio.TaskGroup() as beside:
+                live = beside.create_task(self._live(parts, providers))
                 await self._until_stopped(parts)
+                live.cancel()
                 await parts.drain(self._settings.server.drain if not journal.failure else timedelta(0))
 
         _log.info("ended", extra={"status": self._status})
@@ -180,9 +194,21 @@ class Application:
 
         stack.push_async_callback(journal.close)
 
-    async def _start_catalog(self, stack: AsyncExitStack) -> Catalog:
+    async def _load_plugins(self, stack: AsyncExitStack) -> Plugins:
+        """Load the plugins; of these, only the server's own must not fail."""
+        plugins = await stack.enter_async_context(Plugins(self._settings.workspace_dir))
+        await plugins.keep(await plugins.prepare(self._settings.plugins))
+
+        for plugin in plugins.told({}):
+            if plugin.name == BUILTIN and plugin.state is PluginState.FAILED:
+                raise StartError(f"the tools cannot be set up: {plugin.reason}")
+
+        return plugins
+
+    async def _start_catalog(self, plugins: Plugins, stack: AsyncExitStack) -> tuple[dict[str, Provider], Catalog]:
         try:
-            catalog = make_catalog(self._settings)
+            providers = {name: open_provider(name, uri) for name, uri in self._settings.providers.items()}
+            catalog = make_catalog(self._settings, [*plugins.providers(), *providers.values()])
             await catalog.start()
         except (ValueError, OSError) as error:
             told = str(error)
@@ -193,7 +219,7 @@ class Application:
             raise StartError(f"the tools cannot be set up: {told}") from error
 
         stack.push_async_callback(catalog.stop)
-        return catalog
+        return providers, catalog
 
     def _bind(self, server: grpc.aio.Server, stack: AsyncExitStack) -> None:
         if self._embedded is not None:
@@ -263,6 +289,25 @@ class Application:
         elif journal.stalled:
             _log.error("the journal cannot be written to, nothing new is accepted: %s", journal.stalled)
 
+    async def _live(self, parts: _Parts, providers: dict[str, Provider]) -> None:
+        """Tell plugins that the server serves, and read the configuration again whenever SIGHUP asks for it."""
+        reloader = Reloader(
+            self._settings,
+            self._read or (lambda: self._settings),
+            plugins=parts.plugins,
+            catalog=parts.catalog,
+            scheduler=parts.scheduler,
+            providers=providers,
+            on_change=parts.changed,
+        )
+
+        if hasattr(signal, "SIGHUP"):
+            with suppress(NotImplementedError, RuntimeError, ValueError):  # not the main thread
+                asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloader.ask)
+
+        await parts.plugins.start(reachable(self.address))
+        await reloader.run()
+
     async def _until_stopped(self, parts: _Parts) -> None:
         if self._embedded is None:
             await self._stopping.wait()
@@ -297,9 +342,12 @@ class _Parts:
         catalog: Catalog,
         scheduler: Scheduler,
         clock: Clock,
+        plugins: Plugins,
     ) -> None:
         self.journal = journal
         self.scheduler = scheduler
+        self.catalog = catalog
+        self.plugins = plugins
         self._clock = clock
         self._feed = feed
         self.disconnects = Disconnects(scheduler)
@@ -307,24 +355,37 @@ class _Parts:
         self.boundary = Boundary(
             clock=clock, timeout=settings.server.timeout, response_bytes=settings.limits.response_bytes
         )
-        plans = PlanService(
+        self._plans = PlanService(
             plans=scheduler,
             journal=journal,
             feed=feed,
             watches=Watches(settings.limits),
             disconnects=self.disconnects,
             limits=settings.limits,
-            about=About(__version__, settings.planner.kind, tuple(f"planner.{name}" for name in scheduler.planners)),
+            about=self._about(settings),
         )
         self._tools = ToolService(
             catalog=catalog, server_id=journal.journal_id, limits=settings.limits, timeout=settings.plan.step_timeout
         )
         self.server = edge.build(
-            plans=plans,
+            plans=self._plans,
             tools=self._tools,
             health=self.health,
             boundary=self.boundary,
             calls_per_connection=settings.limits.calls_per_connection,
+        )
+
+    def changed(self, settings: Settings) -> None:
+        """Take over what the edge goes by of a new configuration."""
+        self._tools.timeout = settings.plan.step_timeout
+        self._plans.about = self._about(settings)
+
+    def _about(self, settings: Settings) -> About:
+        return About(
+            __version__,
+            settings.planner.kind,
+            tuple(f"planner.{name}" for name in self.scheduler.planners),
+            lambda: self.plugins.told(self.catalog.refused),
         )
 
     async def drain(self, limit: timedelta) -> None:
@@ -361,17 +422,13 @@ def make_journal(settings: Settings) -> Journal:
             raise StartError(f"journal.url {url!r} is not known: write sqlite:///FOLDER, memory:, or leave it empty")
 
 
-def make_catalog(settings: Settings) -> Catalog:
-    """Make the catalog: the built-in tools, and those of the providers.
+def make_catalog(settings: Settings, providers: Sequence[Provider]) -> Catalog:
+    """Make the catalog of the tools of ``providers``, with what the configuration puts around them.
 
     Raises:
-        ValueError, OSError: a provider or the workspace cannot be opened.
+        ValueError: two providers have the same name, or a secret has none.
     """
-    workspace: Path = settings.workspace_dir
-    workspace.mkdir(mode=0o700, parents=True, exist_ok=True)
     secrets = make_secrets(settings)
-    providers: list[Provider] = [FunctionProvider("", builtin_tools(workspace))]
-    providers += [open_provider(name, uri) for name, uri in settings.providers.items()]
     limits = settings.limits
     return Catalog(
         providers,
@@ -393,14 +450,21 @@ def make_secrets(settings: Settings) -> Secrets:
     return secrets
 
 
-def make_scheduler(settings: Settings, journal: Journal, feed: Feed, catalog: Catalog, clock: Clock) -> Scheduler:
+def make_scheduler(
+    settings: Settings,
+    journal: Journal,
+    feed: Feed,
+    catalog: Catalog,
+    clock: Clock,
+    planners_of_plugins: Mapping[str, Planner],
+) -> Scheduler:
     """Make the scheduler and its planners.
 
     Raises:
         StartError: the planner is not there, or cannot be used.
     """
     try:
-        planners = make_planners(settings.planner)
+        planners = make_planners(settings.planner, plugins=planners_of_plugins)
     except ValueError as error:
         raise StartError(str(error)) from None
 
@@ -412,16 +476,7 @@ def make_scheduler(settings: Settings, journal: Journal, feed: Feed, catalog: Ca
         planners=planners,
         clock=clock,
         jitter=random.random,
-        defaults=PlanOptions(
-            max_steps=plan.max_steps,
-            enable_tool_call=plan.enable_tool_call,
-            max_rounds=plan.max_rounds,
-            timeout=plan.timeout,
-            waiting_timeout=plan.waiting_timeout,
-            max_parallel_steps=plan.max_parallel_steps,
-            planner=settings.planner.kind,
-            model=settings.planner.model,
-        ),
+        defaults=plan_defaults(settings),
         limits=Limits(
             steps=limits.steps,
             open_plans=limits.open_plans,

@@ -12,15 +12,20 @@ from autoglm_server.planner.rules import RulesPlanner
 from autoglm_server.settings import PlannerSettings
 
 
-def make_planners(settings: PlannerSettings, environment: Mapping[str, str] | None = None) -> dict[str, Planner]:
-    """Make every planner there is: `rules`, and `llm` where its extra is installed.
+def make_planners(
+    settings: PlannerSettings,
+    environment: Mapping[str, str] | None = None,
+    *,
+    plugins: Mapping[str, Planner] | None = None,
+) -> dict[str, Planner]:
+    """Make every planner there is: `rules`, `llm` where its extra is installed, and those that ``plugins`` gave.
 
     A server whose plans use rules imports nothing of a model until a plan asks for one.
 
     Raises:
         ValueError: the planner that is configured is not there or cannot be used; the message says what to set.
     """
-    planners: dict[str, Planner] = {"rules": RulesPlanner()}
+    planners: dict[str, Planner] = {**(plugins or {}), "rules": RulesPlanner()}
     llm = LlmPlanner(_options(settings), environment)
 
     if settings.model:

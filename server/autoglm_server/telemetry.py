@@ -26,7 +26,6 @@ NOISY = ("grpc", "asyncio", "hpack")
 
 def configure(settings: LogSettings) -> None:
     """Send all logs of this process to stderr, from the level that is set."""
-    level = logging.getLevelNamesMapping()[settings.level.upper()]
     as_json = settings.format == "json" or (settings.format == "auto" and not sys.stderr.isatty())
     known: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -37,9 +36,14 @@ def configure(settings: LogSettings) -> None:
     ]
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter(foreign_pre_chain=known, processors=list(_ends(as_json=as_json))))
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(level)
+    logging.getLogger().handlers[:] = [handler]
+    set_level(settings)
+
+
+def set_level(settings: LogSettings) -> None:
+    """Write from the level that is set; this alone may change while a server serves."""
+    level = logging.getLevelNamesMapping()[settings.level.upper()]
+    logging.getLogger().setLevel(level)
 
     for name in NOISY:
         logging.getLogger(name).setLevel(max(level, logging.WARNING))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from autoglm import wire
 from autoglm.errors import InvalidRequestError
-from autoglm.model import CreatePlanRequest, Plan, PlanState, Violation
+from autoglm.model import CreatePlanRequest, Plan, PlanState, Plugin, Violation
 from autoglm.v1 import plan_pb2, plan_service_pb2_grpc
 from autoglm.v1 import plan_service_pb2 as pb
 from autoglm_server.journal.journal import Journal, PlanPage, PlanQuery
@@ -47,6 +47,7 @@ class About:
     version: str
     planner: str
     capabilities: tuple[str, ...]
+    plugins: Callable[[], Sequence[Plugin]] = tuple
 
 
 class PlanService(plan_service_pb2_grpc.PlanServiceServicer):
@@ -70,7 +71,8 @@ class PlanService(plan_service_pb2_grpc.PlanServiceServicer):
         self._watches = watches
         self._disconnects = disconnects
         self._limits = limits
-        self._about = about
+        self.about = about
+        """What this server says of itself; it changes with the configuration."""
 
     async def CreatePlan(self, request: pb.CreatePlanRequest, context: _Context) -> pb.CreatePlanResponse:
         """Accept a plan."""
@@ -157,10 +159,11 @@ class PlanService(plan_service_pb2_grpc.PlanServiceServicer):
     async def GetServerInfo(self, request: pb.GetServerInfoRequest, context: _Context) -> pb.GetServerInfoResponse:
         """Say what server this is."""
         return pb.GetServerInfoResponse(
-            version=self._about.version,
+            version=self.about.version,
             journal_id=self._journal.journal_id,
-            capabilities=sorted(self._about.capabilities),
-            planner=self._about.planner,
+            capabilities=sorted(self.about.capabilities),
+            planner=self.about.planner,
+            plugins=[wire.to_message(plugin) for plugin in self.about.plugins()],  # type: ignore[misc]
         )
 
     async def _create(self, message: pb.CreatePlanRequest | pb.RunPlanRequest, principal: str) -> tuple[Plan, bool]:

@@ -67,7 +67,8 @@ class ToolService(tool_service_pb2_grpc.ToolServiceServicer):
         self._catalog = catalog
         self._server_id = server_id
         self._limits = limits
-        self._timeout = timeout
+        self.timeout = timeout
+        """The time limit of calls of tools that name none."""
         self._places = asyncio.Semaphore(limits.direct_calls)
         self.active = 0
         """Direct calls under way now."""
@@ -142,7 +143,7 @@ class ToolService(tool_service_pb2_grpc.ToolServiceServicer):
             raise error(ErrorReason.APPROVAL_REQUIRED, message, tool=tool.name)
 
     def _invocation(self, request: pb.CallToolRequest, tool: Tool, context: _Context, mailbox: Mailbox) -> Invocation:
-        limit = (tool.timeout or self._timeout).total_seconds()
+        limit = (tool.timeout or self.timeout).total_seconds()
         remaining = context.time_remaining()
         asked: CallContext = wire.from_message(request.context)
         principal = asked.principal or principal_of(context)

@@ -11,6 +11,9 @@ from types import ModuleType
 
 from autoglm.tool import FunctionTool
 
+_TEXT = "__autoglm_text__"
+"""The attribute of a module that was loaded from a file: the digest of its text."""
+
 
 class LoadError(ValueError):
     """A module or a function cannot be found or loaded; the message says why and what to do."""
@@ -33,8 +36,10 @@ def load_module(name: str) -> ModuleType:
         raise LoadError(f"the module {name!r} could not be loaded: {type(error).__name__}: {error}") from error
 
 
-def load_file(path: Path) -> ModuleType:
+def load_file(path: Path, *, fresh: bool = False) -> ModuleType:
     """Load a Python file as a module, once for each path; its folder is not added to the import path.
+
+    ``fresh``: load it anew if its text is another one than when it was loaded; what was loaded stays if that fails.
 
     Raises:
         LoadError: it is not there, or raised while it was loaded.
@@ -43,23 +48,45 @@ def load_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise LoadError(f"there is no file {path}")
 
-    name = f"autoglm_file_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
-    if name in sys.modules:
-        return sys.modules[name]
+    name = _module_name(path)
+    loaded = sys.modules.get(name)
+    if loaded is not None and not (fresh and is_changed(path)):
+        return loaded
 
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise LoadError(f"{path} is not a Python file; its name must end in .py")
 
     module = importlib.util.module_from_spec(spec)
+    setattr(module, _TEXT, _digest(path))
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        # Not by the spec's own loader: the bytecode it keeps is told apart by size and seconds, too coarse for an edit.
+        exec(compile(path.read_bytes(), str(path), "exec"), vars(module))  # noqa: S102  # the file that was asked for
     except Exception as error:
-        del sys.modules[name]
+        if loaded is None:
+            del sys.modules[name]
+        else:
+            sys.modules[name] = loaded
+
         raise LoadError(f"{path} could not be loaded: {type(error).__name__}: {error}") from error
 
     return module
+
+
+def is_changed(path: Path) -> bool:
+    """Whether a file that was loaded has another text by now, or is gone."""
+    path = path.expanduser().resolve()
+    loaded = sys.modules.get(_module_name(path))
+    return loaded is not None and getattr(loaded, _TEXT, "") != (_digest(path) if path.is_file() else "")
+
+
+def _module_name(path: Path) -> str:
+    return f"autoglm_file_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def tools_of(module: ModuleType) -> list[FunctionTool]:
