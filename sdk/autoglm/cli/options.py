@@ -155,13 +155,13 @@ def named(client: PlanClient, text: str) -> Iterator[str]:
             raise
 
         known = [plan.id for plan in islice(client.list(), PLANS_SEARCHED_MAX)]
-        raise NotFoundError(error.message + did_you_mean(plan_id, known), reason=error.reason) from None
+        raise NotFoundError(did_you_mean(error.message, plan_id, known), reason=error.reason) from None
 
 
-def did_you_mean(wrong: str, known: Iterable[str]) -> str:
-    """Name the nearest of ``known``, if one is near."""
+def did_you_mean(message: str, wrong: str, known: Iterable[str]) -> str:
+    """Add to a message the nearest of ``known``, if one is near."""
     found = get_close_matches(wrong, list(known), 1, 0.75)
-    return f" Did you mean {one_line(found[0])}?" if found else ""
+    return f"{message.rstrip('.')}. Did you mean {one_line(found[0])}?" if found else message
 
 
 def _plan_id(client: PlanClient, text: str) -> str:

@@ -24,6 +24,10 @@ class DirectoryLock:
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise JournalError(
+                f"the data directory {directory} is a file, or is in one; choose another with --data-dir"
+            ) from error
         except OSError as error:
             raise JournalError(
                 f"cannot write to the data directory {directory}: {error.strerror}; "

@@ -219,7 +219,7 @@ def test_the_nearest_id_is_named(command: str) -> None:
     done = cli(command, PLAN[:-1] + "x", client=scripted())
 
     assert (done.status, done.out) == (2, "")
-    assert f"Did you mean {PLAN}?" in done.err
+    assert done.err == f"autoglm: There is no plan {PLAN[:-1]}x. Did you mean {PLAN}?\n"
 
 
 @pytest.mark.parametrize("text", ["short", "zzzzzzzzzzzz"])

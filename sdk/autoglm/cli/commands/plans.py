@@ -238,7 +238,7 @@ def resolve(
                 raise
 
             known = [each.id for each in client.get(plan_id).steps]
-            raise NotFoundError(error.message + did_you_mean(step, known), reason=error.reason) from None
+            raise NotFoundError(did_you_mean(error.message, step, known), reason=error.reason) from None
 
     session.give(found, _state(found), as_json=json)
     return Exit.SUCCEEDED
