@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -27,6 +28,8 @@ from autoglm_server.planner.llm.options import LlmOptions
 from autoglm_server.planner.llm.prompt import Prompt, Room, write_prompt
 from autoglm_server.planner.llm.reading import Reading
 from autoglm_server.planner.planner import Note, PlannerError, RoundItem, RoundView
+
+log = logging.getLogger(__name__)
 
 BACKENDS_MAX = 16
 """How many models are kept open; the one that was not asked for longest goes first."""
@@ -245,7 +248,11 @@ class LlmPlanner:
                 "finish_reason": reply.finish_reason,
             }
         )
-        await asyncio.to_thread(self._append, f"{line}\n")
+
+        try:
+            await asyncio.to_thread(self._append, f"{line}\n")
+        except OSError as error:
+            log.warning("planner.debug_file cannot be written: %s", error.strerror, extra={"plan_id": view.plan.id})
 
     def _append(self, line: str) -> None:
         file = self._options.debug_file
