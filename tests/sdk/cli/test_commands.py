@@ -155,7 +155,7 @@ def test_show() -> None:
         "  used      1 tool call",
         "  sequence  5",
         "",
-        "step  state      tool            took    calls  result",
+        "step  state      tool            took    calls  result or arguments",
         'sum   succeeded  math.calculate  250 ms  1      {"value": [1, 2]}',
         "",
         "It is [red]2[/red].",
@@ -219,14 +219,14 @@ def test_the_nearest_id_is_named(command: str) -> None:
     done = cli(command, PLAN[:-1] + "x", client=scripted())
 
     assert (done.status, done.out) == (2, "")
-    assert done.err == f"autoglm: There is no plan {PLAN[:-1]}x. Did you mean {PLAN}?\n"
+    assert done.err == f"autoglm: There is no plan {PLAN[:-1]}x. Did you mean {PLAN}?\nautoglm: `autoglm plans` lists the plans there are\n"
 
 
 @pytest.mark.parametrize("text", ["short", "zzzzzzzzzzzz"])
 def test_an_id_that_is_none(text: str) -> None:
     done = cli("show", text, client=scripted())
 
-    assert (done.status, done.err) == (2, f"autoglm: There is no plan {text}.\n")
+    assert (done.status, done.err) == (2, f"autoglm: There is no plan {text}.\nautoglm: `autoglm plans` lists the plans there are\n")
 
 
 # --- cancel and resolve
@@ -237,7 +237,7 @@ def test_cancel() -> None:
     done = cli("cancel", "8k0m2n", "--reason", "enough", client=client)
 
     assert ("cancel", PLAN, "enough") in client.asked
-    assert (done.status, done.out) == (0, f"{PLAN} succeeded\n")
+    assert (done.status, done.out) == (0, f"{PLAN} had ended already: succeeded\n")
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,9 @@ def test_resolve(flags: list[str], asked: tuple[object, ...]) -> None:
     done = cli("resolve", OTHER, "pay", *flags, client=client)
 
     assert client.asked == [("resolve", OTHER, "pay", *asked)]
-    assert (done.status, done.out) == (0, f"{OTHER} waiting\n")
+    word = flags[0].removeprefix("--")
+    said = {"approve": "approved", "retry": "to be tried again", "reject": "rejected", "output": "given its result"}[word]
+    assert (done.status, done.out) == (0, f"pay {said}; plan {OTHER} is waiting\n")
 
 
 def test_resolve_reads_an_output_from_a_file_or_stdin(tmp_path: Path) -> None:
