@@ -207,7 +207,8 @@ class Application:
 
     async def _start_catalog(self, plugins: Plugins, stack: AsyncExitStack) -> tuple[dict[str, Provider], Catalog]:
         try:
-            providers = {name: open_provider(name, uri) for name, uri in self._settings.providers.items()}
+            settings = self._settings
+            providers = {name: open_configured(settings, name, uri) for name, uri in settings.providers.items()}
             catalog = make_catalog(self._settings, [*plugins.providers(), *providers.values()])
             await catalog.start()
         except (ValueError, OSError) as error:
@@ -298,6 +299,7 @@ class Application:
             catalog=parts.catalog,
             scheduler=parts.scheduler,
             providers=providers,
+            open_provider=open_configured,
             on_change=parts.changed,
         )
 
@@ -420,6 +422,15 @@ def make_journal(settings: Settings) -> Journal:
         case _:
             url = mask_uri(settings.journal.url)
             raise StartError(f"journal.url {url!r} is not known: write sqlite:///FOLDER, memory:, or leave it empty")
+
+
+def open_configured(settings: Settings, name: str, uri: str) -> Provider:  # noqa: ARG001 - where schemes find their own
+    """Open a provider, at the start or when the configuration is read again.
+
+    Raises:
+        ValueError, OSError: it cannot be opened.
+    """
+    return open_provider(name, uri)
 
 
 def make_catalog(settings: Settings, providers: Sequence[Provider]) -> Catalog:

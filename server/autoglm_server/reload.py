@@ -23,7 +23,6 @@ from autoglm_server.scheduler.scheduler import Scheduler
 from autoglm_server.settings import Section, Settings
 from autoglm_server.tools import loading
 from autoglm_server.tools.catalog import Catalog
-from autoglm_server.tools.providers import open_provider
 from autoglm_server.tools.tool import Provider
 from autoglm_server.tools.wrappers import Wrappers
 
@@ -45,9 +44,14 @@ class Reloader:
         catalog: Catalog,
         scheduler: Scheduler,
         providers: Mapping[str, Provider],
+        open_provider: Callable[[Settings, str, str], Provider],
         on_change: Callable[[Settings], None],
     ) -> None:
-        """``read`` loads the configuration as the start did; ``providers`` are those it names; ``on_change`` is told last."""
+        """Begin with ``settings``.
+
+        ``read`` loads the configuration as the start did; ``providers`` are those it names, and ``open_provider`` opens another,
+        given its name and URI; ``on_change`` is told last.
+        """
         self.settings = settings
         self._read = read
         self._plugins = plugins
@@ -57,6 +61,7 @@ class Reloader:
         self._planners: dict[str, Planner] = {
             name: planner for name, planner in scheduler.planners.items() if name not in plugins.planners()
         }
+        self._open_provider = open_provider
         self._on_change = on_change
         self._asked = asyncio.Event()
 
@@ -158,7 +163,7 @@ class Reloader:
                 providers[name] = self._providers[name]
                 continue
 
-            providers[name] = open_provider(name, uri)
+            providers[name] = self._open_provider(wanted, name, uri)
             done = why or ("moved to" if name in before else "added at")
             lines.append(f"provider {name}: {done} {mask_uri(uri)}")
 

@@ -11,11 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from autoglm.cli import waits
-from autoglm.cli.exits import failure_line, violation_lines
+from autoglm.cli.exits import failure_line, failure_lines
 from autoglm.cli.session import Target
 from autoglm.cli.text import clean, count, duration, moment, one_line, plain_json, value_text
 from autoglm.cli.tree import PLAN_STYLES
-from autoglm.model import Effect, Plan, Step, StepState, Tool, ToolResult, Usage
+from autoglm.model import Effect, Plan, Plugin, PluginState, Step, StepState, Tool, ToolResult, Usage
 
 OUTPUT_CHARS_MAX = 200
 _STEP_STYLES = {
@@ -25,11 +25,52 @@ _STEP_STYLES = {
     StepState.FAILED: "bold red",
     StepState.CANCELLED: "yellow",
 }
+_PLUGIN_STYLES = {
+    PluginState.ACTIVE: "green",
+    PluginState.DEGRADED: "bold yellow",
+    PluginState.FAILED: "bold red",
+}
 _EFFECTS = {
     Effect.READ_ONLY: "read only",
     Effect.IDEMPOTENT: "idempotent",
     Effect.NON_IDEMPOTENT: "not idempotent",
 }
+
+
+def plugins(found: Sequence[Plugin]) -> RenderableType:
+    """Show plugins, one a line, each followed by what is to be said of it."""
+    table = _table("plugin", "version", "state", "mode", "source", "gives")
+
+    for plugin in found:
+        state = Text(plugin.state.name.lower(), _PLUGIN_STYLES.get(plugin.state, ""))
+        table.add_row(
+            Text(one_line(plugin.name)),
+            Text(one_line(plugin.version)),
+            state,
+            Text(one_line(plugin.mode) if plugin.enabled else ""),
+            Text(one_line(plugin.source)),
+            Text(_gives(plugin)),
+        )
+
+    notes = [Text(one_line(f"{plugin.name}: {note}")) for plugin in found for note in _notes(plugin)]
+    return Group(table, *([Text(), *notes] if notes else []))
+
+
+def _gives(plugin: Plugin) -> str:
+    counts = [count(len(plugin.tools), "tool")] if plugin.tools else []
+    counts += [count(len(plugin.planners), "planner")] if plugin.planners else []
+    return ", ".join(counts)
+
+
+def _notes(plugin: Plugin) -> Iterator[str]:
+    if plugin.reason:
+        yield plugin.reason
+
+    if plugin.errors and plugin.state is not PluginState.FAILED:
+        yield f"{count(plugin.errors, 'call')} of its hooks failed"
+
+    if plugin.dropped:
+        yield f"it was not told of {count(plugin.dropped, 'event')}"
 
 
 def plans(found: Sequence[Plan]) -> RenderableType:
@@ -44,10 +85,16 @@ def plans(found: Sequence[Plan]) -> RenderableType:
             Text(plan.state.name.lower(), PLAN_STYLES.get(plan.state, "cyan")),
             Text(moment(plan.create_time)),
             Text(done),
-            _free(one_line(plan.request, 200)),
+            _free(_asked(plan)),
         )
 
     return table
+
+
+def _asked(found: Plan) -> str:
+    """Tell what a plan was made for: its request, or its labels where it was given its steps."""
+    labels = ", ".join(f"{key}={value}" for key, value in sorted(found.labels.items()))
+    return one_line(found.request or f"given steps {labels}".strip(), 200)
 
 
 def plan(found: Plan, target: Target) -> RenderableType:
@@ -68,8 +115,8 @@ def plan(found: Plan, target: Target) -> RenderableType:
         parts += [Text(line) for line in (*waits.question(wait), *waits.commands(wait, target))]
 
     if found.failure is not None:
-        parts += [Text(), Text(f"failed: {failure_line(found.failure)}", "red")]
-        parts += [Text(f"  {line}") for line in violation_lines(found.failure.violations)]
+        first, *rest = failure_lines(found.failure)
+        parts += [Text(), Text(f"failed: {first}", "red"), *(Text(line) for line in rest)]
 
     if found.answer:
         parts += [Text(), Text(clean(found.answer))]
@@ -79,7 +126,7 @@ def plan(found: Plan, target: Target) -> RenderableType:
 
 def steps(found: Sequence[Step]) -> RenderableType:
     """Show steps, one a line."""
-    table = _table("step", "state", "tool", "took", "calls", "result")
+    table = _table("step", "state", "tool", "took", "calls", "result or arguments")
 
     for step in found:
         began, ended = step.start_time, step.end_time

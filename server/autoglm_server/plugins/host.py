@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +19,7 @@ from autoglm.model import Plugin, PluginState
 from autoglm.planner import Planner
 from autoglm_server.plugins import discovery
 from autoglm_server.plugins.builtin import NAME as BUILTIN
+from autoglm_server.plugins.builtin import Builtin
 from autoglm_server.plugins.one import REASON_MAX, OnePlugin, PluginLimits
 from autoglm_server.plugins.steps import StepFeed
 from autoglm_server.settings import PluginSettings
@@ -46,8 +47,14 @@ class Change:
 class Plugins:
     """The plugins. A context: leaving it lets go of all of them."""
 
-    def __init__(self, workspace: Path, *, limits: PluginLimits | None = None) -> None:
-        """Without any; :meth:`prepare` loads them, :meth:`keep` makes them those that are used."""
+    def __init__(
+        self, workspace: Path, *, builtin: Callable[[], object] = Builtin, limits: PluginLimits | None = None
+    ) -> None:
+        """Without any; :meth:`prepare` loads them, :meth:`keep` makes them those that are used.
+
+        ``builtin`` makes the plugin of the server's own tools.
+        """
+        self._builtin = builtin
         self._workspace = workspace
         self._limits = limits
         self._plugins: list[OnePlugin] = []
@@ -181,6 +188,7 @@ class Plugins:
 
         try:
             found = await asyncio.to_thread(discovery.find, settings)
+            found = dataclasses.replace(found, load=self._builtin) if found.source == BUILTIN else found
         except ValueError as error:
             await plugin.fail(str(error))
         else:

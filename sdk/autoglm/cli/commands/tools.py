@@ -11,7 +11,7 @@ from autoglm.cli import tables
 from autoglm.cli.exits import Exit
 from autoglm.cli.options import Address, AsJson, DataDir, Providers, read_object, session_of
 from autoglm.cli.text import one_line
-from autoglm.model import ToolProgress
+from autoglm.model import PluginState, ToolProgress
 
 TOOLS_EXAMPLES = """\
 Examples:
@@ -36,6 +36,20 @@ Examples:
 
 The call is made once, with the same checks as in a plan, but nothing of it is kept. Exit status: 1 when the tool failed, 2 when
 there is no such tool or the arguments do not fit it.
+"""
+PLUGINS_EXAMPLES = """\
+Examples:
+
+\b
+  autoglm plugins
+  autoglm plugins --json
+
+A plugin is used when the server's configuration names it under `plugins`; without a file, in a shell:
+
+\b
+  export AUTOGLM_PLUGINS='[{name: hello}]'
+
+Exit status: 1 when a plugin failed.
 """
 ToolName = Annotated[str, typer.Argument(metavar="TOOL", help="The tool's name, as `autoglm tools` lists it.")]
 
@@ -82,6 +96,29 @@ def tool(
 
     session.give(found, tables.tool(found), as_json=json)
     return Exit.SUCCEEDED
+
+
+def plugins(
+    context: typer.Context,
+    *,
+    json: AsJson = False,
+    address: Address = None,
+    data_dir: DataDir = None,
+) -> int:
+    """List the server's plugins, what has become of them, and why."""
+    session = session_of(context, address, data_dir, None)
+
+    with session.client() as client:
+        found = client.info().plugins
+
+    for plugin in found if json else ():
+        session.record(wire.to_json(plugin))
+
+    if not json:
+        session.show(tables.plugins(found))
+
+    failed = any(plugin.state is PluginState.FAILED for plugin in found)
+    return Exit.FAILED if failed else Exit.SUCCEEDED
 
 
 def call(
