@@ -25,11 +25,14 @@ from typing import IO, Any
 
 from autoglm import _grpc
 from autoglm._version import __version__
-from autoglm.errors import AutoglmError, PreconditionError, UnavailableError
+from autoglm.errors import AutoglmError, InvalidRequestError, PreconditionError, UnavailableError
 from autoglm.model import PlanState
 
 START_TIMEOUT = 30.0
 """Seconds a server has to be SERVING."""
+
+USAGE_STATUS = 2
+"""The exit status of a server that cannot start as it was told to: a setting, a provider, a file."""
 
 HELD_STATUS = 75
 """The exit status of a server that found its data directory held by another (EX_TEMPFAIL)."""
@@ -140,9 +143,20 @@ def ensure(
 
     Raises:
         UnavailableError: it did not become ready within ``timeout`` seconds, or it ended; the message has its log's
-        tail. PreconditionError: the server there has other settings, or is another version, and cannot be replaced now.
+        tail. InvalidRequestError: it cannot start with these settings. PreconditionError: the server there has other
+        settings, or is another version, and cannot be replaced now.
     """
     return _Search(data_dir(folder), server_args, timeout, progress or _logger.info).run()
+
+
+def make_way(folder: str | os.PathLike[str] | None = None, *, progress: Callable[[str], None] | None = None) -> None:
+    """End the embedded server of ``folder`` if there is one and it is idle, so that another server can take the folder.
+
+    Raises:
+        UnavailableError: it did not end.
+    """
+    search = _Search(data_dir(folder), (), START_TIMEOUT, progress or _logger.info)
+    search.make_way()
 
 
 class _Search:
@@ -203,6 +217,9 @@ class _Search:
             self._not_before = time.monotonic() + _HELD_PAUSE
 
             if status != HELD_STATUS:
+                if status == USAGE_STATUS:
+                    raise InvalidRequestError(f"The embedded server cannot start as it was told to.{tail}")
+
                 raise UnavailableError(
                     f"The embedded server ended while it started ({_told(status)}).{tail}", reason="UNAVAILABLE"
                 )
@@ -223,8 +240,8 @@ class _Search:
             return found.address
 
         remedy = (
-            f"Wait until its plans have ended, stop it (kill {found.pid}), or use another data directory (--data-dir, "
-            f"AUTOGLM_DATA_DIR)."
+            f"Wait until its plans have ended, stop it (kill {found.pid}: its plans go on when it is started again), or use "
+            f"another data directory (--data-dir, AUTOGLM_DATA_DIR)."
         )
 
         if not found.embedded:
@@ -236,6 +253,17 @@ class _Search:
         self._progress(f"replacing the embedded server of {self._folder}, which {other}")
         self._stop(found)
         return ""
+
+    def make_way(self) -> None:
+        """End an idle embedded server."""
+        found = read(self._folder)
+
+        if found and found.embedded and _grpc.serving(found.address, timeout=_HEALTH_TIMEOUT) == "SERVING":
+            if _busy(found.address):
+                return
+
+            self._progress(f"ending the idle embedded server of {self._folder}")
+            self._stop(found)
 
     def _difference(self, found: ServerFile) -> str:
         if self._fingerprint and found.fingerprint != self._fingerprint:

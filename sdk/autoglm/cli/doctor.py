@@ -18,7 +18,7 @@ from autoglm.cli import PIP_LINE
 from autoglm.cli.exits import Exit, status_of_error
 from autoglm.cli.session import PlanClient, Session
 from autoglm.cli.text import clean, duration, one_line
-from autoglm.errors import AutoglmError
+from autoglm.errors import AutoglmError, UnavailableError
 from autoglm.fold import PlanFold
 from autoglm.model import CreatePlanRequest, JsonObject, Plan, PlanState, StepDraft
 
@@ -150,7 +150,9 @@ def _server(session: Session, client: PlanClient, address: str) -> Iterator[Chec
         health = client.health()
         info = client.info()
     except AutoglmError as error:
-        yield Check("health", Verdict.FAILED, error.message, "look at the server's log", status_of_error(error))
+        away = isinstance(error, UnavailableError)
+        remedy = "start it (autoglm serve), or name one that runs (--address)" if away else "look at the server's log"
+        yield Check("health", Verdict.FAILED, error.message, remedy, status_of_error(error))
         yield from (Check(name, Verdict.SKIPPED, "no health") for name in ("reflection", "round trip", "fold"))
         return
 

@@ -75,6 +75,9 @@ def error_lines(error: AutoglmError, *, source: str = "") -> Iterator[str]:
     """Tell an error: one line for each violation with its field, else the message. ``source`` names a file they are in."""
     if error.violations:
         yield from violation_lines(error.violations, source=source)
+    elif isinstance(error, NotFoundError) and error.reason == "PLAN_NOT_FOUND":
+        yield clean(error.message)
+        yield "`autoglm plans` lists the plans there are"
     else:
         yield clean(error.message)
 
@@ -89,6 +92,15 @@ def violation_lines(violations: tuple[Violation, ...], *, source: str = "") -> I
     for violation in violations:
         field = f"{one_line(violation.field)}: " if violation.field else ""
         yield f"{prefix}{field}{one_line(violation.description)}"
+
+
+def failure_lines(failure: Failure | None) -> Iterator[str]:
+    """Tell a failure in full: its line, and the violations that its message does not tell already."""
+    yield failure_line(failure)
+
+    if failure is not None:
+        untold = tuple(one for one in failure.violations if one.description not in failure.message)
+        yield from (f"  {line}" for line in violation_lines(untold))
 
 
 def failure_line(failure: Failure | None) -> str:

@@ -12,7 +12,7 @@ from rich.live import Live
 
 from autoglm import wire
 from autoglm.cli import tree, waits
-from autoglm.cli.exits import Exit, error_lines, failure_line, status_of_plan, violation_lines
+from autoglm.cli.exits import Exit, error_lines, failure_lines, status_of_plan
 from autoglm.cli.interrupts import Interrupts
 from autoglm.cli.lines import Lines
 from autoglm.cli.session import PlanClient, Session, can_unicode
@@ -21,6 +21,7 @@ from autoglm.errors import AutoglmError, CompactedError, LimitError, Unavailable
 from autoglm.model import Event, Plan, PlanCancelled, PlanFailed, PlanState, PlanSucceeded, StepState, StepWaiting
 
 REFRESHES_PER_SECOND = 10
+_ASKED_MAX = 5
 _ENDS = {PlanSucceeded: PlanState.SUCCEEDED, PlanFailed: PlanState.FAILED, PlanCancelled: PlanState.CANCELLED}
 
 
@@ -188,11 +189,8 @@ class Follower:
             raise UnavailableError(f"The watch of plan {plan.id} ended before the plan did; watch it again.")
 
         if plan.state is PlanState.FAILED:
-            self.session.tell(f"The plan failed: {failure_line(plan.failure)}")
-
-            if plan.failure is not None:
-                for line in violation_lines(plan.failure.violations):
-                    self.session.tell(f"  {line}")
+            first, *rest = failure_lines(plan.failure)
+            self.session.tell("\n".join([f"The plan failed: {first}", *rest]))
 
         elif plan.state is PlanState.CANCELLED:
             self.session.tell("The plan was cancelled.")
@@ -235,16 +233,40 @@ class _Questions:
             for line in waits.question(wait):
                 self._session.tell(line)
 
-            if not self._session.interactive or not self._answered(wait):
-                self._session.tell("\n".join(waits.commands(wait, self._session.target)))
+            if self._session.interactive:
+                if self._answered(wait):
+                    continue
+
+                self._session.tell("It is left to wait, and this command goes on following. To decide elsewhere:")
+
+            self._session.tell("\n".join(waits.commands(wait, self._session.target)))
+
+    def _decision(self, wait: waits.Wait) -> str | None:
+        """Ask until the answer is one: a decision, or None to leave it."""
+        choices = " / ".join(f"[{word[0]}]{word[1:]}" for word in wait.decisions)
+        meant = {word[:length]: word for word in wait.decisions for length in range(1, len(word) + 1)}
+        meant |= {"n": "reject", "no": "reject"}
+
+        if len(wait.decisions) > 1:
+            meant |= {"y": wait.decisions[0], "yes": wait.decisions[0]}
+
+        for _ in range(_ASKED_MAX):
+            answer = self._session.ask(f"{choices} / [L]eave it waiting? ").strip().lower()
+
+            if answer in {"", *("leave"[:length] for length in range(1, 6))}:
+                return None
+
+            if answer in meant:
+                return meant[answer]
+
+            self._session.tell(f"{answer[:40]!r} is none of these.")
+
+        return None
 
     def _answered(self, wait: waits.Wait) -> bool:
-        letters = {word[0]: word for word in wait.decisions}
-        choices = " / ".join(f"[{word[0]}]{word[1:]}" for word in wait.decisions)
-        answer = self._session.ask(f"{choices} / [L]eave it waiting? ").lower()
-        word = letters.get(answer[:1]) if answer else None
+        word = self._decision(wait)
 
-        if word is None or not word.startswith(answer):
+        if word is None:
             return False
 
         try:

@@ -82,6 +82,9 @@ class Lines:
                 return self._round_finished(event, finished)
 
             case PlanningFailed(failure=failure, next_attempt_time=due):
+                if due is None and failure is not None:  # the plan's own end tells it in full
+                    return f"round {event.round} failed: {one_line(failure.reason)}"
+
                 again = f"; again at {clock(due)}" if due else ""
                 return f"round {event.round} failed: {failure_line(failure)}{again}"
 

@@ -18,6 +18,7 @@ from typing import IO, Protocol, TextIO
 from rich.console import Console, RenderableType
 
 from autoglm import wire
+from autoglm.cli.exits import InputError
 from autoglm.cli.text import clean
 from autoglm.model import (
     CreatePlanRequest,
@@ -107,15 +108,20 @@ Connect = Callable[[Target, Callable[[str], None]], AbstractContextManager[PlanC
 """Opens a client to a target; tells in a sentence what takes long."""
 
 
+def _nowhere() -> TextIO:
+    """Stand for a stream that this process was started without."""
+    return io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+
+
 @dataclass(slots=True)
 class Session:
     """The world of one command."""
 
     connect: Connect
     target: Target = field(default_factory=Target)
-    stdin: TextIO = field(default_factory=lambda: sys.stdin)
-    stdout: TextIO = field(default_factory=lambda: sys.stdout)
-    stderr: TextIO = field(default_factory=lambda: sys.stderr)
+    stdin: TextIO = field(default_factory=lambda: sys.stdin or io.StringIO())
+    stdout: TextIO = field(default_factory=lambda: sys.stdout or _nowhere())
+    stderr: TextIO = field(default_factory=lambda: sys.stderr or _nowhere())
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
     monotonic: Callable[[], float] = time.monotonic
     replace_process: Callable[[list[str], Mapping[str, str]], None] = lambda command, environment: os.execve(  # noqa: S606
@@ -126,7 +132,18 @@ class Session:
     now: Callable[[], datetime] = lambda: datetime.now(UTC)  # noqa: TID251 - ages on a screen; no port for it in the SDK
 
     def client(self) -> AbstractContextManager[PlanClient]:
-        """Open the client."""
+        """Open the client.
+
+        Raises:
+            InputError: a server elsewhere is meant, and settings are given that only the embedded one can take.
+        """
+        from_environment = self.environment.get("AUTOGLM_ADDRESS") and not self.target.data_dir
+        named = "--address" if self.target.address else "AUTOGLM_ADDRESS" if from_environment else ""
+
+        if named and self.target.server_args:
+            flag = self.target.server_args[0]
+            raise InputError(f"{flag} is for the embedded server, but {named} names another; leave one of them out")
+
         return self.connect(self.target, self.tell)
 
     # --- what the streams are

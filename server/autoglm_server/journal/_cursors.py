@@ -139,7 +139,7 @@ class Cursor:
             if row is None or last is None:
                 raise error(
                     ErrorReason.PLAN_NOT_FOUND,
-                    f"there is no plan {tail.plan_id!r}; list the plans there are with ListPlans",
+                    f"there is no plan {tail.plan_id!r}",
                 )
 
             if self._sequence > last:

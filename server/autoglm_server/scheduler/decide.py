@@ -399,5 +399,6 @@ def _finish(state: State) -> FinishPlan:
     told = "; ".join(f"{step.added.id}: {step.failure.message if step.failure else 'failed'}" for step in failed[:3])
     more = f"; and {len(failed) - 3} more" if len(failed) > 3 else ""
     skipped = f"; {plan.skipped} skipped" if plan.skipped else ""
-    message = f"{plan.failed} of {len(plan.steps)} steps failed ({told}{more}){skipped}"
+    alone = len(plan.steps) == 1
+    message = f"step {told}" if alone else f"{plan.failed} of {len(plan.steps)} steps failed ({told}{more}){skipped}"
     return FinishPlan(PlanState.FAILED, failure_of(ErrorReason.STEPS_FAILED, message))

@@ -666,7 +666,7 @@ class PlanRun:
             case ToolResult() as result:
                 self.emit(StepSucceeded(result), step_id=step_id, attempt=number)
             case Reject(reason=reason):
-                message = f"rejected: {reason}" if reason else "rejected"
+                message = reason or "a person rejected it"
                 self.emit(StepFailed(failure_of(ErrorReason.REJECTED, message)), step_id=step_id, attempt=number)
             case Approve() if waiting is not None and waiting.reason is WaitingReason.TOOL_CHANGED:
                 tool = self.host.catalog.get(self.plan.steps[step_id].added.tool)

@@ -8,12 +8,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from autoglm import local, wire
 from autoglm._version import __version__
 from autoglm.cli import reference
+from autoglm.cli.exits import InputError
+from autoglm.cli.session import Session, Target
 from autoglm.errors import InternalError, InvalidRequestError, NotFoundError, ToolFailedError, UnavailableError
 from autoglm.model import (
     Approve,
@@ -219,14 +222,20 @@ def test_the_nearest_id_is_named(command: str) -> None:
     done = cli(command, PLAN[:-1] + "x", client=scripted())
 
     assert (done.status, done.out) == (2, "")
-    assert done.err == f"autoglm: There is no plan {PLAN[:-1]}x. Did you mean {PLAN}?\nautoglm: `autoglm plans` lists the plans there are\n"
+    assert (
+        done.err
+        == f"autoglm: There is no plan {PLAN[:-1]}x. Did you mean {PLAN}?\nautoglm: `autoglm plans` lists the plans there are\n"
+    )
 
 
 @pytest.mark.parametrize("text", ["short", "zzzzzzzzzzzz"])
 def test_an_id_that_is_none(text: str) -> None:
     done = cli("show", text, client=scripted())
 
-    assert (done.status, done.err) == (2, f"autoglm: There is no plan {text}.\nautoglm: `autoglm plans` lists the plans there are\n")
+    assert (done.status, done.err) == (
+        2,
+        f"autoglm: There is no plan {text}.\nautoglm: `autoglm plans` lists the plans there are\n",
+    )
 
 
 # --- cancel and resolve
@@ -257,7 +266,9 @@ def test_resolve(flags: list[str], asked: tuple[object, ...]) -> None:
 
     assert client.asked == [("resolve", OTHER, "pay", *asked)]
     word = flags[0].removeprefix("--")
-    said = {"approve": "approved", "retry": "to be tried again", "reject": "rejected", "output": "given its result"}[word]
+    said = {"approve": "approved", "retry": "to be tried again", "reject": "rejected", "output": "given its result"}[
+        word
+    ]
     assert (done.status, done.out) == (0, f"pay {said}; plan {OTHER} is waiting\n")
 
 
@@ -650,3 +661,15 @@ def test_an_interrupt_that_is_ignored_stays_so() -> None:
             signal.raise_signal(signal.SIGINT)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_settings_of_the_embedded_server_do_not_go_with_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> NoReturn:
+        raise AssertionError
+
+    session = Session(
+        refuse, Target(None, None, ("--provider", "x=python:x.py")), environment={"AUTOGLM_ADDRESS": "h:1"}
+    )
+
+    with pytest.raises(InputError, match="--provider is for the embedded server, but AUTOGLM_ADDRESS names another"):
+        session.client()

@@ -493,7 +493,17 @@ def deciding() -> Deciding:
     return client
 
 
-@pytest.mark.parametrize(("typed", "kind"), [("a", Approve()), ("approve", Approve()), ("r", Reject())])
+@pytest.mark.parametrize(
+    ("typed", "kind"),
+    [
+        ("a", Approve()),
+        ("approve", Approve()),
+        ("Yes", Approve()),
+        ("r", Reject()),
+        ("n", Reject()),
+        ("what?\ny", Approve()),
+    ],
+)
 def test_on_a_terminal_a_person_decides(typed: str, kind: Approve | Reject) -> None:
     client = deciding()
 

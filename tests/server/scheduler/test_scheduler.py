@@ -607,7 +607,7 @@ async def test_approve_reject_and_result(world: World) -> None:
     await resolve(world, plan, Decision(Reject("too dear")))
     done = await world.ended(plan)  # type: ignore[arg-type]
     assert done.steps[0].failure is not None
-    assert (done.steps[0].failure.reason, done.steps[0].failure.message) == ("REJECTED", "rejected: too dear")
+    assert (done.steps[0].failure.reason, done.steps[0].failure.message) == ("REJECTED", "too dear")
 
     plan = await wait_for_g(world)
     await resolve(world, plan, Decision(ToolResult({"by": "hand"})))

@@ -190,8 +190,13 @@ def cancel(
     with session.client() as client, named(client, plan) as plan_id:
         found = client.cancel(plan_id, reason)
 
-    session.give(found, _state(found), as_json=json)
+    ended = found.state in (PlanState.SUCCEEDED, PlanState.FAILED)
+    told = f"had ended already: {found.state.name.lower()}" if ended else found.state.name.lower()
+    session.give(found, Text(f"{one_line(found.id)} {told}"), as_json=json)
     return Exit.SUCCEEDED
+
+
+_DONE = {"approve": "approved", "reject": "rejected", "retry": "to be tried again", "output": "given its result"}
 
 
 def resolve(
@@ -240,12 +245,11 @@ def resolve(
             known = [each.id for each in client.get(plan_id).steps]
             raise NotFoundError(did_you_mean(error.message, step, known), reason=error.reason) from None
 
-    session.give(found, _state(found), as_json=json)
+    done = _DONE[words[0] if words else "output"]
+    session.give(
+        found, Text(f"{one_line(step)} {done}; plan {one_line(found.id)} is {found.state.name.lower()}"), as_json=json
+    )
     return Exit.SUCCEEDED
-
-
-def _state(plan: Plan) -> Text:
-    return Text(f"{one_line(plan.id)} {plan.state.name.lower()}")
 
 
 def _show_waiting(session: Session, client: PlanClient, found: list[Plan]) -> None:

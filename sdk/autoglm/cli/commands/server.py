@@ -85,6 +85,7 @@ def serve(
     given = [part for flag, value in flags.items() if value is not None for part in (flag, str(value))]
     # -P: a module in the current directory must not take the place of one of the server's.
     command = [sys.executable, "-P", "-m", "autoglm_server", *given, *session.target.server_args, *context.args]
+    local.make_way(session.target.data_dir, progress=session.tell)
     session.stdout.flush()
     session.stderr.flush()
     # gRPC reads it at its first import, and a server starts processes; the new image has it from its first moment.
