@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 
-from autoglm_server.planner.llm.models import EXTRA_LINE, Profile, check_base_url, parse_model
+from autoglm.model import JsonObject
+from autoglm_server.configuration import ConfigurationError, load
+from autoglm_server.planner.llm.models import EXTRA_LINE, Profile, check_base_url, found_in, parse_model
 from autoglm_server.planner.llm.options import LlmOptions
 from autoglm_server.planner.llm.planner import LlmPlanner, installed
 from autoglm_server.planner.planner import Planner
@@ -64,3 +70,33 @@ def _options(settings: PlannerSettings) -> LlmOptions:
         stall_timeout=settings.stall_timeout,
         debug_file=settings.debug_file,
     )
+
+
+def report(environment: Mapping[str, str]) -> JsonObject:
+    """Say which planner a server with this environment would use, and which models it has a key for; never a key.
+
+    ``python -m autoglm_server.planners`` prints it, for ``autoglm doctor``.
+    """
+    said: JsonObject = {
+        "installed": installed(),
+        "extra": EXTRA_LINE,
+        "found": [{"provider": provider, "variable": variable} for provider, variable in found_in(environment)],
+    }
+    file = environment.get("AUTOGLM_CONFIG", "")
+
+    try:
+        settings = load(file=Path(file) if file else None, environment=environment).planner
+        said["kind"] = settings.kind
+        planner = make_planners(settings, environment)[settings.kind]
+    except ConfigurationError as error:
+        said["problem"] = error.faults[0]
+    except ValueError as error:
+        said["problem"] = str(error)
+    else:
+        said["model"] = planner.describe() if isinstance(planner, LlmPlanner) else ""
+
+    return said
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(report(os.environ)) + "\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 from typer.completion import completion_init  # type: ignore[attr-defined]
@@ -48,10 +48,7 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
-            # Who read the output stopped. What is still buffered must not raise again when the interpreter ends.
-            with open(os.devnull, "w", encoding="utf-8") as nowhere:  # noqa: PTH123 - a device
-                os.dup2(nowhere.fileno(), sys.stdout.fileno())
-
+            _let_go(sys.stdout)  # who read the output stopped
             return Exit.CLOSED
 
 
@@ -127,8 +124,17 @@ def run(arguments: list[str], session: Session | None = None) -> int:
     except (typer.Abort, KeyboardInterrupt):
         session.tell()
         return Exit.INTERRUPTED
+    except OSError as error:  # what commands read they tell themselves: this is the output, on a full disk
+        _let_go(sys.stdout)
+        return _fail(session, (f"the output cannot be written: {error.strerror or error}",), Exit.FAILED)
 
     return int(status or 0)
+
+
+def _let_go(stream: TextIO) -> None:
+    """Give what is still buffered to nobody: it must not raise again when the interpreter ends."""
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:  # noqa: PTH123 - a device
+        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def _fail(session: Session, lines: tuple[str, ...], status: Exit) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from autoglm import local
 from autoglm._version import __version__
-from autoglm.cli import PIP_LINE
+from autoglm.cli import PIP_LINE, models
 from autoglm.cli.exits import Exit, status_of_error
 from autoglm.cli.session import PlanClient, Session
 from autoglm.cli.text import clean, duration, one_line
@@ -81,6 +81,7 @@ def examine(session: Session) -> Iterator[Check]:
     else:
         yield installation()
         yield data_directory(local.data_dir(target.data_dir))
+        yield planner(session)
 
     try:
         with session.client() as client:
@@ -106,6 +107,17 @@ def installation() -> Check:
         return _failed("installation", f"not installed: {', '.join(missing)}", PIP_LINE)
 
     return Check("installation", Verdict.OK, f"autoglm {__version__} with the embedded server")
+
+
+def planner(session: Session) -> Check:
+    """Ask which planner the embedded server would use, and whether there is a key for a model."""
+    said = models.ask(session.environment)
+
+    if said is None:
+        return Check("planner", Verdict.SKIPPED, "the installed server does not say")
+
+    well, detail, remedy = models.verdict(said)
+    return Check("planner", Verdict.OK, detail) if well else _failed("planner", detail, remedy)
 
 
 def data_directory(folder: Path) -> Check:

@@ -1,0 +1,55 @@
+"""Asks the installed server which planner it would use, and which models it has a key for."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+
+from autoglm.cli.text import one_line
+from autoglm.model import JsonObject
+
+COMMAND = (sys.executable, "-P", "-m", "autoglm_server.planners")
+SECONDS_MAX = 20.0
+FOUND_MAX = 5
+
+
+def ask(environment: Mapping[str, str]) -> JsonObject | None:
+    """Give what the server says, None if it cannot be asked."""
+    try:
+        done = subprocess.run(  # noqa: S603 - our own interpreter and module; there is no shell
+            COMMAND, env=dict(environment), capture_output=True, timeout=SECONDS_MAX, check=True, text=True
+        )
+        said = json.loads(done.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None
+
+    return said if isinstance(said, dict) else None
+
+
+def verdict(said: JsonObject) -> tuple[bool, str, str]:
+    """Tell what the server said: whether it is well, in a sentence, and what to do."""
+    found = [f"{one['provider']} ({one['variable']})" for one in said.get("found", [])[:FOUND_MAX]]
+    names = ", ".join(map(one_line, found))
+
+    if problem := said.get("problem"):
+        return (
+            False,
+            one_line(str(problem)),
+            "set what it names in the configuration or the environment, see docs/models.md",
+        )
+
+    kind = one_line(str(said.get("kind", "")))
+
+    if model := said.get("model"):
+        return True, f"{kind}: {one_line(str(model))}", ""
+
+    if not found:
+        return True, f"{kind}; the environment has no key of a model", ""
+
+    if not said.get("installed"):
+        return True, f"{kind}; there is a key for {names}, and {one_line(str(said.get('extra')))} would let it plan", ""
+
+    first = one_line(str(said["found"][0]["provider"]))
+    return True, f"{kind}; there is a key for {names}: autoglm run --model {first}:NAME would plan with it", ""

@@ -1,0 +1,71 @@
+"""What doctor says of planners: asked of the installed server, in its own words, and never a key."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from autoglm.cli import models
+from autoglm.model import JsonObject
+
+KEY = "sk-canary-55e1"
+
+
+def ask(**environment: str) -> JsonObject:
+    kept = {
+        name: value for name, value in os.environ.items() if not name.endswith("_API_KEY") and "AUTOGLM" not in name
+    }
+    said = models.ask(kept | environment)
+    assert said is not None
+    assert KEY not in repr(said)
+    return said
+
+
+def test_without_a_key_rules_plan() -> None:
+    well, detail, remedy = models.verdict(ask())
+    assert (well, detail, remedy) == (True, "rules; the environment has no key of a model", "")
+
+
+def test_a_key_is_found() -> None:
+    well, detail, _ = models.verdict(ask(DEEPSEEK_API_KEY=KEY))
+    assert well
+    assert detail == (
+        "rules; there is a key for deepseek (DEEPSEEK_API_KEY): autoglm run --model deepseek:NAME would plan with it"
+    )
+
+
+def test_the_configured_model_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "autoglm.yaml"
+    file.write_text("planner: {kind: llm, model: 'openai:gpt-5-mini'}\n")
+    well, detail, _ = models.verdict(ask(OPENAI_API_KEY=KEY, AUTOGLM_CONFIG=str(file)))
+    assert well
+    assert detail == "llm: openai:gpt-5-mini at https://api.openai.com/v1, the key in OPENAI_API_KEY"
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"AUTOGLM_PLANNER__KIND": "llm", "AUTOGLM_PLANNER__MODEL": "openai:x"}, "set OPENAI_API_KEY"),
+        ({"AUTOGLM_PLANNER__KIND": "llm"}, "set planner.model"),
+        ({"AUTOGLM_PLANNER__KINDS": "llm"}, "is not a setting"),
+    ],
+)
+def test_what_is_missing_is_told(environment: dict[str, str], words: str) -> None:
+    well, detail, remedy = models.verdict(ask(**environment))
+    assert not well
+    assert words in detail
+    assert remedy
+
+
+def test_a_key_without_the_extra() -> None:
+    said = {"kind": "rules", "installed": False, "extra": "pip install x", "model": ""}
+    well, detail, _ = models.verdict(said | {"found": [{"provider": "openai", "variable": "OPENAI_API_KEY"}]})
+    assert well
+    assert "pip install x would let it plan" in detail
+
+
+def test_a_server_that_cannot_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "COMMAND", ("/nowhere/python",))
+    assert models.ask({}) is None
