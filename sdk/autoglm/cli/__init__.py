@@ -19,7 +19,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"autoglm: the command line needs {' and '.join(missing)}. To fix: {PIP_LINE}", file=sys.stderr)
         return 2
 
-    from autoglm.cli.app import run  # noqa: PLC0415 - typer and rich are an extra
+    try:
+        from autoglm.cli.app import run  # noqa: PLC0415 - typer and rich are an extra
+    except KeyboardInterrupt:  # before there was anything to interrupt
+        return 130
 
     # What is imported lives as long as the process: looking through it for garbage, at the end above all, is a fifth of
     # the time that a short command takes.

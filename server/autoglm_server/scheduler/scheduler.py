@@ -400,7 +400,15 @@ class Scheduler:
         if request.validate_only:
             return await self._dry_run(request, checked, options, principal), False
 
-        self._refuse_when_full()
+        try:
+            self._refuse_when_full()
+        except AutoglmError:
+            known = await self._known(request.request_id, principal, digest)
+            if known is None:
+                raise
+
+            return known, True
+
         make = partial(self._new, request, checked, options, principal, digest)
         run = await asyncio.to_thread(make) if beside else make()
         self._refuse_when_full()

@@ -76,6 +76,8 @@ TOOLS = [
     Tool(name="bank.pay", description="Pay.", effect=Effect.NON_IDEMPOTENT, requires_approval=True),
 ]
 
+HINT = "autoglm: `autoglm plans` lists the plans there are\n"
+
 
 def scripted() -> ScriptedClient:
     return ScriptedClient(
@@ -559,7 +561,7 @@ def verdicts(*arguments: str, client: ScriptedClient) -> dict[str, tuple[str, st
 def test_doctor_of_a_fold_that_differs() -> None:
     client = ScriptedClient(logs={PLAN: list(log(*SUM))})
     real = client.get
-    client.get = lambda plan_id, **_: replace(real(plan_id), answer="3")  # type: ignore[method-assign, assignment, misc]
+    client.get = lambda plan_id, **_: replace(real(plan_id), answer="3")  # type: ignore[method-assign]
 
     found = verdicts("--address", "localhost:1", client=client)
 

@@ -795,3 +795,14 @@ async def test_a_round_that_takes_too_long_is_made_again() -> None:
         assert failed.reason == "PLANNER_TIMEOUT"
         await world.advance(1)
         assert (await world.ended(plan)).answer == "quick"
+
+
+async def test_a_create_that_was_made_is_answered_though_the_server_is_full() -> None:
+    async with World(limits=Limits(open_plans=1)) as world:
+        first = await world.create(step("a"), request_id="r")
+        assert (await world.create(step("a"), request_id="r")).id == first.id
+        with pytest.raises(LimitError):
+            await world.create(step("a"), request_id="another")
+
+        await world.scheduler.drain(0)
+        assert (await world.create(step("a"), request_id="r")).id == first.id
