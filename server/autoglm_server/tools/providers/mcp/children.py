@@ -101,14 +101,34 @@ async def start(threads: ThreadPool, label: str, command: Command, environment: 
 
 
 async def end(child: Child, ended: Job[int]) -> None:
-    """Wait for a process whose input has ended; tell it to end, then kill it, if it takes its time."""
+    """Wait for a process whose input has ended; tell it to end, then kill it, if it takes its time.
+
+    It is ended, or cannot be, before a cancellation goes on.
+    """
+    cancelled = False
     for number in (None, signal.SIGTERM, signal.SIGKILL):
         if number is not None:
             child.signal(number)
 
-        await asyncio.wait({ended.future}, timeout=PATIENCE)
+        cancelled = await _done(ended, PATIENCE) or cancelled
         if ended.future.done():
-            return
+            break
+
+    if cancelled:
+        raise asyncio.CancelledError
+
+
+async def _done(ended: Job[int], seconds: float) -> bool:
+    """Wait for an end, for so long; give whether the wait was cancelled meanwhile."""
+    loop, cancelled = asyncio.get_running_loop(), False
+    limit = loop.time() + seconds
+    while not ended.future.done() and (left := limit - loop.time()) > 0:
+        try:
+            await asyncio.wait({ended.future}, timeout=left)
+        except asyncio.CancelledError:
+            cancelled = True
+
+    return cancelled
 
 
 def told(status: int) -> str:

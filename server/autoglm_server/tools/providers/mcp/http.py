@@ -7,6 +7,7 @@ So it is given an HTTP transport that answers in the server's place, with an err
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -17,6 +18,9 @@ from mcp.client.streamable_http import streamable_http_client
 from autoglm._version import __version__
 from autoglm_server.tools.providers.mcp.address import Endpoint, resolve
 from autoglm_server.tools.providers.mcp.link import MESSAGE_BYTES_MAX, Trouble, error_of
+
+# It logs every request at INFO, with its whole URL.
+logging.getLogger("httpx2").setLevel(logging.WARNING)
 
 _CONNECT_SECONDS: Final = 10.0
 _GOODBYE_SECONDS: Final = 2.0

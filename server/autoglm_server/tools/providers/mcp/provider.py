@@ -32,6 +32,7 @@ KEY_META: Final = "autoglm/idempotencyKey"
 _PAGES_MAX: Final = 100
 _ROUNDS_MAX: Final = 10
 _ROUND_SECONDS: Final = 0.25
+_STOP_SECONDS: Final = 10.0
 
 _ANSWER: TypeAdapter[types.CallToolResult | types.InputRequiredResult] = TypeAdapter(
     types.CallToolResult | types.InputRequiredResult
@@ -83,6 +84,7 @@ class McpProvider:
         self._tried = asyncio.Event()
         self._news = asyncio.Event()
         self._calls = 0
+        self._stopping = False
 
     @property
     def name(self) -> str:
@@ -107,9 +109,11 @@ class McpProvider:
 
     async def stop(self) -> None:
         """End the connection, and the server's process where it is ours."""
-        if self._owner is not None:
+        self._stopping = True
+        while self._owner is not None and not self._owner.done():
+            # Again, should a scope inside have taken the cancellation for its own.
             self._owner.cancel()
-            await asyncio.wait({self._owner})
+            await asyncio.wait({self._owner}, timeout=_STOP_SECONDS)
 
     # --- calls
 
@@ -184,15 +188,14 @@ class McpProvider:
     async def _own(self) -> None:
         loop, timing = asyncio.get_running_loop(), self._timing
         delay = timing.backoff
-        while True:
+        while not self._stopping:
             began = loop.time()
             link = self._link()
             try:
                 await self._live(link)
                 why = link.end()
             except asyncio.CancelledError:
-                task = asyncio.current_task()
-                if task is None or task.cancelling():
+                if self._stopping:
                     raise
 
                 why = "its connection was cancelled from inside"
