@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import gc
 import logging
 import os
@@ -43,7 +44,7 @@ from autoglm_server.service.tools import ToolService
 from autoglm_server.service.watch import Disconnects, Watches
 from autoglm_server.tools.catalog import Catalog
 from autoglm_server.tools.limits import ToolLimits
-from autoglm_server.tools.providers import open_provider
+from autoglm_server.tools.providers import open_http, open_openapi, open_provider
 from autoglm_server.tools.secrets import Secrets, Source
 from autoglm_server.tools.wrappers import Wrappers
 
@@ -208,8 +209,11 @@ class Application:
     async def _start_catalog(self, plugins: Plugins, stack: AsyncExitStack) -> tuple[dict[str, Provider], Catalog]:
         try:
             settings = self._settings
-            providers = {name: open_configured(settings, name, uri) for name, uri in settings.providers.items()}
-            catalog = make_catalog(self._settings, [*plugins.providers(), *providers.values()])
+            secrets = make_secrets(settings)
+            self._open_provider = functools.partial(open_configured, secrets)
+            self._fixed = [*open_http(settings.http)]
+            providers = {name: self._open_provider(settings, name, uri) for name, uri in settings.providers.items()}
+            catalog = make_catalog(settings, [*plugins.providers(), *self._fixed, *providers.values()], secrets)
             await catalog.start()
         except (ValueError, OSError) as error:
             told = str(error)
@@ -299,7 +303,8 @@ class Application:
             catalog=parts.catalog,
             scheduler=parts.scheduler,
             providers=providers,
-            open_provider=open_configured,
+            fixed=self._fixed,
+            open_provider=self._open_provider,
             on_change=parts.changed,
         )
 
@@ -424,22 +429,25 @@ def make_journal(settings: Settings) -> Journal:
             raise StartError(f"journal.url {url!r} is not known: write sqlite:///FOLDER, memory:, or leave it empty")
 
 
-def open_configured(settings: Settings, name: str, uri: str) -> Provider:  # noqa: ARG001 - where schemes find their own
+def open_configured(secrets: Secrets, settings: Settings, name: str, uri: str) -> Provider:
     """Open a provider, at the start or when the configuration is read again.
 
     Raises:
         ValueError, OSError: it cannot be opened.
     """
+    scheme, _, rest = uri.partition(":")
+    if scheme == "openapi" and rest:
+        return open_openapi(name, rest, settings.openapi.get(name), secrets)
+
     return open_provider(name, uri)
 
 
-def make_catalog(settings: Settings, providers: Sequence[Provider]) -> Catalog:
+def make_catalog(settings: Settings, providers: Sequence[Provider], secrets: Secrets) -> Catalog:
     """Make the catalog of the tools of ``providers``, with what the configuration puts around them.
 
     Raises:
-        ValueError: two providers have the same name, or a secret has none.
+        ValueError: two providers have the same name.
     """
-    secrets = make_secrets(settings)
     limits = settings.limits
     return Catalog(
         providers,

@@ -185,7 +185,7 @@ def _read_environment(environment: Mapping[str, str], layers: _Layers) -> None:
 
 def _environment_value(path: _Path, text: str) -> Any:
     """Read YAML where the setting is a list or mapping; else text, so that ``0123`` and ``no`` stay names."""
-    if path in {("plugins",), ("providers",), ("tools",), ("secrets",)}:
+    if path in {("plugins",), ("providers",), ("tools",), ("secrets",), ("openapi",)}:
         try:
             return yaml.safe_load(text)
         except (yaml.YAMLError, ValueError):

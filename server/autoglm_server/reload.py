@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -28,7 +28,7 @@ from autoglm_server.tools.wrappers import Wrappers
 
 _log = logging.getLogger(__name__)
 
-MAY_CHANGE: Final = ("log.level", "plan", "providers", "plugins", "tools")
+MAY_CHANGE: Final = ("log.level", "openapi", "plan", "providers", "plugins", "tools")
 """Sections and settings that are taken over; all others are read at the start alone."""
 
 
@@ -44,6 +44,7 @@ class Reloader:
         catalog: Catalog,
         scheduler: Scheduler,
         providers: Mapping[str, Provider],
+        fixed: Sequence[Provider] = (),
         open_provider: Callable[[Settings, str, str], Provider],
         on_change: Callable[[Settings], None],
     ) -> None:
@@ -58,6 +59,7 @@ class Reloader:
         self._catalog = catalog
         self._scheduler = scheduler
         self._providers = dict(providers)
+        self._fixed = tuple(fixed)
         self._planners: dict[str, Planner] = {
             name: planner for name, planner in scheduler.planners.items() if name not in plugins.planners()
         }
@@ -120,7 +122,7 @@ class Reloader:
         kept = False
         try:
             providers, lines = self._open(wanted)
-            offered = [*self._plugins.providers(change), *providers.values()]
+            offered = [*self._plugins.providers(change), *self._fixed, *providers.values()]
             wrappers = Wrappers(wanted.tools) if wanted.tools != self.settings.tools else None
             await self._catalog.replace(offered, wrappers=wrappers)
             kept = True
@@ -144,7 +146,12 @@ class Reloader:
         self._providers = providers
         self._scheduler.planners = {**self._planners, **self._plugins.planners()}
         self.settings = self.settings.model_copy(
-            update={"providers": wanted.providers, "plugins": wanted.plugins, "tools": wanted.tools}
+            update={
+                "openapi": wanted.openapi,
+                "plugins": wanted.plugins,
+                "providers": wanted.providers,
+                "tools": wanted.tools,
+            }
         )
         for line in lines:
             _log.info("reload: %s", line)
@@ -158,6 +165,7 @@ class Reloader:
         before = self.settings.providers
         for name, uri in wanted.providers.items():
             same = name in self._providers and before.get(name) == uri
+            same = same and self.settings.openapi.get(name) == wanted.openapi.get(name)
             why = _why_again(self._providers[name], uri) if same else ""
             if same and not why:
                 providers[name] = self._providers[name]

@@ -272,6 +272,56 @@ class SecretSettings(Section):
         return {"source": value} if isinstance(value, str) else value
 
 
+class OpenApiSettings(Section):
+    """How the document of a provider `NAME=openapi:…` is used (`docs/providers.md`)."""
+
+    server: str = Field(default="", max_length=2048)
+    """The service's base URL. Empty: the first server that the document names. A host named here may be at a private
+    address; one that only the document names may not."""
+    variables: dict[str, str] = Field(default_factory=dict)
+    """Values of the variables in the document's server."""
+    include: tuple[str, ...] = ("*",)
+    """The operations that become tools, as globs of their names or of `METHOD /path`."""
+    exclude: tuple[str, ...] = ()
+    """The operations that do not, likewise."""
+    effects: dict[str, Literal["READ_ONLY", "IDEMPOTENT", "NON_IDEMPOTENT"]] = Field(default_factory=dict)
+    """The effect of operations, by the same globs; the first that fits counts. Else it is by the method."""
+    auth: dict[str, str] = Field(default_factory=dict)
+    """Credentials by the name of the document's security scheme: `secret://NAME`; for `basic`, `USER:secret://NAME`."""
+    headers: dict[str, str] = Field(default_factory=dict)
+    """Headers of every request. A value may hold `secret://NAME`."""
+    check_outputs: bool = False
+    """Whether answers are checked against the document's schemas. Many services answer otherwise than they say."""
+    timeout: Duration = Field(default=timedelta(seconds=30), gt=_ZERO, le=timedelta(hours=1))
+    """The longest one call may take, unless the step says."""
+    refresh: Duration = Field(default=timedelta(minutes=5), ge=timedelta(seconds=1), le=timedelta(days=30))
+    """How often the document is read again."""
+
+    @field_validator("auth")
+    @classmethod
+    def _by_reference(cls, value: dict[str, str]) -> dict[str, str]:
+        if plain := [name for name, text in value.items() if "secret://" not in text]:
+            raise ValueError(
+                f"{plain[0]}: a credential is given by reference; write secret://NAME, and NAME below `secrets`"
+            )
+
+        return value
+
+
+class HttpSettings(Section):
+    """The tools `http.get` and `http.send`, which are there when `allow` names a host (`docs/providers.md`)."""
+
+    allow: Annotated[tuple[str, ...], BeforeValidator(_words)] = Field(default=(), max_length=1000)
+    """Who may be asked: `api.example.com`, `*.example.com`, `HOST:PORT`, `http://HOST`; a comma separates them. https
+    alone if no scheme is written, and the scheme's own port if none is."""
+    private: Annotated[tuple[str, ...], BeforeValidator(_words)] = Field(default=(), max_length=1000)
+    """Those of the hosts, by their exact names, that may be at private addresses or on this machine."""
+    timeout: Duration = Field(default=timedelta(seconds=30), gt=_ZERO, le=timedelta(hours=1))
+    """The longest one call may take, unless the step says."""
+    body: Bytes = Field(default=ByteSize(512 << 10), ge=1, le=1 << 20)
+    """The largest body of an answer."""
+
+
 class LimitSettings(Section):
     """The limits that stand on everything; an error names the one it met."""
 
@@ -329,6 +379,9 @@ class Settings(Section):
     """Sources of tools: a name and a URI for each, such as `python:tools.py`. Its tools are called NAME.tool."""
     secrets: dict[str, SecretSettings] = Field(default_factory=dict)
     """Secrets by name: `NAME: env:VARIABLE` or `NAME: file:PATH`."""
+    openapi: dict[str, OpenApiSettings] = Field(default_factory=dict)
+    """How providers `NAME=openapi:…` are used, by NAME."""
+    http: HttpSettings = HttpSettings()
     limits: LimitSettings = LimitSettings()
 
     @model_validator(mode="after")

@@ -7,14 +7,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+from autoglm_server.settings import HttpSettings
 from autoglm_server.tools.loading import load_file, load_module, tools_of
 from autoglm_server.tools.providers import mcp
 from autoglm_server.tools.providers.endpoints import endpoint_opener
 from autoglm_server.tools.providers.functions import FunctionProvider
 from autoglm_server.tools.providers.grpc import GrpcProvider
+from autoglm_server.tools.providers.openapi import open_openapi
 from autoglm_server.tools.tool import Provider
 
-__all__ = ["SCHEMES", "FunctionProvider", "open_provider"]
+__all__ = ["SCHEMES", "FunctionProvider", "open_http", "open_openapi", "open_provider"]
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,31}")
 
@@ -28,12 +30,36 @@ def _python(name: str, rest: str) -> Provider:
     return FunctionProvider(name, tools)
 
 
+def open_http(settings: HttpSettings) -> list[Provider]:
+    """Open the provider of ``http.get`` and ``http.send``, if the settings allow any host.
+
+    Raises:
+        ValueError: the extra is missing, or a host in the settings is none.
+    """
+    if not settings.allow:
+        return []
+
+    try:
+        from autoglm_server.tools.builtin.https import HttpProvider  # noqa: PLC0415 - needs an extra
+    except ImportError as error:
+        if (error.name or "").split(".")[0] not in ("httpcore2", "anyio", "h11"):
+            raise
+
+        raise ValueError("http.allow needs more: pip install 'open-autoglm[openapi]'") from None
+
+    try:
+        return [HttpProvider(settings)]
+    except ValueError as error:
+        raise ValueError(f"http: {error}") from None
+
+
 SCHEMES: Mapping[str, tuple[str, Callable[[str, str], Provider]]] = MappingProxyType(
     {
         "python": ("python:FILE.py or python:package.module", _python),
         "mcp": ("mcp:COMMAND ARGUMENT …", mcp.open_command),
         "mcp+http": ("mcp+http://HOST:PORT/PATH", lambda name, rest: mcp.open_url(name, f"http:{rest}")),
         "mcp+https": ("mcp+https://HOST/PATH", lambda name, rest: mcp.open_url(name, f"https:{rest}")),
+        "openapi": ("openapi:FILE or openapi:URL", open_openapi),
         "grpc": ("grpc://HOST:PORT[,HOST:PORT]", endpoint_opener(GrpcProvider)),
         "dns": ("dns:///NAME:PORT", lambda name, rest: endpoint_opener(GrpcProvider)(name, f"dns:{rest}")),
     },

@@ -67,9 +67,13 @@ def routes(table: dict[str, bytes]) -> Handler:
 async def serving(handler: Handler, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[Served]:
     """Serve ``handler`` on a free port of 127.0.0.1."""
     served = Served()
+    tasks: set[asyncio.Task[None]] = set()
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         served.connections += 1
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
         try:
             while (seen := await _read(reader)) is not None:
                 served.seen.append(seen)
@@ -77,9 +81,10 @@ async def serving(handler: Handler, *, tls: ssl.SSLContext | None = None) -> Asy
                 await writer.drain()
                 if writer.is_closing():
                     break
-        except (ConnectionError, asyncio.IncompleteReadError):
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
+            tasks.discard(task)
             writer.close()
 
     server = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=tls)
@@ -88,6 +93,11 @@ async def serving(handler: Handler, *, tls: ssl.SSLContext | None = None) -> Asy
         yield served
     finally:
         server.close()
+        for task in tasks:
+            task.cancel()
+
+        if tasks:
+            await asyncio.wait(tasks)
 
 
 async def _read(reader: asyncio.StreamReader) -> Seen | None:

@@ -45,7 +45,14 @@ class Redirected(httpcore2.AsyncNetworkBackend):
         self._port = port
         self._real = httpcore2.AnyIOBackend()
 
-    async def connect_tcp(self, host: str, port: int, **_: Any) -> httpcore2.AsyncNetworkStream:
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Any = None,
+    ) -> httpcore2.AsyncNetworkStream:
         self.connected.append(host)
         return Plain(await self._real.connect_tcp("127.0.0.1", self._port), self)
 
