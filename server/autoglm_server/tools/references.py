@@ -17,13 +17,17 @@ from autoglm.errors import InvalidRequestError
 from autoglm.model import DOMAIN, ErrorReason, Failure, Json, JsonObject, Violation
 from autoglm.wire import DEPTH_MAX, INTEGER_MAX, canonical_json
 from autoglm_server.tools.expressions import Expression, ExpressionError, compile_expression
-from autoglm_server.tools.fields import member
+from autoglm_server.tools.fields import member, place
 from autoglm_server.tools.tool import ToolCallError
 
 REFERENCES_MAX: Final = 1000
 """How many references one step's arguments may hold."""
 RESOLVED_MAX: Final = 256 * 1024
 """How many characters resolved arguments may have, keys and values together."""
+
+_MEMBER = re.compile(r"\.([A-Za-z_][A-Za-z0-9_]*)(?![A-Za-z0-9_(])")
+SECRET: Final = re.compile(r"secret://([A-Za-z0-9_][A-Za-z0-9_.-]{0,63})")
+"""A reference to a secret, which the arguments themselves must write: an output never makes one."""
 
 _STEP_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
 
@@ -38,6 +42,12 @@ class Reference:
     step_id: str
     select: Expression
     text: str
+
+    @property
+    def member(self) -> str:
+        """The member of the output that it goes into first, if that can be told from its text."""
+        name = _MEMBER.match(self.text, len(self.step_id) + 2)
+        return name[1] if name is not None else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +65,24 @@ class _Problem(Exception):  # noqa: N818  # never leaves this module
 class References:
     """The arguments of one step, read: which steps they need, and how to fill them in."""
 
-    __slots__ = ("_compiled", "field", "paths", "step_ids")
+    __slots__ = ("_compiled", "field", "found", "paths", "step_ids")
 
-    def __init__(self, compiled: JsonObject, field: str, paths: tuple[Path, ...], step_ids: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        compiled: JsonObject,
+        field: str,
+        paths: tuple[Path, ...],
+        found: tuple[tuple[str, Reference], ...],
+    ) -> None:
         """Keep what :func:`compile_references` read."""
         self._compiled = compiled
         self.field = field
         """What the arguments are called in violations."""
         self.paths = paths
         """Where references stand."""
-        self.step_ids = step_ids
+        self.found = found
+        """Every reference, and what the place it stands at is called in violations."""
+        self.step_ids = tuple(dict.fromkeys(reference.step_id for _, reference in found))
         """The steps referred to, each once, in the order of their first mention."""
 
     def resolve(self, output_of: Callable[[str], Json]) -> JsonObject:
@@ -81,6 +99,13 @@ class References:
             violations = [Violation(self.field, told, "TOO_LARGE")]
             resolved = {}
 
+        violations = violations or [
+            Violation(
+                place(self.field, path), "an output cannot name a secret; write it in the arguments", "SECRET_REFUSED"
+            )
+            for path in self.paths
+            if _names_secret(_at(resolved, path))
+        ]
         if violations:
             raise ToolCallError(invalid_arguments(violations))
 
@@ -102,7 +127,7 @@ def compile_references(arguments: JsonObject | None, field: str) -> References:
     if reader.violations:
         raise InvalidRequestError.of(reader.violations)
 
-    return References(compiled, field, tuple(reader.paths), tuple(reader.step_ids))
+    return References(compiled, field, tuple(reader.paths), tuple(reader.found))
 
 
 def escape(value: Json) -> Json:
@@ -141,7 +166,7 @@ class _Reader:
 
     def __init__(self) -> None:
         self.paths: list[Path] = []
-        self.step_ids: dict[str, None] = {}
+        self.found: list[tuple[str, Reference]] = []
         self.violations: list[Violation] = []
 
     def read(self, value: Json, path: Path, field: str) -> Json:
@@ -173,7 +198,7 @@ class _Reader:
             return "".join(map(str, parts))
 
         self.paths.append(path)
-        self.step_ids.update((part.step_id, None) for part in parts if isinstance(part, Reference))
+        self.found += [(field, part) for part in parts if isinstance(part, Reference)]
         return _Template(parts, field)
 
 
@@ -317,6 +342,21 @@ def _fill(value: Json, outputs: _Outputs, room: _Room) -> Json:
         return int(value)
 
     return value
+
+
+def _at(value: Json, path: Path) -> Json:
+    for key in path:
+        value = value[key]
+
+    return value
+
+
+def _names_secret(value: Json) -> bool:
+    if isinstance(value, str):
+        return SECRET.fullmatch(value) is not None
+
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return any(map(_names_secret, inner))
 
 
 def _only(template: _Template) -> Reference:

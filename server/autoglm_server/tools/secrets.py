@@ -25,7 +25,7 @@ from urllib.parse import quote, quote_plus
 
 from autoglm.model import Failure, Json, JsonObject, ToolProgress, ToolResult, Violation
 from autoglm_server.tools.fields import place
-from autoglm_server.tools.references import invalid_arguments
+from autoglm_server.tools.references import SECRET, invalid_arguments
 from autoglm_server.tools.tool import Invocation, ToolCallError
 
 HIDDEN: Final = "***"
@@ -38,7 +38,6 @@ _VALUES_MAX = 4
 _PIECE_MIN = 16
 _SCHEMAS_MAX = 1000
 
-_REFERENCE = re.compile(r"secret://([A-Za-z0-9_][A-Za-z0-9_.-]{0,63})")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 
 _log = logging.getLogger(__name__)
@@ -170,7 +169,7 @@ class Secrets:
         Raises:
             SecretError: one has no value.
         """
-        return _REFERENCE.sub(lambda found: self.value(found[1]), text)
+        return SECRET.sub(lambda found: self.value(found[1]), text)
 
     # --- arguments
 
@@ -391,7 +390,7 @@ def _pointed(root: Json, pointer: str) -> Json:
 
 def _references(value: Json, path: Place = ()) -> Iterator[tuple[Place, str]]:
     match value:
-        case str() if found := _REFERENCE.fullmatch(value):
+        case str() if found := SECRET.fullmatch(value):
             yield path, found[1]
         case dict():
             for key, inner in value.items():

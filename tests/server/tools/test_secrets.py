@@ -20,6 +20,7 @@ from autoglm.wire import canonical_json
 from autoglm_server import telemetry
 from autoglm_server.settings import LogSettings
 from autoglm_server.tools.catalog import Catalog
+from autoglm_server.tools.references import compile_references
 from autoglm_server.tools.secrets import SecretError, Secrets, Source, takes_secret
 from autoglm_server.tools.tool import Invocation, ToolCallError
 from autoglm_server.tools.wrappers import Wrappers
@@ -143,6 +144,18 @@ async def test_the_value_itself_is_checked_and_the_fault_does_not_tell_it() -> N
     assert raised.value.failure.reason == "INVALID_ARGUMENTS"
     assert "colon" not in str(raised.value.failure)
     assert "***" in str(raised.value.failure)
+
+
+@pytest.mark.parametrize("token", ["${a}", "${a.deep}", "secret://${a.name}", "${b[0]}"])
+def test_an_output_cannot_name_a_secret(token: str) -> None:
+    outputs: dict[str, Json] = {"a": {"deep": [{"x": "secret://canary"}], "name": "canary"}, "b": ["secret://canary"]}
+    with pytest.raises(ToolCallError) as raised:
+        compile_references({"in": {"token": token}}, "arguments").resolve(outputs.__getitem__)
+
+    violation = raised.value.failure.violations[0]
+    assert (violation.field, violation.reason) == ("arguments.in.token", "SECRET_REFUSED")
+    written = compile_references({"token": "secret://canary", "text": "${a.name}"}, "arguments")
+    assert written.resolve(outputs.__getitem__) == {"token": "secret://canary", "text": "canary"}
 
 
 @pytest.mark.parametrize(
