@@ -55,8 +55,12 @@ class Bound:
     @property
     def needs(self) -> frozenset[str]:
         """The steps it waits for, by reference or for the order's sake."""
-        parts = (part for shown in self.values.values() for part in shown)
-        return frozenset(self.draft.depends_on) | {part.step_id for part in parts if isinstance(part, OutputPart)}
+        return frozenset(self.draft.depends_on) | {part.step_id for part in self.referred}
+
+    @property
+    def referred(self) -> Iterator[OutputPart]:
+        """The outputs that its values refer to."""
+        return (part for shown in self.values.values() for part in shown if isinstance(part, OutputPart))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,14 @@ class _Target:
 
     step_id: str
     output: Properties
+
+
+@dataclass(frozen=True, slots=True)
+class _Earlier:
+    """The steps before a clause: all of them, and those that no clause refers to yet."""
+
+    all: tuple[_Target, ...]
+    unused: tuple[_Target, ...]
 
 
 class Binder:
@@ -76,7 +88,7 @@ class Binder:
         self._chinese = chinese
         self._taken = frozenset(step.id for step in given)
         done = [step for step in given if step.state is StepState.SUCCEEDED]
-        self._given = [_Target(step.id, self._output(step.tool)) for step in done[-1:]]
+        self._given = [_Target(step.id, self._output(step.tool)) for step in done]
 
     def _output(self, tool: str) -> Properties:
         return self._tools[tool].output if tool in self._tools else Properties(Shape())
@@ -149,7 +161,8 @@ class Binder:
             self,
             phrase,
             {capture.slot.name: _resolved(capture.value, capture.slot) for capture in clause.captures},
-            targets,
+            {capture.slot.name: capture.slot.kind for capture in clause.captures},
+            _Earlier(tuple(targets[:-1]), self._unused(targets[:-1], before)),
         )
         draft = StepDraft(
             id=targets[-1].step_id,
@@ -160,9 +173,29 @@ class Binder:
         )
         return step.conversions, Bound(clause, phrase, draft, step.shown(), tool.output)
 
-    def find(self, reference: BackReference, targets: Sequence[_Target]) -> _Target:
-        """Find the step that a reference in the last of ``targets`` means."""
-        earlier = targets[:-1]
+    def _unused(self, earlier: Sequence[_Target], before: Sequence[Bound]) -> tuple[_Target, ...]:
+        """Give the steps whose output no clause refers to yet, or the caller's own where there is no clause."""
+        used = {part.step_id for one in before for part in one.referred}
+        return tuple(target for target in earlier if target.step_id not in used) or tuple(
+            self._given if not earlier else earlier[-1:]
+        )
+
+    def find(self, reference: BackReference, steps: _Earlier) -> tuple[_Target, ...]:
+        """Find the steps that a reference means: one, unless it speaks of several and there are several.
+
+        Raises:
+            BindingError: there is no such step, or not as many as the words say.
+        """
+        earlier = steps.all
+
+        if reference.many and steps.unused:
+            if reference.count not in {0, len(steps.unused)}:
+                raise BindingError(self._say(
+                    f"«{reference.words}» are {reference.count}, but {len(steps.unused)} results before it are not used yet.",
+                    f"“{reference.words}”是 {reference.count} 个，但前面有 {len(steps.unused)} 个还没有用到的结果。",
+                ))  # fmt: skip
+
+            return steps.unused
 
         if reference.number > len(earlier):
             raise BindingError(self._say(
@@ -171,7 +204,7 @@ class Binder:
             ))  # fmt: skip
 
         if reference.number:
-            return earlier[reference.number - 1]
+            return (earlier[reference.number - 1],)
 
         if not earlier and not self._given:
             raise BindingError(self._say(
@@ -179,7 +212,21 @@ class Binder:
                 f"“{reference.words or '它'}”没有所指：前面没有别的分句。",
             ))  # fmt: skip
 
-        return earlier[-1] if earlier else self._given[-1]
+        return (earlier[-1] if earlier else self._given[-1],)
+
+    def several(self, words: str, count: int) -> BindingError:
+        """Give the error of a reference to several results where one is taken."""
+        return BindingError(self._say(
+            f"«{words}» means {count} results, and this takes one; say which: the first result, the result of step 2.",
+            f"“{words}”指 {count} 个结果，而这里只能用一个；请写明：第一步的结果、第2步的结果。",
+        ))  # fmt: skip
+
+    def single(self, words: str) -> BindingError:
+        """Give the error of a reference to one result where several are taken."""
+        return BindingError(self._say(
+            f"«{words or 'it'}» is one result, and this takes several; say «them» for all before it, or write them.",
+            f"“{words or '它'}”是一个结果，而这里需要几个；用“它们”表示前面的所有结果，或者写明。",
+        ))  # fmt: skip
 
     def missing_field(self, words: str, field: str) -> BindingError:
         """Give the error of a phrase that needs a field which the step referred to has not."""
@@ -200,12 +247,18 @@ class _Arguments:
     """The arguments of one step, from its values."""
 
     def __init__(
-        self, binder: Binder, phrase: CompiledPhrase, values: Mapping[str, Value], targets: Sequence[_Target]
+        self,
+        binder: Binder,
+        phrase: CompiledPhrase,
+        values: Mapping[str, Value],
+        kinds: Mapping[str, str],
+        earlier: _Earlier,
     ) -> None:
         self._binder = binder
         self._phrase = phrase
         self._values = dict(values)
-        self._targets = targets
+        self._kinds = kinds
+        self._earlier = earlier
         self.conversions = 0
         """How many references were converted between text and number."""
 
@@ -217,7 +270,7 @@ class _Arguments:
         fixed = dict(self._phrase.fixed)
         used = {slot.name for template in fixed.values() for slot in template if isinstance(slot, Slot)}
         given = {
-            name: self._fitted(name, value, (), named.get(name, Shape()))
+            name: self._fitted(name, value, (), named.get(name, Shape()), self._kinds.get(name, ""))
             for name, value in self._values.items()
             if name not in fixed and (name in named or (not named and name not in used))
         }
@@ -229,7 +282,7 @@ class _Arguments:
 
     def shown(self) -> dict[str, Shown]:
         """Give the values as the answer tells them: slots, and fixed arguments that are not slots."""
-        told = {name: tuple(self._told(value, ())) for name, value in self._values.items()}
+        told = {name: tuple(self._told(value, (), name)) for name, value in self._values.items()}
 
         for name, template in self._phrase.fixed:
             parts: list[str | OutputPart] = []
@@ -239,7 +292,7 @@ class _Arguments:
                     case Words(text):
                         parts.append(text)
                     case Slot(name=slot, path=path) if slot in self._values:
-                        parts += self._told(self._values[slot], path)
+                        parts += self._told(self._values[slot], path, name)
                     case _:
                         pass
 
@@ -255,7 +308,7 @@ class _Arguments:
             return _ABSENT  # all of it stood in a part that was not there
 
         if len(template) == 1 and slots:
-            return self._fitted(name, self._values[slots[0].name], slots[0].path, shape)
+            return self._fitted(name, self._values[slots[0].name], slots[0].path, shape, self._kind(slots[0]))
 
         if not slots:
             return self._constant(name, "".join(node.text for node in template if isinstance(node, Words)), shape)
@@ -268,7 +321,9 @@ class _Arguments:
     def _json(self, name: str, template: grammar.Sequence) -> Json:
         try:
             return fill_json(
-                template, lambda slot: self._fitted(name, self._values[slot.name], slot.path, Shape()), self._text
+                template,
+                lambda slot: self._fitted(name, self._values[slot.name], slot.path, Shape(), self._kind(slot)),
+                self._text,
             )
         except MisfitError as error:
             raise self._binder.misfit(name, error) from None
@@ -276,7 +331,7 @@ class _Arguments:
     def _text(self, node: grammar.Node) -> str:
         """Give a slot's value inside a longer text; nothing for a slot that was not there."""
         return (
-            self._inside(self._values[node.name], node.path)
+            self._inside(self._values[node.name], node.path, self._kind(node))
             if isinstance(node, Slot) and node.name in self._values
             else ""
         )
@@ -292,30 +347,53 @@ class _Arguments:
         except MisfitError as error:
             raise self._binder.misfit(name, error) from None
 
-    def _fitted(self, name: str, value: Value, path: tuple[str, ...], shape: Shape) -> Json:
+    def _kind(self, slot: Slot) -> str:
+        """Give the type of a slot in a fixed argument: the one written there, else that of the slot in the pattern."""
+        return slot.kind or self._kinds.get(slot.name, "")
+
+    def _fitted(self, name: str, value: Value, path: tuple[str, ...], shape: Shape, kind: str) -> Json:
         """Give a value as the whole of an argument."""
         try:
             match value:
-                case BackReference():
-                    return self._reference(value, path, shape)
-                case Expression(parts=(BackReference() as alone,)):
-                    return self._reference(alone, (), shape)
+                case BackReference() | Expression(parts=(BackReference(),)):
+                    reference = value if isinstance(value, BackReference) else value.parts[0]
+                    assert isinstance(reference, BackReference)
+                    return self._whole(name, reference, path, shape, kind)
                 case Expression():
-                    return self._inside(value, ())
+                    return self._inside(value, (), kind)
                 case _:
                     return fit(value, shape)
         except MisfitError as error:
             raise self._binder.misfit(name, error) from None
 
-    def _inside(self, value: Value, path: tuple[str, ...]) -> str:
+    def _whole(self, name: str, reference: BackReference, path: tuple[str, ...], shape: Shape, kind: str) -> Json:
+        """Give what a reference means as the whole of an argument: one output, or a list of them."""
+        found = self._binder.find(reference, self._earlier)
+        listed = shape.listed or (kind in _LISTS and "string" not in shape.types)
+
+        if len(found) > 1:
+            if path or not (listed or (kind == "json" and not shape.textual and not shape.numeric)):
+                raise self._binder.several(reference.words, len(found))
+
+            return [self._reference(reference, target, (), Shape(shape.items), name) for target in found]
+
+        if listed and not path and self._alone(found[0], name):
+            raise self._binder.single(reference.words)
+
+        return self._reference(reference, found[0], path, shape, name)
+
+    def _alone(self, target: _Target, name: str) -> bool:
+        """Whether an output is known to be one value, and no list."""
+        types = _shape_of(target, _primary(target, name)).types
+        return bool(types) and "array" not in types
+
+    def _inside(self, value: Value, path: tuple[str, ...], kind: str) -> str:
         """Give a value as it stands inside a longer text."""
         match value:
             case BackReference():
-                return self._reference(value, path, Shape())
+                return self._among(value, path, kind)
             case Expression(parts):
-                alone = len(parts) == 1
-                pieces = (part if isinstance(part, str) else self._reference(part, (), Shape()) for part in parts)
-                return "".join(piece if alone or not piece.startswith("${") else f"({piece})" for piece in pieces)
+                return self._arithmetic(parts)
             case Number(written=written, value=number):
                 return str(number) if written.endswith("%") else written
             case Numbers(numbers):
@@ -323,12 +401,47 @@ class _Arguments:
             case Written(text) | Data(text=text):
                 return str(escape(text))
 
-    def _reference(self, reference: BackReference, path: tuple[str, ...], shape: Shape) -> str:
+    def _arithmetic(self, parts: Sequence[str | BackReference]) -> str:
+        """Give arithmetic; what a reference stands for is one operand, or the operands of a function."""
+        pieces: list[str] = []
+
+        for index, part in enumerate(parts):
+            if isinstance(part, str):
+                pieces.append(part)
+                continue
+
+            before = parts[index - 1] if index else ""
+            listed = isinstance(before, str) and (before == ", " or bool(_FUNCTION.search(before)))
+            piece = self._among(part, (), "numbers" if listed and part.many else "expression")
+            pieces.append(piece if len(parts) == 1 or (listed and part.many) else f"({piece})")
+
+        return "".join(pieces)
+
+    def _among(self, reference: BackReference, path: tuple[str, ...], kind: str) -> str:
+        """Give what a reference means inside a longer text: several with commas between, where the slot takes several."""
+        found = self._binder.find(reference, self._earlier)
+        shape = _NUMBER if kind in _NUMERIC and not path else Shape()
+
+        if len(found) > 1 and (kind not in _LISTS or path):
+            raise self._binder.several(reference.words, len(found))
+
+        if len(found) == 1 and kind in _LISTS and not path:
+            if self._alone(found[0], ""):
+                raise self._binder.single(reference.words)
+
+            convert = "to_string(to_number(@))" if kind in _NUMERIC else "to_string(@)"
+            part = _primary(found[0], "")
+            return f"${{{found[0].step_id}.join(', ', map(&{convert}, {_selector(part) or '@'}))}}"
+
+        return ", ".join(self._reference(reference, target, path, shape, "") for target in found)
+
+    def _reference(
+        self, reference: BackReference, target: _Target, path: tuple[str, ...], shape: Shape, name: str
+    ) -> str:
         """Give the reference to a step's output, converted between text and number where the two schemas differ."""
-        part = self._part(reference, path)
-        output = self._binder.find(reference, self._targets).output
-        kind = output.named.get(part.path[0], Shape()) if part.path else output.whole
-        selected = ".".join(name if _PLAIN_NAME.fullmatch(name) else json.dumps(name) for name in part.path)
+        part = self._part(reference, target, path, name)
+        kind = _shape_of(target, part.path)
+        selected = _selector(part.path)
 
         if shape.textual and kind.types and "string" not in kind.types:
             selected = f"to_string({selected or '@'})"
@@ -339,26 +452,47 @@ class _Arguments:
 
         return f"${{{part.step_id}.{selected}}}" if selected else f"${{{part.step_id}}}"
 
-    def _part(self, reference: BackReference, path: tuple[str, ...]) -> OutputPart:
-        target = self._binder.find(reference, self._targets)
-
+    def _part(self, reference: BackReference, target: _Target, path: tuple[str, ...], name: str) -> OutputPart:
         if path and target.output.named and path[0] not in target.output.named:
             raise self._binder.missing_field(reference.words, path[0])
 
-        return OutputPart(target.step_id, path or tuple(filter(None, (target.output.primary,))))
+        return OutputPart(target.step_id, path or _primary(target, name))
 
-    def _told(self, value: Value, path: tuple[str, ...]) -> Iterator[str | OutputPart]:
+    def _told(self, value: Value, path: tuple[str, ...], name: str) -> Iterator[str | OutputPart]:
         match value:
             case BackReference():
-                yield self._part(value, path)
+                for index, target in enumerate(self._binder.find(value, self._earlier)):
+                    yield from (", ",) if index else ()
+                    yield self._part(value, target, path, name)
             case Expression(parts):
-                yield from (part if isinstance(part, str) else self._part(part, ()) for part in parts)
+                for part in parts:
+                    yield from (part,) if isinstance(part, str) else self._told(part, (), name)
             case Number(written=written):
                 yield written
             case Numbers(numbers):
                 yield ", ".join(number.written for number in numbers)
             case Written(text) | Data(text=text):
                 yield text
+
+
+_LISTS = frozenset({"numbers", "texts"})
+_NUMERIC = frozenset({"number", "integer", "numbers", "expression"})
+_NUMBER = Shape(frozenset({"number"}))
+_FUNCTION = re.compile(r"[a-z0-9]\($")
+
+
+def _primary(target: _Target, name: str) -> tuple[str, ...]:
+    """Give the path of what a reference means: the primary output, else the property called as the argument is."""
+    output = target.output
+    return (output.primary,) if output.primary else (name,) if name in output.named else ()
+
+
+def _shape_of(target: _Target, path: tuple[str, ...]) -> Shape:
+    return target.output.named.get(path[0], Shape()) if path else target.output.whole
+
+
+def _selector(path: tuple[str, ...]) -> str:
+    return ".".join(name if _PLAIN_NAME.fullmatch(name) else json.dumps(name) for name in path)
 
 
 _ABSENT = object()

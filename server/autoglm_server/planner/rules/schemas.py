@@ -23,10 +23,11 @@ class MisfitError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The part of a schema that is looked at: its types (none: any), and the values it is limited to (none: any)."""
+    """The part of a schema that is looked at: its types (none: any), the values it is limited to, and the types of its items."""
 
     types: frozenset[str] = frozenset()
     values: tuple[Json, ...] = ()
+    items: frozenset[str] = frozenset()
 
     @property
     def numeric(self) -> bool:
@@ -37,6 +38,11 @@ class Shape:
     def textual(self) -> bool:
         """Whether only text fits."""
         return bool(self.types) and self.types <= {"string", "null"} and "string" in self.types
+
+    @property
+    def listed(self) -> bool:
+        """Whether only lists fit."""
+        return bool(self.types) and self.types <= {"array", "null"} and "array" in self.types
 
     @property
     def slot_kind(self) -> str:
@@ -100,7 +106,8 @@ def _shape(schema: Any) -> Shape:
         limited = all(shape.values or shape.types == {"null"} for shape in shapes)
         values = values or ([value for shape in shapes for value in shape.values] if limited else [])
 
-    return Shape(frozenset(types), tuple(values or ()))
+    items = schema.get("items")
+    return Shape(frozenset(types), tuple(values or ()), _shape(items).types if isinstance(items, dict) else frozenset())
 
 
 def fit(value: Value, shape: Shape) -> Json:

@@ -15,16 +15,22 @@ _ENGLISH: Final = (
     ("(calculate|compute|evaluate|work out|solve|figure out) {expression:expression}", _CALCULATED_EN),
     ("[the] (result|value) of {expression:expression}", _CALCULATED_EN),
     ("add {a:number} (and|to|plus) {b:number} => expression={a} + {b}", "{a} plus {b} is {output}."),
-    ("add [up] {numbers:numbers} => expression=sum({numbers})", "The sum of {numbers} is {output}."),
-    ("[the] (sum|total) of {numbers:numbers} => expression=sum({numbers})", "The sum of {numbers} is {output}."),
-    ("(sum|total) [up] {numbers:numbers} => expression=sum({numbers})", "The sum of {numbers} is {output}."),
+    (
+        "add [up] [the numbers|numbers] {numbers:numbers} [up|together] => expression=sum({numbers})",
+        "The sum of {numbers} is {output}.",
+    ),
+    (
+        "[the] (sum|total) of [the numbers|numbers] {numbers:numbers} => expression=sum({numbers})",
+        "The sum of {numbers} is {output}.",
+    ),
+    ("(sum|total) [up] {numbers:numbers} [up] => expression=sum({numbers})", "The sum of {numbers} is {output}."),
     ("(subtract|take|deduct) {a:number} [away] from {b:number} => expression={b} - {a}", "{b} minus {a} is {output}."),
     (
         "[the] difference (between|of) {a:number} and {b:number} => expression=abs({a} - {b})",
         "The difference between {a} and {b} is {output}.",
     ),
     ("multiply {a:number} (by|with|and|times) {b:number} => expression={a} * {b}", "{a} times {b} is {output}."),
-    ("multiply {numbers:numbers} => expression=product({numbers})", "The product of {numbers} is {output}."),
+    ("multiply {numbers:numbers} [together] => expression=product({numbers})", "The product of {numbers} is {output}."),
     ("[the] product of {numbers:numbers} => expression=product({numbers})", "The product of {numbers} is {output}."),
     ("divide {a:number} by {b:number} => expression={a} / {b}", "{a} divided by {b} is {output}."),
     (
@@ -53,11 +59,11 @@ _ENGLISH: Final = (
     ("average {numbers:numbers} => expression=average({numbers})", "The average of {numbers} is {output}."),
     ("[the] median of {numbers:numbers} => expression=median({numbers})", "The median of {numbers} is {output}."),
     (
-        "[the] (largest|biggest|greatest|highest|maximum|max) [number] (of|among|in) {numbers:numbers} => expression=max({numbers})",
+        "[the] (largest|biggest|greatest|highest|maximum|max|larger|bigger|greater|higher) [number] (of|among|in) {numbers:numbers} => expression=max({numbers})",
         "The largest of {numbers} is {output}.",
     ),
     (
-        "[the] (smallest|lowest|least|minimum|min) [number] (of|among|in) {numbers:numbers} => expression=min({numbers})",
+        "[the] (smallest|lowest|least|minimum|min|smaller|lower) [number] (of|among|in) {numbers:numbers} => expression=min({numbers})",
         "The smallest of {numbers} is {output}.",
     ),
     (
@@ -92,13 +98,13 @@ _ENGLISH: Final = (
     ),
     ("round {a:number} up => expression=ceil({a})", "{a} rounded up is {output}."),
     ("round {a:number} down => expression=floor({a})", "{a} rounded down is {output}."),
-    ("(add|plus) {b:number} => expression={it} + {b}", "{it} + {b} = {output}."),
-    ("(subtract|minus|take away|deduct) {b:number} => expression={it} - {b}", "{it} - {b} = {output}."),
-    ("(multiply by|times) {b:number} => expression={it} * {b}", "{it} * {b} = {output}."),
-    ("(divide by|divided by) {b:number} => expression={it} / {b}", "{it} / {b} = {output}."),
+    ("(add|plus) {b:number} => expression={it:number} + {b}", "{it} + {b} = {output}."),
+    ("(subtract|minus|take away|deduct) {b:number} => expression={it:number} - {b}", "{it} - {b} = {output}."),
+    ("(multiply by|times) {b:number} => expression={it:number} * {b}", "{it} * {b} = {output}."),
+    ("(divide by|divided by) {b:number} => expression={it:number} / {b}", "{it} / {b} = {output}."),
     (
         "round to {places:integer} (decimal places|decimal place|decimals|decimal|places|digits) "
-        "=> expression=round({it}, {places})",
+        "=> expression=round({it:number}, {places})",
         "{it} rounded to {places} decimal places is {output}.",
     ),
 )
@@ -157,12 +163,12 @@ _CHINESE: Final = (
         "{a} 保留 {places} 位小数是 {output}。",
     ),
     ("[把] {a:number} (四舍五入|取整) [到整数] => expression=round({a})", "{a} 四舍五入后是 {output}。"),
-    ("(加上|加) {b:number} => expression={it} + {b}", "{it} + {b} = {output}。"),
-    ("(减去|减) {b:number} => expression={it} - {b}", "{it} - {b} = {output}。"),
-    ("(乘以|乘上|乘) {b:number} => expression={it} * {b}", "{it} * {b} = {output}。"),
-    ("除以 {b:number} => expression={it} / {b}", "{it} / {b} = {output}。"),
+    ("(加上|加) {b:number} => expression={it:number} + {b}", "{it} + {b} = {output}。"),
+    ("(减去|减) {b:number} => expression={it:number} - {b}", "{it} - {b} = {output}。"),
+    ("(乘以|乘上|乘) {b:number} => expression={it:number} * {b}", "{it} * {b} = {output}。"),
+    ("除以 {b:number} => expression={it:number} / {b}", "{it} / {b} = {output}。"),
     (
-        "(保留|四舍五入到) [小数点后] {places:integer} (位小数|位) => expression=round({it}, {places})",
+        "(保留|四舍五入到) [小数点后] {places:integer} (位小数|位) => expression=round({it:number}, {places})",
         "{it} 保留 {places} 位小数是 {output}。",
     ),
 )

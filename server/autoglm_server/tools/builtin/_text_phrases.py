@@ -236,7 +236,7 @@ SORT: Final = _phrases(
 
 JOIN: Final = _phrases(
     (
-        ("(join|concatenate|combine) {parts:json} [(with|by|using) {separator:quoted}]", _RESULT_EN),
+        ("(join|concatenate|combine) {parts:json} [together] [(with|by|using) {separator:quoted}]", _RESULT_EN),
         ("(join|concatenate|combine) {parts:json} separated by {separator:quoted}", _RESULT_EN),
         ("(join|concatenate|combine) {parts:texts} [(with|by|using|separated by) {separator:quoted}]", _RESULT_EN),
     ),

@@ -10,7 +10,7 @@ from typing import TypeAlias
 import pytest
 
 from autoglm.model import StepDraft, Tool
-from autoglm_server.planner.planner import RoundView
+from autoglm_server.planner.planner import PlannerError, RoundView
 from autoglm_server.planner.rules import RulesPlanner, check_phrases
 from autoglm_server.tools.builtin import builtin_tools
 
@@ -808,6 +808,73 @@ CHINESE: Table = [
 ]
 
 
+SEVERAL: Table = [
+    (
+        f"2 + 3 and 4 + 5, then {what}",
+        [
+            'math.calculate {"expression": "2 + 3"}',
+            'math.calculate {"expression": "4 + 5"}',
+            f'math.calculate {{"expression": "{made}(${{step1.result}}, ${{step2.result}})"}}',
+        ],
+    )
+    for what, made in (
+        ("add them", "sum"),
+        ("add both results together", "sum"),
+        ("the sum of these two numbers", "sum"),
+        ("multiply them", "product"),
+        ("the average of the results", "average"),
+        ("把它们相加", "sum"),
+        ("求这两个结果的平均数", "average"),
+        ("求两者的和", "sum"),
+    )
+] + [
+    (
+        'reverse "abc" and reverse "def", then join them with "-"',
+        [
+            'text.reverse {"text": "abc"}',
+            'text.reverse {"text": "def"}',
+            'text.join {"parts": ["${step1.result}", "${step2.result}"], "separator": "-"}',
+        ],
+    ),
+    (
+        "2+2, double it, and 3+3, then sum(them) + 1",
+        [
+            'math.calculate {"expression": "2 + 2"}',
+            'math.calculate {"expression": "${step1.result} * 2"}',
+            'math.calculate {"expression": "3 + 3"}',
+            'math.calculate {"expression": "sum(${step2.result}, ${step3.result}) + 1"}',
+        ],
+    ),
+    (
+        'extract the numbers from "3 and 4", then add them',
+        [
+            'text.extract {"text": "3 and 4", "what": "numbers"}',
+            'math.calculate {"expression": "sum(${step1.join(\', \', map(&to_string(to_number(@)), result))})"}',
+        ],
+    ),
+    (
+        "3 weeks after 2026-11-22, then add 3",
+        [
+            'time.add {"amount": 3, "date": "2026-11-22", "unit": "weeks"}',
+            'math.calculate {"expression": "${step1.to_number(result)} + 3"}',
+        ],
+    ),
+]
+"""Words for several results, and results that are not what the next clause takes."""
+
+REFUSED: list[tuple[str, str]] = [
+    ("2+2, 3+3, then double them", "«them» means 2 results, and this takes one"),
+    ("2+2, 3+3, then them + 1", "«them» means 2 results, and this takes one"),
+    ('reverse "a" and reverse "b", then uppercase them', "«them» means 2 results, and this takes one"),
+    ("2+2, 3+3, 4+4, then add both", "«both» are 2, but 3 results before it are not used yet"),
+    ("2+2, then add them", "«them» is one result, and this takes several"),
+    ("2+2, then the sum of it", "«it» is one result, and this takes several"),
+    ("add them", "«them» refers to nothing"),
+    ("2加2，3加3，然后反转它们", "“它们”指 2 个结果，而这里只能用一个"),
+]
+"""Requests that would have had a wrong answer, and what is said instead."""
+
+
 @pytest.fixture(scope="module", params=["by name, as the catalog gives them", "the other way round"])
 def builtin(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Tool]:
     workspace: Path = tmp_path_factory.mktemp("workspace")
@@ -815,7 +882,7 @@ def builtin(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return tools if request.param.startswith("by name") else tools[::-1]
 
 
-@pytest.mark.parametrize(("request_text", "steps"), [*ENGLISH, *CHINESE])
+@pytest.mark.parametrize(("request_text", "steps"), [*ENGLISH, *CHINESE, *SEVERAL])
 async def test_requests_of_the_built_in_tools(
     view: Callable[..., RoundView],
     builtin: list[Tool],
@@ -826,6 +893,17 @@ async def test_requests_of_the_built_in_tools(
 
     assert [_told(item) for item in items if isinstance(item, StepDraft)] == steps
     assert len(items) == len(steps)
+
+
+@pytest.mark.parametrize(("request_text", "told"), REFUSED)
+async def test_what_is_refused_rather_than_misread(
+    view: Callable[..., RoundView], builtin: list[Tool], request_text: str, told: str
+) -> None:
+    with pytest.raises(PlannerError) as caught:
+        _ = [item async for item in RulesPlanner().round(view(request_text, tools=builtin))]
+
+    assert caught.value.failure.reason == "REQUEST_NOT_UNDERSTOOD"
+    assert told in caught.value.failure.message
 
 
 def test_their_phrases_keep_the_grammar(builtin: list[Tool]) -> None:

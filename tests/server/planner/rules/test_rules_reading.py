@@ -115,7 +115,7 @@ async def test_what_has_no_tie_is_independent(drafts: Drafts) -> None:
     ("request_text", "arguments"),
     [
         ("2+2, then uppercase it", {"text": "${step1.to_string(result)}", "case": "upper"}),
-        ("uppercase two, add it and 3", {"expression": "${step1.result} + 3"}),
+        ("uppercase two, add it and 3", {"expression": "${step1.to_number(result)} + 3"}),
         (
             "uppercase two, convert it from km to miles",
             {"value": "${step1.to_number(result)}", "from_unit": "km", "to_unit": "miles"},
