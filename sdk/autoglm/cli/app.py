@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from autoglm._version import __version__
 from autoglm.cli.commands import bench, plans, server, tools
+from autoglm.cli.commands import mcp as mcp_command
 from autoglm.cli.commands import run as running
 from autoglm.cli.exits import Exit, InputError, error_lines, status_of_error
 from autoglm.cli.options import Address, DataDir
@@ -102,6 +103,7 @@ _add("call", tools.call, tools.CALL_EXAMPLES)
 app.add_typer(bench.bench)
 _add("plugins", tools.plugins, tools.PLUGINS_EXAMPLES)
 _add("serve", server.serve, server.SERVE_EXAMPLES, allow_extra_args=True, ignore_unknown_options=True)
+_add("mcp", mcp_command.mcp, mcp_command.MCP_EXAMPLES)
 _add("doctor", server.examine, server.DOCTOR_EXAMPLES)
 _add("version", server.version, server.VERSION_EXAMPLES)
 _add("completion", server.completion, server.COMPLETION_EXAMPLES)
