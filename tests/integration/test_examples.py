@@ -91,6 +91,23 @@ def test_custom_tool(run: Run) -> None:
     assert "'cents': 3750" in done.stdout
 
 
+def test_langchain_agent(run: Run) -> None:
+    done = run("examples/langchain_agent.py")
+
+    assert done.returncode == 0, done.stderr
+    assert "231.15" in done.stdout
+    assert '"result":42' in done.stdout
+    assert "desserts" in done.stdout
+
+
+def test_langchain_tools(run: Run) -> None:
+    lc = ["--provider", "lc=python:examples/tools/langchain_tools.py"]
+    done = run("-m", "autoglm.cli", "call", "lc.reading_time", "--args", '{"text": "to be or not to be"}', *lc)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "0.03"
+
+
 def test_its_side_effect_happens_once_for_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shop = load_file(ROOT / "examples" / "custom_tool.py")
     monkeypatch.setattr(shop, "RECEIPTS", tmp_path / "receipts")
