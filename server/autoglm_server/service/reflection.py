@@ -97,7 +97,8 @@ def _renamed(alpha: FileDescriptorProto) -> FileDescriptorProto:
         method.output_type = method.output_type.replace(ALPHA, VERSIONS[0])
 
     for field in fields:
-        field.type_name = field.type_name.replace(ALPHA, VERSIONS[0])
+        if field.type_name:  # set, even to nothing, it would say that a scalar is a message
+            field.type_name = field.type_name.replace(ALPHA, VERSIONS[0])
 
     return file
 

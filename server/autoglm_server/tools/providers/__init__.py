@@ -14,6 +14,7 @@ from autoglm_server.tools.providers.endpoints import endpoint_opener
 from autoglm_server.tools.providers.functions import FunctionProvider
 from autoglm_server.tools.providers.grpc import GrpcProvider
 from autoglm_server.tools.providers.openapi import open_openapi
+from autoglm_server.tools.providers.reflect import ReflectProvider
 from autoglm_server.tools.tool import Provider
 
 __all__ = ["SCHEMES", "FunctionProvider", "open_http", "open_openapi", "open_provider"]
@@ -61,6 +62,7 @@ SCHEMES: Mapping[str, tuple[str, Callable[[str, str], Provider]]] = MappingProxy
         "mcp+https": ("mcp+https://HOST/PATH", lambda name, rest: mcp.open_url(name, f"https:{rest}")),
         "openapi": ("openapi:FILE or openapi:URL", open_openapi),
         "grpc": ("grpc://HOST:PORT[,HOST:PORT]", endpoint_opener(GrpcProvider)),
+        "grpc-reflect": ("grpc-reflect://HOST:PORT[/SERVICE,SERVICE]", endpoint_opener(ReflectProvider)),
         "dns": ("dns:///NAME:PORT", lambda name, rest: endpoint_opener(GrpcProvider)(name, f"dns:{rest}")),
     },
 )

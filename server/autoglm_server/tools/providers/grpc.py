@@ -33,7 +33,7 @@ from autoglm.v1 import tool_pb2, tool_service_pb2
 from autoglm_server.tools.failures import clean, encodable, invalid_output, one_line
 from autoglm_server.tools.providers.endpoints import Endpoint
 from autoglm_server.tools.providers.links import POLL_SECONDS, Link, OfferError
-from autoglm_server.tools.providers.statuses import failure_of, not_sent
+from autoglm_server.tools.providers.statuses import failure_of
 from autoglm_server.tools.tool import Invocation, ToolCallError
 
 TOOLS_MAX: Final = 10_000
@@ -108,30 +108,27 @@ class GrpcProvider:
         own = next((tool for tool in self._offered if tool.name == invocation.tool), Tool())
         name = f"{self._name}.{invocation.tool}"
         request = _request(invocation, own, self._digests.get(own.name, ""))
-        for last in (False, True):
-            channel = await self._link.ready(name, invocation.timeout)
+
+        async def send(channel: grpc.aio.Channel) -> ToolResult:
             method: Any = channel.unary_stream(_SERVICE + "CallTool")
             call = method(request, timeout=invocation.timeout)
             try:
                 return await _outcome(call, invocation, name)
-            except grpc.RpcError as failed:
-                if last or not not_sent(failed):
-                    raise self._failed(failed, name, own.effect, invocation.timeout) from None
             finally:
                 call.cancel()
 
-        raise AssertionError("the last try returns or raises")
+        try:
+            return await self._link.send(name, invocation.timeout, send)
+        except grpc.RpcError as failed:
+            raise self._failed(failed, name, own.effect, invocation.timeout) from None
 
     def _failed(self, failed: grpc.RpcError, name: str, effect: Effect, timeout: float) -> ToolCallError:
-        if not_sent(failed):
-            return self._link.unavailable(name, str(getattr(failed, "details", str)()))
-
         failure = failure_of(failed, name, effect, timeout=timeout)
         if failure.domain == DOMAIN and failure.reason in _STALE:
             # It is not what we took it for; the next attempt meets what it is now.
             failure = dataclasses.replace(failure, retryable=True)
-            self._link.poke()
             self._catalog_digest = ""
+            self._link.poke()
 
         if failure.outcome_unknown:
             self._link.poke()

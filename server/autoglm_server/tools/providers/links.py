@@ -11,7 +11,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Final
+from typing import Final, TypeVar
 
 import grpc
 import grpc.aio
@@ -19,6 +19,7 @@ import grpc.aio
 from autoglm.model import DOMAIN, ErrorReason, Failure
 from autoglm_server.tools.failures import one_line
 from autoglm_server.tools.providers.endpoints import Endpoint
+from autoglm_server.tools.providers.statuses import not_sent
 from autoglm_server.tools.tool import ToolCallError
 
 POLL_SECONDS: Final = 10.0
@@ -30,6 +31,8 @@ CONNECT_SECONDS: Final = 5.0
 BACKOFF_SECONDS: Final = (0.2, 10.0)
 """The first and the longest wait before a provider that failed is asked again; each is doubled, with full jitter."""
 _TOLD_MAX: Final = 300
+
+_T = TypeVar("_T")
 
 _log = logging.getLogger(__name__)
 
@@ -117,6 +120,26 @@ class Link:
 
         raise self.unavailable(tool, self._trouble or "no connection")
 
+    async def send(self, tool: str, seconds: float, make: Callable[[grpc.aio.Channel], Awaitable[_T]]) -> _T:
+        """Make a call on a channel that is ready, on the next one if nothing of it was sent.
+
+        Raises:
+            ToolCallError: TOOL_UNAVAILABLE, there is no connection; nothing was sent.
+            grpc.RpcError: it was sent, and failed.
+        """
+        why = ""
+        for _ in range(2):
+            channel = await self.ready(tool, seconds)
+            try:
+                return await make(channel)
+            except grpc.RpcError as failed:
+                if not not_sent(failed):
+                    raise
+
+                why = _told(failed)
+
+        raise self.unavailable(tool, why)
+
     def unavailable(self, tool: str, why: str) -> ToolCallError:
         """Give the failure of a call that was not made."""
         self.poke()
@@ -200,7 +223,7 @@ class Link:
             self._changed()
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     if isinstance(error, grpc.RpcError):
         details = getattr(error, "details", str)
         code = getattr(error, "code", str)()
