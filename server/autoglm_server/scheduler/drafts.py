@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 from autoglm.errors import InvalidRequestError
 from autoglm.model import Effect, PlanOptions, RetryPolicy, Step, StepDraft, StepState, Tool, Violation
 from autoglm.wire import WireError, check_json, normal_json
+from autoglm_server.scheduler.dependencies import Before, Given, Known, unmet
 from autoglm_server.tools.references import References, compile_references
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from autoglm.fold import StepFold
     from autoglm_server.scheduler.limits import Limits
@@ -67,9 +68,10 @@ def check_given(drafts: Sequence[StepDraft], rules: Rules) -> tuple[list[Checked
             description = f"id {draft.id!r} is steps[{known}]'s already; ids are unique in the plan"
             violations.append(Violation(f"steps[{index}].id", description, "DUPLICATE"))
 
+    given = Given({draft.id: draft.tool for draft in drafts})
     checked: list[Checked | None] = []
     for index, draft in enumerate(drafts):
-        one, faults = _check(draft, f"steps[{index}]", rules, first.keys())
+        one, faults = _check(draft, f"steps[{index}]", rules, given)
         checked.append(one)
         violations += faults
 
@@ -96,7 +98,7 @@ def check_planned(
     except WireError as error:
         return None, [*violations, *error.violations]
 
-    one, faults = _check(draft, "", rules, steps.keys())
+    one, faults = _check(draft, "", rules, Before(steps))
     violations += faults
     for dependency in one.depends_on if one is not None else ():
         step = steps[dependency]
@@ -107,7 +109,7 @@ def check_planned(
     return (None, violations) if violations else (one, [])
 
 
-def _check(draft: StepDraft, field: str, rules: Rules, known: Container[str]) -> tuple[Checked | None, list[Violation]]:
+def _check(draft: StepDraft, field: str, rules: Rules, known: Known) -> tuple[Checked | None, list[Violation]]:
     at = f"{field}." if field else ""
     violations: list[Violation] = []
     if not _ID.match(draft.id):
@@ -124,18 +126,11 @@ def _check(draft: StepDraft, field: str, rules: Rules, known: Container[str]) ->
         except InvalidRequestError as error:
             violations += error.violations
 
-    referred = references.step_ids if references is not None else ()
-    depends_on = tuple(dict.fromkeys((*draft.depends_on, *referred)))
-    for dependency in depends_on:
-        if dependency != draft.id and dependency in known:
-            continue
-
-        place = "depends_on" if dependency in draft.depends_on else "arguments"
-        if dependency == draft.id:
-            violations.append(Violation(f"{at}{place}", f"step {draft.id!r} depends on itself", "CYCLE"))
-        else:
-            description = f"there is no step {dependency[:80]!r} to depend on"
-            violations.append(Violation(f"{at}{place}", description, "UNKNOWN_STEP"))
+    found = references.found if references is not None else ()
+    wanted = [(f"{at}depends_on", dependency, "") for dependency in draft.depends_on]
+    wanted += [(place, reference.step_id, reference.member) for place, reference in found]
+    violations += [fault for one in wanted if (fault := unmet(draft.id, *one, rules.catalog, known)) is not None]
+    depends_on = tuple(dict.fromkeys(step_id for _, step_id, _ in wanted))
 
     tool = rules.catalog.get(draft.tool)
     if tool is None:

@@ -31,6 +31,7 @@ from autoglm.model import (
     StepRejected,
     StepState,
     StepWaiting,
+    Tool,
     ToolCallState,
     ToolResult,
     UnknownOutcomeAction,
@@ -39,7 +40,7 @@ from autoglm.model import (
 )
 from autoglm_server.planner.planner import AnswerOutput, AnswerText, Note, PlannerError
 from autoglm_server.scheduler.limits import Limits
-from tests.server.scheduler.harness import World, failure, step
+from tests.server.scheduler.harness import ANY, World, failure, step
 
 
 @pytest.fixture
@@ -724,7 +725,7 @@ async def test_every_fault_of_a_request_at_once(world: World) -> None:
     assert found >= {
         ("steps[0].tool", "UNKNOWN_TOOL"),
         ("steps[1].id", "DUPLICATE"),
-        ("steps[2].arguments", "UNKNOWN_STEP"),
+        ("steps[2].arguments.a", "UNKNOWN_STEP"),
         ("steps[3].depends_on", "CYCLE"),
         ("steps[4].id", "MALFORMED"),
         ("options.planner", "UNKNOWN_PLANNER"),
@@ -806,3 +807,22 @@ async def test_a_create_that_was_made_is_answered_though_the_server_is_full() ->
 
         await world.scheduler.drain(0)
         assert (await world.create(step("a"), request_id="r")).id == first.id
+
+
+async def test_a_reference_to_what_an_output_cannot_have_is_a_fault_at_its_place(world: World) -> None:
+    shape = '{"type":"object","properties":{"result":{"type":"integer"}},"required":["result"],"additionalProperties":false}'
+    world.tools.offered = [*world.tools.offered, Tool("sum", input_schema=ANY, output_schema=shape, available=True)]
+    with pytest.raises(InvalidRequestError) as caught:
+        await world.create(
+            step("total", "sum"),
+            step("typo", "read", of=["${total.resul}"]),
+            step("right", "read", of="${total.result}", all="${total}", told="${total.to_string(result)}"),
+            step("lost", "read", of="it is ${totl.result}"),
+        )
+
+    assert [(one.field, one.reason) for one in caught.value.violations] == [
+        ("steps[1].arguments.of[0]", "UNKNOWN_FIELD"),
+        ("steps[3].arguments.of", "UNKNOWN_STEP"),
+    ]
+    assert "did you mean result?" in caught.value.violations[0].description
+    assert "did you mean 'total'?" in caught.value.violations[1].description

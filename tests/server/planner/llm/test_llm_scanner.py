@@ -227,7 +227,9 @@ async def test_ten_thousand_mutated_outputs_give_no_exception_and_no_invalid_ste
 
             accepted += 1
             assert_valid(checked.draft, written, known)
-            known[checked.draft.id] = SimpleNamespace(added=SimpleNamespace(round=1), state=StepState.PENDING)
+            known[checked.draft.id] = SimpleNamespace(
+                added=SimpleNamespace(round=1, tool=checked.draft.tool), state=StepState.PENDING
+            )
 
     # The control: mutations hit both ways, or this would prove nothing.
     assert accepted > MUTATIONS // 10
