@@ -207,7 +207,13 @@ def _faults(error: ValidationError, layers: _Layers) -> Iterator[str]:
         elif not path:
             yield f"{_message(detail)}"
         else:
-            yield f"{origin}: {key} = {_shown(detail['input'])}: {_message(detail)}"
+            shown = MASK if _is_private(path) else _shown(detail["input"])
+            yield f"{origin}: {key} = {shown}: {_message(detail)}"
+
+
+def _is_private(path: _Path) -> bool:
+    """Whether somebody may have written a secret there, rather than where it is."""
+    return path[0] == "secrets" or not {"auth", "headers"}.isdisjoint(path)
 
 
 def _message(detail: Any) -> str:

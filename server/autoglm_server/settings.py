@@ -393,6 +393,16 @@ class Settings(Section):
         return self
 
     @model_validator(mode="after")
+    def _openapi_names(self) -> Settings:
+        for name in self.openapi:
+            if not self.providers.get(name, "").startswith("openapi:"):
+                known = [other for other, uri in self.providers.items() if uri.startswith("openapi:")]
+                told = f"there are {', '.join(known)}" if known else "there is none"
+                raise ValueError(f"openapi: {name!r} is no provider with an openapi: URI; {told}")
+
+        return self
+
+    @model_validator(mode="after")
     def _plugin_names(self) -> Settings:
         names = [plugin.name for plugin in self.plugins]
         if twice := {name for name in names if names.count(name) > 1}:
