@@ -226,6 +226,16 @@ async def test_a_budget_ends_the_plan_and_bounds_what_may_be_written(stage: Stag
     assert ended.usage.input_tokens == 900
 
 
+async def test_a_budget_that_the_answer_exceeds_keeps_the_answer(stage: Stage) -> None:
+    stage.model.will(Reply(tokens_of(answer("It is 2.")), usage=(1100, 200)))
+    ended = await stage.run(budget=Budget(max_tokens=1000))
+
+    assert ended.state is PlanState.FAILED
+    assert ended.failure is not None
+    assert ended.failure.reason == "BUDGET_EXCEEDED"
+    assert ended.answer == "It is 2."
+
+
 async def test_given_steps_first_then_the_model(stage: Stage) -> None:
     stage.model.will(answer("the sum is 5"))
     asked = CreatePlanRequest(
