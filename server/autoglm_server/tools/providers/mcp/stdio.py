@@ -10,10 +10,9 @@ import asyncio
 import logging
 import re
 import signal
-from asyncio.streams import FlowControlMixin
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import IO, Final
+from typing import Final
 
 import anyio
 import mcp_types as types
@@ -25,11 +24,11 @@ from autoglm_server.tools.providers.mcp import children
 from autoglm_server.tools.providers.mcp.address import Command
 from autoglm_server.tools.providers.mcp.lines import Lines, LongLine
 from autoglm_server.tools.providers.mcp.link import MESSAGE_BYTES_MAX, Trouble, error_of
+from autoglm_server.tools.providers.mcp.pipes import CHUNK, Pipe
 from autoglm_server.tools.providers.threads import ThreadPool
 
 _log = logging.getLogger(__name__)
 
-_CHUNK: Final = 64 << 10
 _NOISE_MAX: Final = 100
 """How many lines that are no messages are passed over before the server is given up."""
 _LOG_LINE_MAX: Final = 500
@@ -88,24 +87,12 @@ class StdioLink:
 
     @asynccontextmanager
     async def _pipes(self, child: children.Child, news: Callable[[], None]) -> AsyncIterator[_Streams]:
-        loop = asyncio.get_running_loop()
-        output, messages = asyncio.StreamReader(), asyncio.StreamReader()
+        into, output, messages = Pipe(child.input), Pipe(child.output), Pipe(child.messages)
         incoming, read = anyio.create_memory_object_stream[SessionMessage | Exception](0)
         write, outgoing = anyio.create_memory_object_stream[SessionMessage](0)
-        transports: list[asyncio.BaseTransport] = []
-
-        def attached(reader: asyncio.StreamReader) -> asyncio.StreamReaderProtocol:
-            return asyncio.StreamReaderProtocol(reader)
-
         try:
-            transports.append((await loop.connect_read_pipe(lambda: attached(output), child.output))[0])
-            transports.append((await loop.connect_read_pipe(lambda: attached(messages), child.messages))[0])
-            pipe, protocol = await loop.connect_write_pipe(FlowControlMixin, child.input)
-            transports.append(pipe)
-            writer = asyncio.StreamWriter(pipe, protocol, None, loop)
-
             async with asyncio.TaskGroup() as tasks:
-                writing = tasks.create_task(self._write(writer, outgoing, incoming))
+                writing = tasks.create_task(self._write(into, outgoing, incoming))
                 others = [
                     tasks.create_task(self._read(output, incoming, child, news)),
                     tasks.create_task(self._listen(messages)),
@@ -123,23 +110,18 @@ class StdioLink:
                     for task in (writing, *others):
                         task.cancel()
         finally:
-            for transport in transports:
-                transport.close()
-
-            for end in (child.input, child.output, child.messages):
-                _close(end)
+            for pipe in (into, output, messages):
+                pipe.close()
 
             for stream in (incoming, read, write, outgoing):
                 stream.close()
 
-    async def _read(
-        self, output: asyncio.StreamReader, incoming: _Incoming, child: children.Child, news: Callable[[], None]
-    ) -> None:
+    async def _read(self, output: Pipe, incoming: _Incoming, child: children.Child, news: Callable[[], None]) -> None:
         """Hand the process's messages on; when there are no more, the connection has ended."""
         lines = Lines(MESSAGE_BYTES_MAX)
         try:
             with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
-                while chunk := await output.read(_CHUNK):
+                while chunk := await output.read():
                     for line in lines.feed(chunk):
                         if (message := self._message(line)) is not None:
                             await incoming.send(SessionMessage(message))
@@ -182,26 +164,20 @@ class StdioLink:
         error = types.ErrorData.model_validate(error_of(Trouble.TOO_LARGE, told))
         return types.JSONRPCError(jsonrpc="2.0", id=int(found[1]), error=error)
 
-    async def _write(self, writer: asyncio.StreamWriter, outgoing: _Outgoing, incoming: _Incoming) -> None:
+    async def _write(self, into: Pipe, outgoing: _Outgoing, incoming: _Incoming) -> None:
         try:
             with suppress(anyio.ClosedResourceError):
                 async for item in outgoing:
-                    writer.write(item.message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n")
-                    await writer.drain()
+                    await into.write(item.message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n")
         except OSError:
             incoming.close()  # it does not listen any more: requests must not wait for answers
 
-    async def _listen(self, messages: asyncio.StreamReader) -> None:
+    async def _listen(self, messages: Pipe) -> None:
         """Put what the process writes to stderr into the log, and remember the last of it."""
-        lines = Lines(_CHUNK)
-        while chunk := await messages.read(_CHUNK):
+        lines = Lines(CHUNK)
+        while chunk := await messages.read():
             for line in lines.feed(chunk):
                 text = line.head if isinstance(line, LongLine) else line
                 if shown := one_line(text[:_LOG_LINE_MAX].decode("utf-8", "replace"), _LOG_LINE_MAX):
                     self._last_words = shown
                     _log.debug("MCP server %s: %s", self._name, shown)
-
-
-def _close(pipe: IO[bytes]) -> None:
-    with suppress(OSError):
-        pipe.close()
