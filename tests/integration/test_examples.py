@@ -91,6 +91,15 @@ def test_custom_tool(run: Run) -> None:
     assert "'cents': 3750" in done.stdout
 
 
+def test_openapi_service(run: Run) -> None:
+    done = run("examples/openapi_service.py")
+
+    assert done.returncode == 0, done.stderr
+    assert "warehouse.stock: Say how many there are. (READ_ONLY)" in done.stdout
+    assert "'count': 7" in done.stdout
+    assert "key-of-the-warehouse" not in done.stdout + done.stderr
+
+
 def test_langchain_agent(run: Run) -> None:
     done = run("examples/langchain_agent.py")
 
