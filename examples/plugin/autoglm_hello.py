@@ -51,7 +51,8 @@ class Hello:
     @hookimpl
     def on_error(self, event: ErrorEvent) -> None:
         """Look at what failed, anywhere in the server; it has happened, and cannot be changed here."""
-        log.info("%s of plan %s failed: %s", event.step_id or "a round", event.plan_id, event.failure.reason)
+        what = f"step {event.step_id}" if event.step_id else f"round {event.round}" if event.round else "all of it"
+        log.info("plan %s: %s failed: %s", event.plan_id, what, event.failure.reason)
 
     @hookimpl
     def on_unload(self, event: UnloadEvent) -> None:

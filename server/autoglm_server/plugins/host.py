@@ -128,8 +128,7 @@ class Plugins:
 
             change.plugins.append(new)
             change.added.append(new)
-            was = "added" if old is None else "loaded anew"
-            change.lines.append(f"plugin {one.name}: {was}, {new.state.name.lower()}{new.reason and f': {new.reason}'}")
+            change.lines.append(_line(new, "added" if old is None else "loaded anew"))
 
         change.lines += [f"plugin {name}: removed" for name in before]
         return change
@@ -208,6 +207,14 @@ def _complete(settings: Sequence[PluginSettings]) -> list[PluginSettings]:
     """Add the built-in tools, first, where the configuration does not name them."""
     named = any(one.name == BUILTIN for one in settings)
     return [*settings] if named else [PluginSettings(name=BUILTIN), *settings]
+
+
+def _line(plugin: OnePlugin, done: str) -> str:
+    if plugin.state is PluginState.DISABLED:
+        return f"plugin {plugin.name}: disabled"
+
+    reason = f": {plugin.reason}" if plugin.reason else ""
+    return f"plugin {plugin.name}: {done}, {plugin.state.name.lower()}{reason}"
 
 
 def _needs_loading(plugin: OnePlugin) -> bool:

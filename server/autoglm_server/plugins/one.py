@@ -44,7 +44,7 @@ from autoglm_server.plugins.discovery import Found
 from autoglm_server.settings import PluginSettings
 from autoglm_server.tools.failures import one_line, text_of
 from autoglm_server.tools.providers.functions import FunctionProvider
-from autoglm_server.tools.providers.threads import ThreadPool
+from autoglm_server.tools.providers.threads import RaisedError, ThreadPool
 from autoglm_server.tools.tool import Provider
 from autoglm_server.tools.validation import Schema
 
@@ -455,5 +455,6 @@ def _list_of(given: Any, hook: str, what: str, kind: type) -> list[Any]:
 
 
 def _text(error: BaseException) -> str:
+    error = error.error if isinstance(error, RaisedError) else error
     text = text_of(error)
     return one_line(f"{type(error).__name__}: {text}" if text else type(error).__name__, REASON_MAX)

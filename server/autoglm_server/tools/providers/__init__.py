@@ -23,7 +23,7 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,31}")
 
 
 def _python(name: str, rest: str) -> Provider:
-    module = load_file(Path(rest).expanduser()) if rest.endswith(".py") or "/" in rest else load_module(rest)
+    module = load_file(Path(rest).expanduser(), fresh=True) if rest.endswith(".py") or "/" in rest else load_module(rest)
     tools = tools_of(module)
     if not tools:
         raise ValueError(f"provider {name}: {rest} has no tools; decorate its functions with @autoglm.tool")
