@@ -103,8 +103,10 @@ class Binder:
         for index, clause in enumerate(clauses):
             targets.append(_Target(ids[index], self._output(clause.phrase.tool if clause.phrase else "")))
 
+            scope = targets if clause.like is None else [*targets[: clause.like], targets[-1]]
+
             try:
-                one = self._best(clause, targets, bound)
+                one = self._best(clause, scope, bound)
             except BindingError as error:
                 problems[index] = str(error)
                 continue
@@ -175,7 +177,8 @@ class Binder:
 
     def _unused(self, earlier: Sequence[_Target], before: Sequence[Bound]) -> tuple[_Target, ...]:
         """Give the steps whose output no clause refers to yet, or the caller's own where there is no clause."""
-        used = {part.step_id for one in before for part in one.referred}
+        ids = {target.step_id for target in earlier}
+        used = {part.step_id for one in before if one.draft.id in ids for part in one.referred}
         return tuple(target for target in earlier if target.step_id not in used) or tuple(
             self._given if not earlier else earlier[-1:]
         )

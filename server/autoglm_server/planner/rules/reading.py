@@ -11,12 +11,13 @@ from typing import TypeAlias
 
 from autoglm_server.planner.rules.backrefs import BackReference
 from autoglm_server.planner.rules.clauses import Division, closings, divisions, hollow, openings
+from autoglm_server.planner.rules.elisions import Elisions
 from autoglm_server.planner.rules.expressions import reckons
 from autoglm_server.planner.rules.matcher import Capture, Match, run
 from autoglm_server.planner.rules.phrasebook import CompiledPhrase, KnownTool
 from autoglm_server.planner.rules.schemas import MisfitError, fit
 from autoglm_server.planner.rules.slots import Expression, SlotReader, Written
-from autoglm_server.planner.rules.source import Source
+from autoglm_server.planner.rules.source import Kind, Source
 
 DIVISIONS_MAX = 300
 """In how many places a request may be divided at most."""
@@ -36,7 +37,8 @@ class TooManyClausesError(ValueError):
 class Clause:
     """A part of the request, and the phrase it was read by (None: no phrase fits). ``stage`` counts the *then* before it.
 
-    ``others`` are readings that are as good by themselves; what a reference means decides between them.
+    ``others`` are readings that are as good by themselves; what a reference means decides between them. ``like`` is the number
+    (from 0) of the clause whose phrase was used again, when this one says only what is different.
     """
 
     text: str
@@ -45,6 +47,7 @@ class Clause:
     phrase: CompiledPhrase | None = None
     captures: tuple[Capture, ...] = ()
     others: tuple[tuple[CompiledPhrase, tuple[Capture, ...]], ...] = ()
+    like: int | None = None
 
     def readings(self) -> Iterator[Clause]:
         """Give the clause in each of its readings, the first one first."""
@@ -201,6 +204,9 @@ class _Reading:
         named = self._tools[phrase.tool].input.named
 
         for capture in match.captures:
+            if self._garbled(capture):
+                return False
+
             if capture.slot.name in phrase.followed and not isinstance(capture.value, BackReference):
                 return False
 
@@ -216,6 +222,21 @@ class _Reading:
 
         return True
 
+    def _garbled(self, capture: Capture) -> bool:
+        """Whether a text has taken in what it should not: quoted text and dividing words, or a name has politeness in it."""
+        source, start, end = self._source, capture.start, capture.end
+
+        if capture.slot.kind == "text" and end > start + 1:
+            quoted = [atom.kind is Kind.QUOTED for atom in source.atoms[start:end]]
+            apart = quoted[0] and source.atoms[start + 1].spaced
+            return apart or (any(quoted) and self._divided(capture) > 0)
+
+        if capture.slot.kind != "name" or not isinstance(capture.value, Written) or capture.value.quoted:
+            return False
+
+        bare = openings(source, start, end)[-1], closings(source, start, end)[-1]
+        return bare != (start, end) or hollow(source, start, end)
+
     def _told(self, best: Sequence[_Choice | None]) -> list[Clause]:
         spans: list[tuple[int, int, _Found | None]] = []
         last = len(self._segments)
@@ -228,8 +249,9 @@ class _Reading:
 
         clauses: list[Clause] = []
         stage = 0
+        spans.reverse()
 
-        for first, last, found in reversed(spans):
+        for first, last, found in spans:
             start, end = self._segments[first].start, self._segments[last - 1].end
             stage += self._segments[first].ordering and bool(clauses)
             words = tuple(self._source.key(position) for position in range(start, min(end, start + CLAUSE_MAX)))
@@ -241,7 +263,51 @@ class _Reading:
                 else clause
             )
 
+        return self._filled(
+            clauses, [(self._segments[first], self._segments[last - 1].end) for first, last, _ in spans]
+        )
+
+    def _filled(self, clauses: list[Clause], spans: Sequence[tuple[_Segment, int]]) -> list[Clause]:
+        """Read what says only how it differs from the clause before, then what does so from the clause after."""
+        elisions = Elisions(self._source, self._reader)
+        begun = [segment.start for segment, _ in spans]
+
+        for index in range(1, len(clauses)):
+            clause, model = clauses[index], clauses[index - 1]
+            segment, end = spans[index]
+
+            if clause.phrase or not _exemplary(model) or segment.ordering:
+                continue
+
+            captures = elisions.after(model.captures, begun[index - 1], segment.start, end)
+
+            if captures:
+                like = index - 1 if model.like is None else model.like
+                clauses[index] = replace(clause, phrase=model.phrase, captures=captures, like=like)
+                begun[index] = begun[index - 1]
+
+        for index in reversed(range(len(clauses) - 1)):
+            clause, model = clauses[index], clauses[index + 1]
+            segment, end = spans[index]
+
+            if clause.phrase or not _exemplary(model) or spans[index + 1][0].ordering:
+                continue
+
+            if captures := elisions.before(model.captures, begun[index + 1], segment.start, end):
+                clauses[index] = replace(clause, phrase=model.phrase, captures=captures)
+
         return clauses
+
+
+def _exemplary(clause: Clause) -> bool:
+    """Whether a clause is read in one way only, by a phrase that has a value of its own and fixed words beside it."""
+    return (
+        clause.phrase is not None
+        and not clause.others
+        and bool(clause.captures)
+        and bool(clause.phrase.words)
+        and not (clause.phrase.implicit and clause.captures[-1].slot.kind in {"number", "integer"})
+    )
 
 
 def _segments(source: Source, found: list[Division]) -> list[_Segment]:

@@ -16,16 +16,19 @@ from autoglm_server.planner.rules.numerals import Number, read_number
 from autoglm_server.planner.rules.source import Kind, Source, words_of
 
 TYPES = (
-    *("number", "integer", "numbers", "quoted", "texts", "text", "word", "name", "unit", "path", "date", "time"),
-    *("expression", "json"),
+    *("number", "integer", "numbers", "quoted", "texts", "text", "word", "letter", "name", "unit", "path", "file"),
+    *("date", "time", "expression", "json"),
 )
 """The types a pattern may name, besides words to choose from."""
 
 _WORDS_MAX = 5
 _CHINESE_MAX = 12
 _LIST_MAX = 64
+_NAME_SIGNS = frozenset("'.-·+/_")
 _UNIT_SIGNS = frozenset("°%/·^$€£¥µμ℃℉Å²³-\"'")
 _PATH = re.compile(r"[^\s,;:!?，；：。！？、<>|*\"“”「」『』‘’`']+(?::[\\/][^\s,;，；。！？、\"“”「」『』]+)?")
+_FILE = re.compile(r"(?:[^/\\]*[/\\])+[^/\\]*|.*[^./\\]\.[^\W\d_][\w-]{0,11}")
+_LETTER = re.compile(r"(?P<letter>[^\W\d_])(?:['’]?s)?")
 _PATH_ASCII = re.compile(r"[A-Za-z]:[\\/][\w.~\\/@+=%-]+|[\w.~\\/@+=%-]+", re.ASCII)
 _LIST_WORDS = frozenset({",", "、", "and", "和", "与", "及"})
 _JSON_WORDS = {"true": True, "false": False, "null": None, "真": True, "假": False}
@@ -125,11 +128,15 @@ class SlotReader:
     def _words(self, kind: str, start: int) -> Ends:
         match kind:
             case "path":
-                return self._path(start)
+                return list(self._path(start))
+            case "file":
+                return [(end, value) for end, value in self._path(start) if _FILE.fullmatch(value.text)]
             case "word":
                 return self._word(start)
+            case "letter":
+                return self._letter(start)
             case "name":
-                return self._several(start, frozenset("'.-·"))
+                return self._several(start, _NAME_SIGNS)
             case "unit":
                 return self._several(start, _UNIT_SIGNS)
             case _:
@@ -194,8 +201,14 @@ class SlotReader:
 
         return self._quoted(start) or list(read_number(self._source, start))
 
-    def _path(self, start: int) -> Ends:
-        ends = Ends()
+    def _letter(self, start: int) -> Ends:
+        """Take one letter, as it is or in the plural: r, r's, rs."""
+        atom = self._source.atoms[start]
+        found = _LETTER.fullmatch(self._source.raw(start, start + 1)) if atom.kind in (Kind.WORD, Kind.CJK) else None
+        return [(start + 1, Written(found["letter"]))] if found else []
+
+    def _path(self, start: int) -> list[tuple[int, Written]]:
+        ends: list[tuple[int, Written]] = []
 
         for pattern in (_PATH_ASCII, _PATH):
             found = pattern.match(self._source.text, self._source.atoms[start].start)
@@ -226,6 +239,13 @@ class SlotReader:
 
         return ends if ends and source.atoms[start].kind is Kind.CJK else ends[::-1]
 
+    def _clocked(self, position: int) -> bool:
+        """Whether the colon of an offset such as ``UTC+5:30`` stands here."""
+        source = self._source
+        joined = position + 1 < len(source) and not (source.atoms[position].spaced or source.atoms[position + 1].spaced)
+        digits = source.key(position - 1).isdigit() and source.key(position + 1).isdigit()
+        return source.key(position) == ":" and position > 1 and joined and digits
+
     def _several(self, start: int, signs: frozenset[str]) -> Ends:
         """Take one word, then two, and so on: up to five, or twelve Chinese characters, and these signs among them."""
         source, ends, words, characters = self._source, Ends(), 0, 0
@@ -241,7 +261,7 @@ class SlotReader:
                     characters += 1
                 case Kind.DIGITS if joined:
                     pass
-                case Kind.SIGN if atom.key in signs:
+                case Kind.SIGN if atom.key in signs or self._clocked(position):
                     pass
                 case _:
                     break

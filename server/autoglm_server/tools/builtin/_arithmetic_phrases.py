@@ -103,7 +103,15 @@ _ENGLISH: Final = (
     ("(multiply by|times) {b:number} => expression={it:number} * {b}", "{it} * {b} = {output}."),
     ("(divide by|divided by) {b:number} => expression={it:number} / {b}", "{it} / {b} = {output}."),
     (
-        "round to {places:integer} (decimal places|decimal place|decimals|decimal|places|digits) "
+        "[take|find|calculate|compute] [the] square root [of it] => expression=sqrt({it:number})",
+        "The square root of {it} is {output}.",
+    ),
+    (
+        "[take|find|calculate|compute] [the] cube root [of it] => expression=cbrt({it:number})",
+        "The cube root of {it} is {output}.",
+    ),
+    (
+        "(round|rounded) [it] [off] to {places:integer} (decimal places|decimal place|decimals|decimal|places|digits) "
         "=> expression=round({it:number}, {places})",
         "{it} rounded to {places} decimal places is {output}.",
     ),
@@ -166,6 +174,7 @@ _CHINESE: Final = (
     ("(加上|加) {b:number} => expression={it:number} + {b}", "{it} + {b} = {output}。"),
     ("(减去|减) {b:number} => expression={it:number} - {b}", "{it} - {b} = {output}。"),
     ("(乘以|乘上|乘) {b:number} => expression={it:number} * {b}", "{it} * {b} = {output}。"),
+    ("[取|求|再] (平方根|开平方|开方) => expression=sqrt({it:number})", "{it} 的平方根是 {output}。"),
     ("除以 {b:number} => expression={it:number} / {b}", "{it} / {b} = {output}。"),
     (
         "(保留|四舍五入到) [小数点后] {places:integer} (位小数|位) => expression=round({it:number}, {places})",

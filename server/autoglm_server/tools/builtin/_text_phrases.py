@@ -45,6 +45,16 @@ COUNT: Final = _phrases(
             _OF_EN,
         ),
         (
+            "how many [times] [the] [letter|letters] {of:letter} (are|are there|is|is there|does|occur|appear) [there] in [the word] {text:quoted} => what=occurrences; ignore_case=true",
+            '"{of}" occurs {output} times in "{text}".',
+        ),
+        (
+            "how many [letter|letters] {of:letter} (are|are there|is|is there) in [the word] {text:word} => what=occurrences; ignore_case=true",
+            '"{of}" occurs {output} times in "{text}".',
+        ),
+        (f"how many {_WHAT_EN} (are there in|are in) {{text:text}}", _HAS_EN),
+        (f"count [the] [number of] {_WHAT_EN} (in|of) [the] [text|sentence|phrase|string|word] {{text:text}}", _HAS_EN),
+        (
             "how many [letter|letters] {of:word} (are|are there) in [the word] {text:word} => what=occurrences; ignore_case=true",
             '"{of}" occurs {output} times in "{text}".',
         ),

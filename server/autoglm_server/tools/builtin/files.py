@@ -1,5 +1,6 @@
 """Reading and writing text files in the workspace."""
 
+# ruff: noqa: RUF001 - a phrase stands on one line; Chinese has its own commas
 from __future__ import annotations
 
 from pathlib import Path
@@ -53,20 +54,37 @@ class Appended(TypedDict):
 
 _LIST_PHRASES = (
     Phrase("list [all] [the] files [in [the] [folder|directory] {path:path}]", "Files: {output.result}.", "en"),
+    Phrase(
+        "list [all] [the] files [in|of] (here|[the] workspace|[the|this] [current|root] (folder|directory))",
+        "Files: {output.result}.",
+        "en",
+    ),
+    Phrase(
+        "(what|which) files are [there] [in|of] (here|[the] workspace|[the|this] (folder|directory))",
+        "Files: {output.result}.",
+        "en",
+    ),
+    Phrase("(what|which) files are [there]", "Files: {output.result}.", "en"),
     Phrase("(what|which) files are [there] in [the] [folder|directory] {path:path}", "Files: {output.result}.", "en"),
-    Phrase("列出[文件夹|目录]{path:path}(里|中|下)[的][所有|全部]文件", "文件:{output.result}。", "zh"),
-    Phrase("列出[所有|全部]文件", "文件:{output.result}。", "zh"),
+    Phrase("列出[文件夹|目录]{path:path}(里|中|下)[的][所有|全部]文件", "文件：{output.result}。", "zh"),
+    Phrase("列出[这里|工作区|当前文件夹|当前目录][里|中|下][的][所有|全部]文件", "文件：{output.result}。", "zh"),
+    Phrase("[这里|工作区|当前文件夹|当前目录][里|中|下]有(哪些|什么)文件", "文件：{output.result}。", "zh"),
 )
 _READ_PHRASES = (
     Phrase("(read|show|open|print) [me] [the] [(contents|content|text) of] [the] file {path:path}", "{output}", "en"),
+    Phrase("(read|show|open|print) [me] [the] [(contents|content|text) of] {path:file} [back]", "{output}", "en"),
+    Phrase("[the] (contents|content|text) of [the] [file] {path:file}", "{output}", "en"),
+    Phrase("(读取|读|打开|显示|查看)[一下]{path:file}[的内容]", "{output}", "zh"),
     Phrase("(读取|读|打开|显示|查看)文件{path:path}[的内容]", "{output}", "zh"),
 )
 _WRITE_PHRASES = (
     Phrase("(write|save|put) {content:text} (to|into|in) [the|a] [new] [file] {path:path}", "Wrote {path}.", "en"),
+    Phrase("(写|写入|保存|存){content:quoted}(到|进|入)[新][文件]{path:path}[里|中]", "已写入 {path}。", "zh"),
     Phrase("(把|将){content:text}(写入|写到|写进|保存到|存到|存入)[新][文件]{path:path}", "已写入 {path}。", "zh"),
 )
 _APPEND_PHRASES = (
     Phrase("append {content:text} to [the] [(end of [the])] [file] {path:path}", "Appended to {path}.", "en"),
+    Phrase("(追加|添加){content:quoted}(到|进)[文件]{path:path}[的][末尾|后面|里|中]", "已追加到 {path}。", "zh"),
     Phrase("(把|将){content:text}(追加到|添加到|加到)[文件]{path:path}[的][末尾|后面]", "已追加到 {path}。", "zh"),
 )
 

@@ -21,11 +21,13 @@ _TOLD_MAX: Final = 300
 
 _ENGLISH: Final = (
     "(get|extract|select|find|show) {query:quoted} (from|in|of) [the] [json] {data:json}",
+    "(get|extract|select|find|show) [the] {query:word} (from|in|of) [the] [json] {data:json}",
     "query {data:json} (with|for|by) {query:quoted}",
     "(run|apply) [the] [jmespath] [query] {query:quoted} (on|to|against) {data:json}",
 )
 _CHINESE: Final = (
     "[从|在] {data:json} [里|中] (提取|查询|取出|获取|查找) {query:quoted}",
+    "[从|在] {data:json} [里|中] (提取|查询|取出|获取|查找) {query:word}",
     "用 {query:quoted} 查询 {data:json}",
     "(提取|查询|取出|获取) {data:json} [里|中|的] {query:quoted}",
 )

@@ -862,6 +862,294 @@ SEVERAL: Table = [
 ]
 """Words for several results, and results that are not what the next clause takes."""
 
+NEWCOMERS: Table = [
+    (
+        "uppercase 'abc' and 'def'",
+        [
+            'text.case {"case": "upper", "text": "abc"}',
+            'text.case {"case": "upper", "text": "def"}',
+        ],
+    ),
+    (
+        'write "x" to a.txt and b.txt',
+        [
+            'files.write {"content": "x", "path": "a.txt"}',
+            'files.write {"content": "x", "path": "b.txt"}',
+        ],
+    ),
+    (
+        "what time is it in Berlin and in London",
+        [
+            'time.now {"zone": "Berlin"}',
+            'time.now {"zone": "London"}',
+        ],
+    ),
+    (
+        "what time is it in Berlin and London",
+        [
+            'time.now {"zone": "Berlin"}',
+            'time.now {"zone": "London"}',
+        ],
+    ),
+    (
+        "what time is it in Berlin, London and New York",
+        [
+            'time.now {"zone": "Berlin"}',
+            'time.now {"zone": "London"}',
+            'time.now {"zone": "New York"}',
+        ],
+    ),
+    (
+        "convert 5 miles to km and 10 miles to km",
+        [
+            'units.convert {"from_unit": "miles", "to_unit": "km", "value": 5}',
+            'units.convert {"from_unit": "miles", "to_unit": "km", "value": 10}',
+        ],
+    ),
+    (
+        "convert 5 miles to km and feet",
+        [
+            'units.convert {"from_unit": "miles", "to_unit": "km", "value": 5}',
+            'units.convert {"from_unit": "miles", "to_unit": "feet", "value": 5}',
+        ],
+    ),
+    (
+        "square root of 4 and 9",
+        [
+            'math.calculate {"expression": "sqrt(4)"}',
+            'math.calculate {"expression": "sqrt(9)"}',
+        ],
+    ),
+    (
+        "东京和伦敦现在几点",
+        [
+            'time.now {"zone": "东京"}',
+            'time.now {"zone": "伦敦"}',
+        ],
+    ),
+    (
+        "东京现在几点，伦敦呢",
+        [
+            'time.now {"zone": "东京"}',
+            'time.now {"zone": "伦敦"}',
+        ],
+    ),
+    (
+        "把“hello”和“world”转成大写",
+        [
+            'text.case {"case": "upper", "text": "hello"}',
+            'text.case {"case": "upper", "text": "world"}',
+        ],
+    ),
+    (
+        "请告诉我现在几点",
+        [
+            "time.now {}",
+        ],
+    ),
+    (
+        "请告诉我东京现在几点",
+        [
+            'time.now {"zone": "东京"}',
+        ],
+    ),
+    (
+        "告诉我时间",
+        [
+            "time.now {}",
+        ],
+    ),
+    (
+        "what time is it in Tokyo please",
+        [
+            'time.now {"zone": "Tokyo"}',
+        ],
+    ),
+    (
+        'count the words in "a b" and "c d e"',
+        [
+            'text.count {"text": "a b", "what": "words"}',
+            'text.count {"text": "c d e", "what": "words"}',
+        ],
+    ),
+    (
+        "convert 10 km to miles, then convert it to feet and meters",
+        [
+            'units.convert {"from_unit": "km", "to_unit": "miles", "value": 10}',
+            'units.convert {"from_unit": "${step1.unit}", "to_unit": "feet", "value": "${step1.result}"}',
+            'units.convert {"from_unit": "${step1.unit}", "to_unit": "meters", "value": "${step1.result}"}',
+        ],
+    ),
+    (
+        "uppercase hello and goodbye",
+        [
+            'text.case {"case": "upper", "text": "hello and goodbye"}',
+        ],
+    ),
+    (
+        'reverse "abc" and "def", then join them',
+        [
+            'text.reverse {"text": "abc"}',
+            'text.reverse {"text": "def"}',
+            'text.join {"parts": ["${step1.result}", "${step2.result}"]}',
+        ],
+    ),
+    (
+        "read notes.txt",
+        [
+            'files.read {"path": "notes.txt"}',
+        ],
+    ),
+    (
+        "读取 nihao.txt",
+        [
+            'files.read {"path": "nihao.txt"}',
+        ],
+    ),
+    (
+        'write "hi there" to notes.txt, then read it',
+        [
+            'files.write {"content": "hi there", "path": "notes.txt"}',
+            'files.read {"path": "${step1.path}"} after step1',
+        ],
+    ),
+    (
+        'get name from {"name": "Ann"}',
+        [
+            'json.query {"data": {"name": "Ann"}, "query": "name"}',
+        ],
+    ),
+    (
+        "count the letters in banana",
+        [
+            'text.count {"text": "banana", "what": "letters"}',
+        ],
+    ),
+    (
+        "count the words in to be or not to be",
+        [
+            'text.count {"text": "to be or not to be", "what": "words"}',
+        ],
+    ),
+    (
+        "list the files in the workspace",
+        [
+            "files.list {}",
+        ],
+    ),
+    (
+        "list the files here",
+        [
+            "files.list {}",
+        ],
+    ),
+    (
+        "list the files in the folder",
+        [
+            "files.list {}",
+        ],
+    ),
+    (
+        "list the files in docs",
+        [
+            'files.list {"path": "docs"}',
+        ],
+    ),
+    (
+        "square root of 2, rounded to 3 decimals",
+        [
+            'math.calculate {"expression": "sqrt(2)"}',
+            'math.calculate {"expression": "round(${step1.result}, 3)"}',
+        ],
+    ),
+    (
+        "2+2, then take the square root",
+        [
+            'math.calculate {"expression": "2 + 2"}',
+            'math.calculate {"expression": "sqrt(${step1.result})"}',
+        ],
+    ),
+    (
+        "what time is it in UTC+8",
+        [
+            'time.now {"zone": "UTC+8"}',
+        ],
+    ),
+    (
+        "what time is it in UTC+5:30",
+        [
+            'time.now {"zone": "UTC+5:30"}',
+        ],
+    ),
+    (
+        "what time is it in Asia/Tokyo",
+        [
+            'time.now {"zone": "Asia/Tokyo"}',
+        ],
+    ),
+    (
+        "what is the date tomorrow",
+        [
+            'time.weekday {"date": "2026-11-23"}',
+        ],
+    ),
+    (
+        "what is tomorrow's date",
+        [
+            'time.weekday {"date": "tomorrow"}',
+        ],
+    ),
+    (
+        'how many r\'s are in "strawberry"',
+        [
+            'text.count {"ignore_case": true, "of": "r", "text": "strawberry", "what": "occurrences"}',
+        ],
+    ),
+    (
+        "how many r's are in strawberry",
+        [
+            'text.count {"ignore_case": true, "of": "r", "text": "strawberry", "what": "occurrences"}',
+        ],
+    ),
+    (
+        "写“你好”到 nihao.txt",
+        [
+            'files.write {"content": "你好", "path": "nihao.txt"}',
+        ],
+    ),
+    (
+        "工作区里有哪些文件",
+        [
+            "files.list {}",
+        ],
+    ),
+    (
+        "明天是几号",
+        [
+            'time.weekday {"date": "2026-11-23"}',
+        ],
+    ),
+    (
+        "告诉我时间",
+        [
+            "time.now {}",
+        ],
+    ),
+    (
+        "what time",
+        [
+            "time.now {}",
+        ],
+    ),
+    (
+        "how many days until christmas",
+        [
+            'time.difference {"end": "Christmas", "start": "today", "unit": "days"}',
+        ],
+    ),
+]
+"""What people who had not read the manual asked."""
+
 REFUSED: list[tuple[str, str]] = [
     ("2+2, 3+3, then double them", "«them» means 2 results, and this takes one"),
     ("2+2, 3+3, then them + 1", "«them» means 2 results, and this takes one"),
@@ -871,6 +1159,15 @@ REFUSED: list[tuple[str, str]] = [
     ("2+2, then the sum of it", "«it» is one result, and this takes several"),
     ("add them", "«them» refers to nothing"),
     ("2加2，3加3，然后反转它们", "“它们”指 2 个结果，而这里只能用一个"),
+    ('uppercase "abc" def', 'uppercase "abc" def'),
+    ('append "x" and "y" to f.txt', '«append "x"»'),
+    ("what time is it in tokyo and sing me a song", "«sing me a song»"),
+    ("what time is it in Tokyo and frobnicate", "«frobnicate»"),
+    ("read the file a.txt and dance", "«dance»"),
+    ("东京现在几点，唱首歌", "«唱首歌»"),
+    ("add 3 and 4, then 5", "«5»"),
+    ("read the news", "«read the news»"),
+    ("Tom, what time is it in Tokyo", "«Tom»"),
 ]
 """Requests that would have had a wrong answer, and what is said instead."""
 
@@ -882,7 +1179,7 @@ def builtin(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return tools if request.param.startswith("by name") else tools[::-1]
 
 
-@pytest.mark.parametrize(("request_text", "steps"), [*ENGLISH, *CHINESE, *SEVERAL])
+@pytest.mark.parametrize(("request_text", "steps"), [*ENGLISH, *CHINESE, *SEVERAL, *NEWCOMERS])
 async def test_requests_of_the_built_in_tools(
     view: Callable[..., RoundView],
     builtin: list[Tool],
