@@ -100,7 +100,7 @@ def write_prompt(view: RoundView, room: Room, *, fenced: bool) -> Prompt:
         shown = ()
 
     told = _steps(view, max(left, 1000) * CHARS_A_TOKEN, room.output_chars)
-    parts = [_context(view, room.output_chars), request, told, _rejected(view.rejected), _left(view)]
+    parts = [_context(view, room.output_chars), request, _time(view), told, _rejected(view.rejected), _left(view)]
     system = f"{rules}\n\n{tools}" if tools else rules
     return Prompt(system, "\n\n".join(part for part in parts if part), _schema(shown), tuple(notes))
 
@@ -253,6 +253,12 @@ def _rejected(rejected: Sequence[StepRejected]) -> str:
 
 def _fault(field: str, description: str) -> str:
     return f"{field}: {description}" if field else description
+
+
+def _time(view: RoundView) -> str:
+    """Say when the request was made: models do not know what day it is."""
+    made = view.plan.create_time
+    return f"It was made on {made:%A, %Y-%m-%d at %H:%M} UTC." if made is not None else ""
 
 
 def _left(view: RoundView) -> str:

@@ -90,6 +90,7 @@ async def test_a_plan_runs_and_is_answered(stage: Stage) -> None:
     assert ended.usage is not None
     assert (ended.usage.input_tokens, ended.usage.output_tokens, ended.usage.model_calls) == (200, 40, 2)
     assert "add 1 and 2, then 10" in stage.prompt(0)
+    assert "It was made on Thursday, 2026-01-01 at 00:00 UTC." in stage.prompt(0)
     assert '"output":13' in stage.prompt(1)
     assert stage.model.requests[0].headers["authorization"] == f"Bearer {KEY}"
     notes = [event.fact.note for event in await stage.world.events(ended) if isinstance(event.fact, PlanningFinished)]

@@ -22,6 +22,8 @@ from tests.server.planner.llm.fake_model import FakeModel, answer, call, plan, t
 from tests.server.planner.llm.test_llm_faults import make_round, view
 from tests.server.planner.llm.test_llm_rounds import KEY
 
+pytestmark = pytest.mark.timeout(60)  # the libraries take seconds to import on a busy machine
+
 TEXT = plan(call("a", "read", q="é 😀"), call("b", "read", ["a"]))
 
 
@@ -31,7 +33,13 @@ def event(kind: str, **data: Any) -> bytes:
 
 def anthropic(text: str, gate: asyncio.Event | None = None) -> fake.Reply:
     """Stream a tool call as Anthropic does, with thinking before it."""
-    message: dict[str, Any] = {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude-haiku-4-5", "content": []}
+    message: dict[str, Any] = {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": "claude-haiku-4-5",
+        "content": [],
+    }
     message |= {"stop_reason": None, "stop_sequence": None, "usage": {"input_tokens": 90, "output_tokens": 1}}
     block = {"type": "tool_use", "id": "toolu_1", "name": "plan", "input": {}}
     pieces = tokens_of(text, 7)
