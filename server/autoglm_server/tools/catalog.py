@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
-from autoglm.model import DOMAIN, ErrorReason, Failure, JsonObject, Tool, ToolResult, Violation
+from autoglm.model import DOMAIN, Effect, ErrorReason, Failure, JsonObject, Tool, ToolResult, Violation
 from autoglm.tool import tool_digest
 from autoglm.wire import check_json, digest
 from autoglm_server.tools.invocation import Checked, invoke
@@ -32,6 +32,10 @@ class _Source:
 
     def __init__(self, provider: Provider) -> None:
         self.provider = provider
+        self.listed: Sequence[Tool] | None = None
+        """The list that ``entries`` and ``refused`` were made of."""
+        self.entries: list[_Entry] = []
+        self.refused: dict[str, str] = {}
         self.calls = 0
         self.quiet = asyncio.Event()
         self.quiet.set()
@@ -87,6 +91,7 @@ class Catalog:
         self._seen: tuple[Sequence[Tool], ...] = ()
         self._entries: dict[str, _Entry] = {}
         self._checked: dict[str, Checked] = {}
+        self._digests: dict[tuple[str, Effect, str, str], str] = {}
         self._digest = ""
         self._started = False
 
@@ -121,6 +126,10 @@ class Catalog:
         self._retired += [source for key, source in before.items() if key not in kept]
         self._wrappers = wrappers or self._wrappers
         self._seen = ()
+        if wrappers is not None:
+            for source in self._sources:
+                source.listed = None
+
         self._current()
 
     async def retire(self) -> None:
@@ -235,34 +244,44 @@ class Catalog:
         return self._entries
 
     def _index(self, lists: tuple[Sequence[Tool], ...]) -> None:
+        """Make the entries anew; of a provider whose list is the same as before, they are."""
         entries: dict[str, _Entry] = {}
-        checked: dict[str, Checked] = {}
         refused: dict[str, str] = {}
 
         for source, tools in zip(self._sources, lists, strict=True):
-            provider = source.provider
-            for own in tools:
-                name = f"{provider.name}.{own.name}" if provider.name else own.name
-                try:
-                    tool, checks = self._prepare(dataclasses.replace(own, name=name, provider=provider.name))
-                except ValueError as error:
-                    refused[name] = str(error)
-                    continue
+            if source.listed is not tools:
+                self._read(source, tools)
 
+            refused |= source.refused
+            for entry in source.entries:
+                name = entry.tool.name
                 if name in entries:
                     owner = entries[name].source.provider.name or "the server"
                     refused[name] = f"another tool of {owner!r} has this name"
-                    continue
-
-                checked[tool.digest] = checks
-                call = self._wrappers.around(tool, self._caller(provider, own.name, checks))
-                entries[name] = _Entry(source, tool, checks, call)
+                else:
+                    entries[name] = entry
 
         for name in refused.keys() - self.refused.keys():
             _log.error("the tool %s is not offered: %s", name, refused[name])
 
-        self._entries, self._checked, self.refused = entries, checked, refused
+        self._entries, self.refused = entries, refused
+        self._checked = {entry.tool.digest: entry.checked for entry in entries.values()}
+        self._digests = {_digested(entry.tool): entry.tool.digest for entry in entries.values()}
         self._digest = digest([[name, entries[name].tool.digest] for name in sorted(entries)])
+
+    def _read(self, source: _Source, tools: Sequence[Tool]) -> None:
+        provider = source.provider
+        source.listed, source.entries, source.refused = tools, [], {}
+        for own in tools:
+            name = f"{provider.name}.{own.name}" if provider.name else own.name
+            try:
+                tool, checks = self._prepare(dataclasses.replace(own, name=name, provider=provider.name))
+            except ValueError as error:
+                source.refused[name] = str(error)
+            else:
+                self._checked[tool.digest] = checks
+                call = self._wrappers.around(tool, self._caller(provider, own.name, checks))
+                source.entries.append(_Entry(source, tool, checks, call))
 
     def _caller(self, provider: Provider, own_name: str, checked: Checked) -> Call:
         async def resolved(invocation: Invocation) -> ToolResult:
@@ -274,7 +293,9 @@ class Catalog:
         return call
 
     def _prepare(self, tool: Tool) -> tuple[Tool, Checked]:
-        tool = self._wrappers.told(dataclasses.replace(tool, digest=tool_digest(tool)))
+        key = _digested(tool)
+        tool = self._wrappers.told(dataclasses.replace(tool, digest=self._digests.get(key) or tool_digest(tool)))
+        self._digests[key] = tool.digest
         checks = self._checked.get(tool.digest)
         if checks is None:
             bytes_max = self.limits.schema_bytes
@@ -301,6 +322,11 @@ def _check_names(providers: Sequence[Provider]) -> None:
     names = [provider.name for provider in providers]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ValueError(f"two providers are called {twice.pop()!r}; give each its own name")
+
+
+def _digested(tool: Tool) -> tuple[str, Effect, str, str]:
+    """Give all that a tool's digest depends on."""
+    return tool.name, tool.effect, tool.input_schema, tool.output_schema
 
 
 def _compiled(which: str, text: str, bytes_max: int) -> Schema:
