@@ -363,6 +363,9 @@ def _default(info: Any) -> str:
     if value is None or value in ("", (), {}):
         return "(empty)"
 
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+
     if isinstance(value, ByteSize):
         return format_bytes(value)
 

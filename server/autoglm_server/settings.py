@@ -297,6 +297,17 @@ class OpenApiSettings(Section):
     refresh: Duration = Field(default=timedelta(minutes=5), ge=timedelta(seconds=1), le=timedelta(days=30))
     """How often the document is read again."""
 
+    @field_validator("headers")
+    @classmethod
+    def _no_credentials(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, text in value.items():
+            if "secret://" not in text and re.search("auth|cookie|key|token|secret|password", name, re.IGNORECASE):
+                raise ValueError(
+                    f"{name}: a credential is given by reference; write secret://NAME, and NAME below `secrets`"
+                )
+
+        return value
+
     @field_validator("auth")
     @classmethod
     def _by_reference(cls, value: dict[str, str]) -> dict[str, str]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from autoglm_server.settings import LogSettings
 
-NOISY = ("grpc", "asyncio", "hpack")
+NOISY = ("grpc", "asyncio", "hpack", "httpcore2", "httpx2")
 """Libraries that log what their callers are told anyway; only their warnings and errors are wanted."""
 
 

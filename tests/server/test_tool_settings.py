@@ -31,6 +31,7 @@ openapi: {pets: {auth: {key: secret://a, basic: "ann:secret://b"}, effects: {"PO
     [
         ("secrets: {a: the-value-itself}", "secrets.a.source"),
         ("providers: {pets: openapi:p}\nopenapi: {pets: {auth: {key: hunter2}}}", "by reference"),
+        ("providers: {pets: openapi:p}\nopenapi: {pets: {headers: {X-Api-Key: hunter2}}}", "by reference"),
         ("openapi: {pets: {}}", "no provider with an openapi: URI"),
         ("providers: {pets: openapi:p}\nopenapi: {pets: {effects: {a: SAFE}}}", "effects"),
         ("providers: {pets: openapi:p}\nopenapi: {pets: {sever: x}}", "openapi.pets.sever is not a setting"),

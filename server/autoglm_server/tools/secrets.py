@@ -210,9 +210,10 @@ class Secrets:
             ToolCallError: INVALID_ARGUMENTS for a reference that cannot be resolved, or what the call raised.
         """
         given = dataclasses.replace(invocation, arguments=self._resolved(invocation, schema))
-        if self._hidden.pattern is None:
+        if not self._sources and self._hidden.pattern is None:
             return await make(given)
 
+        # Also where no value is known yet: the provider may be the first to read one, for its own settings.
         progress = _Progress(self, invocation.report)
         try:
             result = await make(dataclasses.replace(given, report=progress.report))
@@ -302,10 +303,13 @@ class Secrets:
         """Give how many characters at the end of a text are the beginning of a value; at least ``least``, or 0."""
         longest = 0
         for form in self._hidden.written:
-            for length in range(min(len(form) - 1, len(text)), max(least - 1, longest), -1):
-                if text.endswith(form[:length]):
-                    longest = length
-                    break
+            head = form[:least]
+            at = text.find(head, max(0, len(text) - len(form) + 1))
+            while at != -1 and len(text) - at > longest:
+                if form.startswith(text[at:]):
+                    longest = len(text) - at
+
+                at = text.find(head, at + 1)
 
         return longest
 

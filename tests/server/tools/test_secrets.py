@@ -245,6 +245,15 @@ async def test_a_tool_that_was_not_given_it_shows_it_neither() -> None:
     assert not leaks(canonical_json(result.output))
 
 
+async def test_a_value_that_is_first_read_during_a_call_is_hidden_in_it() -> None:
+    known = Secrets({"canary": Source("env:CANARY")}, ENVIRONMENT)
+
+    async def make(call: Invocation) -> ToolResult:
+        return ToolResult(known.expand("Bearer secret://canary"))
+
+    assert (await known.call(Invocation("t", {}, "", 5.0), {}, make)).output == "Bearer ***"
+
+
 async def test_a_number_is_hidden_as_well() -> None:
     known = secrets(number="env:NUMBER")
     result = await call(Vault(lambda _: [31415926, 27182818, "a31415926b"]), {}, known)

@@ -161,6 +161,38 @@ class Rebinding:
         return [PUBLIC] if self.asked == 1 else ["127.0.0.1"]
 
 
+async def test_an_address_that_does_not_answer_leaves_time_for_the_next(inner: Served) -> None:
+    class Silent(Redirected):
+        async def connect_tcp(
+            self,
+            host: str,
+            port: int,
+            timeout: float | None = None,
+            local_address: str | None = None,
+            socket_options: Any = None,
+        ) -> httpcore2.AsyncNetworkStream:
+            if host != PUBLIC:
+                assert timeout is not None
+                await asyncio.sleep(timeout)
+                raise httpcore2.ConnectTimeout(host)
+
+            return await super().connect_tcp(host, port)
+
+    names = resolver(slow_example=["2606:4700::1111", PUBLIC])
+    client = HttpClient(anything(), resolver=names, network=Silent(inner.port), limits=HttpLimits(connect_timeout=0.2))
+    assert (await client.send(get("http://slow.example/"))).body == b"inner secret"
+    await client.close()
+
+
+async def test_an_address_in_brackets_is_reached_where_it_is_allowed() -> None:
+    client = HttpClient(anything("::1"))
+    with pytest.raises(UnreachableError):
+        await client.send(get("http://[::1]:1/"))
+
+    with pytest.raises(RefusedError):
+        await HttpClient(anything()).send(get("http://[::1]:1/"))
+
+
 async def test_what_was_checked_is_what_is_connected_to(inner: Served) -> None:
     names, network = Rebinding(), Redirected(inner.port)
     client = HttpClient(anything(), resolver=names, network=network)

@@ -354,6 +354,12 @@ async def test_a_redirect_leads_to_no_other_host() -> None:
         ("nowhere.yaml", {}, "No such file"),
         ("https://user@x.example/", {}, "user name"),
         (str(HERE / "petstore.yaml"), {"server": "ftp://x"}, "scheme"),
+        (str(HERE / "notes.json"), {}, "set `server`"),
+        (
+            str(HERE / "notes.json"),
+            {"server": "https://x.example", "include": ("nothing",)},
+            "none that the settings include",
+        ),
     ],
 )
 async def test_settings_that_cannot_work_stop_the_start(location: str, choices: dict[str, Any], told: str) -> None:

@@ -199,6 +199,10 @@ class OpenApiProvider:
             return
 
         document, operations = await asyncio.to_thread(self._read, data)
+        if not operations.by_name:
+            why = next(iter(operations.refused.values()), "it has none that the settings include")
+            raise DocumentError(f"none of its operations can be offered: {why}")
+
         rules = HostRules([_rule(operation.base) for operation in operations.by_name.values()], self._named)
         limits = HttpLimits(body_bytes=ANSWER_BYTES_MAX)
         client = HttpClient(rules, limits=limits, resolver=self._resolver, tls=self._tls)
