@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
         help="a source of tools; repeatable",
     )
     flags.add_argument("--planner", metavar="KIND", help="the planner of plans that name none (rules)")
-    flags.add_argument("--model", help="the planner's model")
+    flags.add_argument("--model", help="the model that plans, as provider:name; implies --planner llm")
     flags.add_argument("--log-level", metavar="LEVEL", help="debug, info, warning or error (info)")
     flags.add_argument("--log-format", metavar="FORMAT", help="auto, json or console (auto)")
     flags.add_argument(
@@ -101,6 +101,9 @@ def _flags(given: argparse.Namespace) -> dict[str, tuple[str, Any]]:
         for name, key in FLAGS.items()
         if (value := getattr(given, name)) is not None
     }
+
+    if given.model and given.planner is None:
+        flags["planner.kind"] = ("--model", "llm")
 
     for provider in given.provider:
         name, _, uri = provider.partition("=")

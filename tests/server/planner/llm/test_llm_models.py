@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from autoglm.model import PlanOptions
+from autoglm_server.__main__ import _flags, parser
+from autoglm_server.configuration import load
 from autoglm_server.planner.llm import LlmOptions, LlmPlanner
 from autoglm_server.planner.llm import planner as module
 from autoglm_server.planner.llm.backend import make_backend
@@ -179,6 +181,19 @@ def test_the_server_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "no user, password" in why(kind="llm", model="ollama:x", base_url="http://u:p@h/v1")
     monkeypatch.setattr("autoglm_server.planners.installed", lambda: False)
     assert "pip install 'open-autoglm[server,llm]'" in why(kind="llm", model="openai:gpt-5")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "model"),
+    [
+        ([], "rules", ""),
+        (["--model", "ollama:x"], "llm", "ollama:x"),
+        (["--model", "ollama:x", "--planner", "rules"], "rules", "ollama:x"),
+    ],
+)
+def test_the_flag_of_a_model_implies_the_planner(arguments: list[str], kind: str, model: str) -> None:
+    settings = load(flags=_flags(parser().parse_args(arguments)))
+    assert (settings.planner.kind, settings.planner.model) == (kind, model)
 
 
 def test_without_the_extra_rules_serve(monkeypatch: pytest.MonkeyPatch) -> None:
