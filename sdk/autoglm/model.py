@@ -162,7 +162,8 @@ class PluginState(_Enum):
     ACTIVE = 2
     """It is used."""
     DEGRADED = 3
-    """Its tools and planners are used, its hooks are not called any more: one took too long, or failed too often."""
+    """Its tools and planners are used, but it is told of steps no more: its start failed, or a hook took too long or failed
+    too often."""
     FAILED = 4
     """It could not be loaded or started, and nothing of it is used."""
 

@@ -59,7 +59,9 @@ class _PluginStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PluginSta
     PLUGIN_STATE_ACTIVE: _PluginState.ValueType  # 2
     """It is used."""
     PLUGIN_STATE_DEGRADED: _PluginState.ValueType  # 3
-    """Its tools and planners are used, but its hooks are not called any more: one took too long, or failed too often."""
+    """Its tools and planners are used, but it is told of steps no more: its start failed, or a hook took too long or failed
+    too often.
+    """
     PLUGIN_STATE_FAILED: _PluginState.ValueType  # 4
     """It could not be loaded or started, and nothing of it is used."""
 
@@ -73,7 +75,9 @@ PLUGIN_STATE_DISABLED: PluginState.ValueType  # 1
 PLUGIN_STATE_ACTIVE: PluginState.ValueType  # 2
 """It is used."""
 PLUGIN_STATE_DEGRADED: PluginState.ValueType  # 3
-"""Its tools and planners are used, but its hooks are not called any more: one took too long, or failed too often."""
+"""Its tools and planners are used, but it is told of steps no more: its start failed, or a hook took too long or failed
+too often.
+"""
 PLUGIN_STATE_FAILED: PluginState.ValueType  # 4
 """It could not be loaded or started, and nothing of it is used."""
 Global___PluginState: _TypeAlias = PluginState  # noqa: Y015
