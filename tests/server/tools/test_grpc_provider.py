@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 import subprocess
 import sys
@@ -497,6 +498,65 @@ def test_an_address_that_is_none(uri: str, told: str) -> None:
 @pytest.mark.parametrize("uri", ["grpc://a:1", "grpc://a:1,b:2,[::1]:3", "dns:///a:1", "grpc:unix:///run/tools.sock"])
 def test_an_address(uri: str) -> None:
     assert open_provider("far", uri).name == "far"
+
+
+# --- TLS
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate for 127.0.0.1 that signed itself, twice: `good` and `other`."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not here: TLS is not tried")
+
+    folder = tmp_path_factory.mktemp("keys")
+    for name in ("good", "other"):
+        command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+        command += ["-keyout", f"{name}.key", "-out", f"{name}.pem", "-days", "1", "-subj", "/CN=tools"]
+        command += ["-addext", "subjectAltName=IP:127.0.0.1,DNS:tools.example"]
+        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("options", "reached"),
+    [
+        ("ca={0}/good.pem&cert={0}/good.pem&key={0}/good.key", True),
+        ("ca={0}/good.pem&cert={0}/good.pem&key={0}/good.key&name=tools.example", True),
+        ("ca={0}/good.pem&cert={0}/good.pem&key={0}/good.key&name=other.example", False),
+        ("ca={0}/other.pem&cert={0}/good.pem&key={0}/good.key", False),
+        ("ca={0}/good.pem&cert={0}/other.pem&key={0}/other.key", False),
+        ("ca={0}/good.pem", False),
+    ],
+    ids=["both", "name", "other-name", "other-ca", "other-cert", "no-cert"],
+)
+async def test_tls_both_ways(keys: Path, options: str, reached: bool) -> None:
+    read = {name: (keys / f"good.{name}").read_bytes() for name in ("pem", "key")}
+    credentials = grpc.ssl_server_credentials([(read["key"], read["pem"])], read["pem"], require_client_auth=True)
+    server = grpc.aio.server(options=OPTIONS)
+    tool_service_pb2_grpc.add_ToolServiceServicer_to_server(Peer(tool()), server)
+    port = server.add_secure_port(PORT, credentials)
+    await server.start()
+
+    async with catalog_of(open_provider("far", f"grpcs://127.0.0.1:{port}?{options.format(keys)}")) as catalog:
+        if reached:
+            assert (await catalog.call(invocation())).output == "done"
+        else:
+            assert catalog.tools() == []
+
+    await server.stop(None)
+
+
+def test_a_certificate_goes_with_its_key() -> None:
+    with pytest.raises(ValueError, match="come together"):
+        open_provider("far", "grpcs://host:1?cert=a.pem")
+
+
+async def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    one = open_provider("far", f"grpcs://127.0.0.1:1?ca={tmp_path}/none.pem")
+    with pytest.raises(OSError, match=r"none\.pem"):
+        await one.start()
 
 
 # --- one server as the provider of another

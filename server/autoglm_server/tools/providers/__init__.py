@@ -23,7 +23,9 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,31}")
 
 
 def _python(name: str, rest: str) -> Provider:
-    module = load_file(Path(rest).expanduser(), fresh=True) if rest.endswith(".py") or "/" in rest else load_module(rest)
+    module = (
+        load_file(Path(rest).expanduser(), fresh=True) if rest.endswith(".py") or "/" in rest else load_module(rest)
+    )
     tools = tools_of(module)
     if not tools:
         raise ValueError(f"provider {name}: {rest} has no tools; decorate its functions with @autoglm.tool")
@@ -62,7 +64,9 @@ SCHEMES: Mapping[str, tuple[str, Callable[[str, str], Provider]]] = MappingProxy
         "mcp+https": ("mcp+https://HOST/PATH", lambda name, rest: mcp.open_url(name, f"https:{rest}")),
         "openapi": ("openapi:FILE or openapi:URL", open_openapi),
         "grpc": ("grpc://HOST:PORT[,HOST:PORT]", endpoint_opener(GrpcProvider)),
+        "grpcs": ("grpcs://HOST:PORT[?ca=FILE&cert=FILE&key=FILE]", endpoint_opener(GrpcProvider, tls=True)),
         "grpc-reflect": ("grpc-reflect://HOST:PORT[/SERVICE,SERVICE]", endpoint_opener(ReflectProvider)),
+        "grpcs-reflect": ("grpcs-reflect://HOST:PORT[/SERVICE]", endpoint_opener(ReflectProvider, tls=True)),
         "dns": ("dns:///NAME:PORT", lambda name, rest: endpoint_opener(GrpcProvider)(name, f"dns:{rest}")),
     },
 )

@@ -157,7 +157,7 @@ class GrpcProvider:
             offered.append(tool)
             digests[tool.name] = message.digest
 
-        if tuple(offered) != self._offered or digests != self._digests:
+        if tuple(offered) != self._offered or digests != self._digests or self._polls == 1:
             _log.info("the provider %s offers %d tools", self._name, len(offered))
             if refused:
                 _log.warning("tools of %s are left out: %s", self._name, ", ".join(refused[:10]))
