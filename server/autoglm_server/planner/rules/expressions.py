@@ -13,8 +13,19 @@ Parts: TypeAlias = tuple[str | BackReference, ...]
 """Arithmetic as text, between the pieces of which references to earlier clauses may stand."""
 
 _ATOMS_MAX = 400
-_ISO_DATE = re.compile(r"\d{4}-\d{1,2}-\d{1,2}(?!\d)")
+_ROOTS_MAX = 32
+"""How many roots in words are read; they may stand inside each other."""
+_ISO_DATE = re.compile(r"(?:\d{4}([-/])\d{1,2}\1\d{1,2}|\d{1,2}/\d{1,2}/\d{4})(?!\d)")
 _CONSTANTS = {"pi": "pi", "π": "pi", "e": "e", "tau": "tau"}
+_NAMED = {("圆", "周", "率"): "pi", ("自", "然", "常", "数"): "e"}
+_ROOTS = {
+    ("the", "square", "root", "of"): "sqrt",
+    ("square", "root", "of"): "sqrt",
+    ("the", "cube", "root", "of"): "cbrt",
+    ("cube", "root", "of"): "cbrt",
+    ("根", "号"): "sqrt",
+    ("√",): "sqrt",
+}
 _FUNCTIONS = frozenset(
     {
         "abs",
@@ -118,6 +129,7 @@ class _Reader:
         self.open: list[tuple[int, bool]] = []  # where a parenthesis began in parts, and whether it is a function's
         self.operand = 0  # where the last operand began in parts
         self.ends: list[tuple[int, Parts]] = []
+        self.roots = 0
 
     def read(self) -> list[tuple[int, Parts]]:
         while self.position < self.stop and self._operand() and self._operator():
@@ -157,21 +169,48 @@ class _Reader:
         return ""
 
     def _value(self) -> bool:
+        if root := _longest(self.source, self.position, _ROOTS):
+            return self._root(*root)
+
         numbers = read_number(self.source, self.position)
         references = read_back_reference(self.source, self.position)
-        constant = _CONSTANTS.get(self.source.key(self.position))
+        named = _longest(self.source, self.position, _NAMED)
+        constant, length = named or (_CONSTANTS.get(self.source.key(self.position)), 1)
 
         if numbers:
-            self.position, number = numbers[-1]  # without a % behind it, which is looked at by itself
+            # Without a % behind it, which is looked at by itself.
+            self.position, number = next(
+                one for one in numbers if not one[1].written.endswith("%") or one is numbers[-1]
+            )
             self.parts.append(number.written)
         elif references:
             self.position, reference = references[0]
             self.parts.append(reference)
         elif constant:
-            self.position += 1
+            self.position += length
             self.parts.append(constant)
 
         return bool(numbers or references or constant)
+
+    def _root(self, name: str, words: int) -> bool:
+        """Take a root without parentheses, of the one value after it: 根号2, the square root of 2."""
+        self.position += words
+        self.roots += 1
+
+        if self.roots > _ROOTS_MAX:
+            return False
+
+        if self.source.key(self.position) == "(":
+            self.position += 1
+            self.parts.append(f"{name}(")
+            self.open.append((self.operand, True))
+            self.operand = len(self.parts)
+            return self._operand()
+
+        self.parts.append(f"{name}(")
+        taken = self.position < self.stop and self._value()
+        self.parts.append(")")
+        return taken
 
     def _operator(self) -> bool:
         """Take what may stand after an operand, up to an operator; False when there is none."""

@@ -42,6 +42,12 @@ _DAYS = re.compile(
     r"|(?P<tomorrow>tomorrow\b|明天|明日)|(?P<ereyesterday>the day before yesterday\b|前天)",
     re.IGNORECASE,
 )
+_WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+_WEEKDAY = re.compile(
+    rf"(?:(?:this|on)\s+)?(?P<english>{'|'.join(_WEEKDAYS)})\b|(?:这个?)?(?:星期|周|礼拜)(?P<chinese>[一二三四五六日天])",
+    re.IGNORECASE,
+)
+_CHINESE_WEEKDAYS = "一二三四五六日"
 _SHIFTS = {"ereyesterday": -2, "yesterday": -1, "today": 0, "tomorrow": 1, "overmorrow": 2}
 
 _TIME = re.compile(
@@ -65,10 +71,24 @@ def read_date(source: Source, start: int, today: date) -> list[tuple[int, str]]:
         end = source.after(named.end())
         return [] if end is None else [(end, (today + timedelta(days=_SHIFTS[named.lastgroup])).isoformat())]
 
+    if weekday := _WEEKDAY.match(source.text, offset):
+        end = source.after(weekday.end())
+        return [] if end is None else [(end, _next(weekday, today).isoformat())]
+
     found = next((match for pattern in _DATES if (match := pattern.match(source.text, offset))), None)
     end = None if found is None else source.after(found.end())
     written = None if found is None else _iso(found)
     return [] if end is None or written is None else [(end, written)]
+
+
+def _next(found: re.Match[str], today: date) -> date:
+    """Give the next such weekday after today."""
+    if found["english"]:
+        number = _WEEKDAYS.index(found["english"].casefold())
+    else:
+        number = _CHINESE_WEEKDAYS.index(found["chinese"].replace("天", "日"))
+
+    return today + timedelta(days=(number - today.weekday() - 1) % 7 + 1)
 
 
 def read_time(source: Source, start: int) -> list[tuple[int, str]]:

@@ -1,4 +1,4 @@
-"""Numbers as people write them: ``1,234.5``, ``15%``, ``2.5e3``, 三百二十, 百分之十五."""
+"""Numbers as people write them: ``1,234.5``, ``15%``, ``2.5e3``, 三百二十, 百分之十五, and in English words."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from autoglm_server.planner.rules.source import Source, fold
+from autoglm_server.planner.rules.spelled import read_spelled
 
 _DIGITS_MAX = 60
 """How many characters a number may have. Longer ones are read as text."""
@@ -40,7 +41,10 @@ def read_number(source: Source, start: int) -> list[tuple[int, Number]]:
     offset = source.atoms[start].start
     found = _ARABIC.match(source.text, offset) or _CHINESE.match(source.text, offset)
 
-    if found is None or found.end() - offset > _DIGITS_MAX:
+    if found is None:
+        return _spelled(source, start)
+
+    if found.end() - offset > _DIGITS_MAX:
         return []
 
     plain = _plain(found)
@@ -59,6 +63,22 @@ def read_number(source: Source, start: int) -> list[tuple[int, Number]]:
 
         if end is not None and number is not None:
             ends.append((end, number))
+
+    return ends
+
+
+def _spelled(source: Source, start: int) -> list[tuple[int, Number]]:
+    ends: list[tuple[int, Number]] = []
+
+    for end, digits in read_spelled(source, start):
+        percent = _PERCENT.match(source.text, source.atoms[end - 1].end)
+        candidates = [(source.after(percent.end()), digits + "%")] if percent else []
+
+        for stop, written in (*candidates, (end, digits)):
+            number = _number(written)
+
+            if stop is not None and number is not None:
+                ends.append((stop, number))
 
     return ends
 

@@ -1147,6 +1147,158 @@ NEWCOMERS: Table = [
             'time.difference {"end": "Christmas", "start": "today", "unit": "days"}',
         ],
     ),
+    (
+        "five plus six",
+        [
+            'math.calculate {"expression": "5 + 6"}',
+        ],
+    ),
+    (
+        "twenty-one times two",
+        [
+            'math.calculate {"expression": "21 * 2"}',
+        ],
+    ),
+    (
+        "one hundred and five plus six",
+        [
+            'math.calculate {"expression": "105 + 6"}',
+        ],
+    ),
+    (
+        "add one hundred and five",
+        [
+            'math.calculate {"expression": "100 + 5"}',
+        ],
+    ),
+    (
+        "add two and three",
+        [
+            'math.calculate {"expression": "2 + 3"}',
+        ],
+    ),
+    (
+        "convert five miles to km",
+        [
+            'units.convert {"from_unit": "miles", "to_unit": "km", "value": 5}',
+        ],
+    ),
+    (
+        "what is fifteen percent of eighty",
+        [
+            'math.calculate {"expression": "15% of 80"}',
+        ],
+    ),
+    (
+        "three point five times two",
+        [
+            'math.calculate {"expression": "3.5 * 2"}',
+        ],
+    ),
+    (
+        "two million divided by four",
+        [
+            'math.calculate {"expression": "2000000 / 4"}',
+        ],
+    ),
+    (
+        "a hundred minus one",
+        [
+            'math.calculate {"expression": "100 - 1"}',
+        ],
+    ),
+    (
+        "the average of one, two and six",
+        [
+            'math.calculate {"expression": "average(1, 2, 6)"}',
+        ],
+    ),
+    (
+        "2+2, add one to it",
+        [
+            'math.calculate {"expression": "2 + 2"}',
+            'math.calculate {"expression": "1 + ${step1.result}"}',
+        ],
+    ),
+    (
+        "根号2",
+        [
+            'math.calculate {"expression": "sqrt(2)"}',
+        ],
+    ),
+    (
+        "根号16加3",
+        [
+            'math.calculate {"expression": "sqrt(16) + 3"}',
+        ],
+    ),
+    (
+        "帮我算一下圆周率乘以 2 的平方",
+        [
+            'math.calculate {"expression": "pi * 2 ^ 2"}',
+        ],
+    ),
+    (
+        "square root of 16 plus 3",
+        [
+            'math.calculate {"expression": "sqrt(16) + 3"}',
+        ],
+    ),
+    (
+        "the square root of two, rounded to 3 decimals",
+        [
+            'math.calculate {"expression": "sqrt(2)"}',
+            'math.calculate {"expression": "round(${step1.result}, 3)"}',
+        ],
+    ),
+    (
+        "sqrt(16) + square root of (4 + 5)",
+        [
+            'math.calculate {"expression": "sqrt(16) + sqrt(4 + 5)"}',
+        ],
+    ),
+    (
+        "how many days until friday",
+        [
+            'time.difference {"end": "2026-11-27", "start": "today", "unit": "days"}',
+        ],
+    ),
+    (
+        "离周五还有多少天",
+        [
+            'time.difference {"end": "2026-11-27", "start": "today", "unit": "天"}',
+        ],
+    ),
+    (
+        "what is the date on friday",
+        [
+            'time.weekday {"date": "2026-11-27"}',
+        ],
+    ),
+    (
+        "what day is friday",
+        [
+            'time.weekday {"date": "2026-11-27"}',
+        ],
+    ),
+    (
+        "12/4",
+        [
+            'math.calculate {"expression": "12 / 4"}',
+        ],
+    ),
+    (
+        'write "five" to a.txt',
+        [
+            'files.write {"content": "five", "path": "a.txt"}',
+        ],
+    ),
+    (
+        "count the words in one two three",
+        [
+            'text.count {"text": "one two three", "what": "words"}',
+        ],
+    ),
 ]
 """What people who had not read the manual asked."""
 
