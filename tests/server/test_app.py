@@ -247,3 +247,10 @@ def test_a_traceback_shows_no_local_variables(capsys: pytest.CaptureFixture[str]
     assert "what happened" in told
     assert "fails" in told
     assert "hunter2" not in told
+
+
+async def test_built_in_tools_that_cannot_be_made_keep_the_server_from_starting(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(StartError, match="the tools cannot be set up: register_tools: "):
+        await Application(settings(tmp_path, workspace=tmp_path / "file" / "workspace")).run()
