@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from autoglm import wire
-from autoglm.v1 import plan_service_pb2, tool_service_pb2
+from autoglm.v1 import plan_pb2, plan_service_pb2, tool_service_pb2
 from tests.integration.conftest import Process, Start
 
 pytestmark = pytest.mark.timeout(60)
@@ -74,6 +74,80 @@ async def test_the_python_example(dice: str, start: Start) -> None:
     assert messages[0].progress.message.startswith("a ")
     ended = await answer(server, "roll 2 dice with 4 sides")
     assert ended.plan_succeeded.answer.startswith("You rolled"), ended
+
+
+# --- a plan, and a provider that dies in the middle of its call
+
+MARKED = """
+import sys
+from pathlib import Path
+import autoglm
+
+def mark(folder: str, context: autoglm.ToolContext) -> str:
+    tries = Path(folder) / context.idempotency_key.replace("/", "_")
+    with tries.open("a") as file:
+        file.write("x")
+    context.progress(0.5, "marked")
+    while len(tries.read_text()) == 1 and not context.wait_cancelled(0.01):
+        pass
+    return "done"
+
+read = autoglm.tool(name="read", effect=autoglm.Effect.READ_ONLY)(mark)
+write = autoglm.tool(name="write", effect=autoglm.Effect.NON_IDEMPOTENT)(mark)
+autoglm.serve_tools([read, write], sys.argv[1], on_ready=lambda address: print("serving on", address, flush=True))
+"""
+"""Two tools that hold their first call for ever, and count calls in a file named by the idempotency key."""
+
+
+async def test_a_plan_whose_provider_is_killed_in_the_middle_of_its_calls(start: Start, tmp_path: Path) -> None:
+    script = tmp_path / "marked.py"
+    script.write_text(MARKED)
+    popen, address = listening([sys.executable, str(script), "127.0.0.1:0"])
+    server = await start("--provider", f"far=grpc://{address}").serving()
+    stub = await server.plans()
+    request = plan_service_pb2.RunPlanRequest()
+    for name in ("read", "write"):
+        step = request.steps.add(id=name, tool=f"far.{name}", arguments=wire.to_struct({"folder": str(tmp_path)}))
+        step.retry_policy.max_attempts = 100 if name == "read" else 1
+        step.retry_policy.initial_backoff.FromMilliseconds(500)
+        step.retry_policy.max_backoff.FromMilliseconds(500)
+
+    marked: set[str] = set()
+    failed: list[Any] = []
+    waiting: Any = None
+    ended: Any = None
+    again: subprocess.Popen[str] | None = None
+    async for message in stub.RunPlan(request, timeout=40):
+        for event in message.events:
+            match event.WhichOneof("fact"):
+                case "step_progressed":
+                    marked.add(event.step_id)
+                case "step_waiting":
+                    waiting = event
+                case "step_retry_scheduled":
+                    failed.append(event.step_retry_scheduled.failure)
+                case "step_succeeded":
+                    ended = event
+                case _:
+                    pass
+
+        if len(marked) == 2 and again is None:
+            end(popen)
+            again, _ = listening([sys.executable, str(script), address])
+
+        if waiting is not None and ended is not None:
+            break
+
+    assert again is not None
+    end(again)
+    # What only reads was called again, by the same key; what writes was not, and a person is asked.
+    assert (failed[0].reason, failed[0].outcome_unknown) == ("CONNECTION_LOST", True)
+    assert {failure.reason for failure in failed[1:]} <= {"TOOL_UNAVAILABLE"}
+    assert (ended.step_id, ended.attempt) == ("read", 1 + len(failed))
+    assert waiting.step_id == "write"
+    assert waiting.step_waiting.reason == plan_pb2.WAITING_REASON_OUTCOME_UNKNOWN
+    plan_id = waiting.plan_id
+    assert [(tmp_path / f"{plan_id}_{name}").read_text() for name in ("read", "write")] == ["xx", "x"]
 
 
 # --- the example for Node

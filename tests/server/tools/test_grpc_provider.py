@@ -117,6 +117,20 @@ async def test_cancelling_reaches_the_other_side() -> None:
         await peer.cancelled.wait()
 
 
+async def test_stopping_the_provider_is_no_cancelling_of_its_calls() -> None:
+    peer = Peer(tool())
+    peer.behave = hang
+    async with served(peer) as address:
+        catalog = Catalog([provider(address)])
+        await catalog.start()
+        call = asyncio.get_running_loop().create_task(failure(catalog.call(invocation(timeout=60.0))))
+        await until(lambda: peer.requests)
+        await catalog.stop()
+        failed = await call
+
+    assert (failed.reason, failed.outcome_unknown) == ("CONNECTION_LOST", True)
+
+
 # --- ways to fail
 
 
@@ -288,6 +302,10 @@ class Process:
         popen.stdout.close()
         return popen.wait(10)
 
+    def send(self, number: signal.Signals) -> None:
+        assert self._popen is not None
+        self._popen.send_signal(number)
+
     def close(self) -> None:
         if self._popen is not None:
             self.end()
@@ -333,6 +351,19 @@ async def test_a_provider_that_is_away_at_the_start_comes_later(process: Process
         process.start()
         await until(catalog.tools)
         assert (await catalog.call(invocation())).output == "done"
+
+
+async def test_a_provider_that_freezes_and_thaws(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autoglm_server.tools.providers.grpc.LIST_SECONDS", 0.3)
+    address = process.start()
+
+    async with catalog_of(provider(address)) as catalog:
+        process.send(signal.SIGSTOP)
+        await until(lambda: not catalog.tools()[0].available)
+        assert (await failure(catalog.call(invocation()))).reason == "TOOL_UNAVAILABLE"
+        process.send(signal.SIGCONT)
+        await until(lambda: catalog.tools()[0].available)
+        await catalog.call(invocation())
 
 
 async def test_a_provider_that_is_told_to_end_lets_a_call_end(process: Process) -> None:

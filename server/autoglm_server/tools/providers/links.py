@@ -132,6 +132,15 @@ class Link:
             channel = await self.ready(tool, seconds)
             try:
                 return await make(channel)
+            except asyncio.CancelledError:
+                if (task := asyncio.current_task()) is None or task.cancelling():
+                    raise
+
+                # Not this call was cancelled: its channel was closed under it, because the provider is being stopped.
+                nothing = grpc.aio.Metadata()
+                raise grpc.aio.AioRpcError(
+                    grpc.StatusCode.CANCELLED, nothing, nothing, "the connection was closed on this side"
+                ) from None
             except grpc.RpcError as failed:
                 if not not_sent(failed):
                     raise
