@@ -67,6 +67,7 @@ async def test_an_endless_body_is_refused() -> None:
         (gzip.compress(gzip.compress(b"x")), "gzip, gzip"),
         (gzip.compress(b"x") + b"rubbish", "gzip"),
     ],
+    ids=["plain", "cut", "unknown", "twice", "rubbish"],
 )
 async def test_what_cannot_be_decoded_is_garbled(data: bytes, encoding: str) -> None:
     with pytest.raises(GarbledError):

@@ -164,6 +164,7 @@ def test_a_document_cannot_lower_the_guard() -> None:
         (b'{"a":' * 100_000, "deep"),
         (b" " * (BYTES_MAX + 1), "larger"),
     ],
+    ids=range(13),
 )
 def test_what_is_no_document_is_refused(data: bytes, told: str) -> None:
     with pytest.raises(DocumentError, match=told):
