@@ -44,7 +44,7 @@ from autoglm_server.service.tools import ToolService
 from autoglm_server.service.watch import Disconnects, Watches
 from autoglm_server.tools.catalog import Catalog
 from autoglm_server.tools.limits import ToolLimits
-from autoglm_server.tools.providers import open_http, open_openapi, open_provider
+from autoglm_server.tools.providers import mcp, open_http, open_openapi, open_provider
 from autoglm_server.tools.secrets import Secrets, Source
 from autoglm_server.tools.wrappers import Wrappers
 
@@ -438,6 +438,9 @@ def open_configured(secrets: Secrets, settings: Settings, name: str, uri: str) -
     scheme, _, rest = uri.partition(":")
     if scheme == "openapi" and rest:
         return open_openapi(name, rest, settings.openapi.get(name), secrets)
+
+    if scheme in mcp.SCHEMES and rest:
+        return mcp.open_mcp(name, uri, secrets.expand)
 
     return open_provider(name, uri)
 

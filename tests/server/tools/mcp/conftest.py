@@ -39,7 +39,7 @@ class Rig:
         self.catalog = Catalog([self.provider])
 
     def _link(self) -> StdioLink:
-        self.links.append(StdioLink("it", self.command, self.environment))
+        self.links.append(StdioLink("it", self.command.words, lambda: self.command.environment(self.environment)))
         return self.links[-1]
 
     async def call(

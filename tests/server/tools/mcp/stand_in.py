@@ -1,9 +1,9 @@
 """An MCP server that does as it is told, faults included. Of the standard library alone: it starts in 20 ms.
 
-``python stand_in.py LEDGER [stubborn|mute|noise|silent]``. What it was asked to do stands in LEDGER, a JSON object a line.
+``python stand_in.py LEDGER [stubborn|mute|noise|silent|once]``. What it was asked to do stands in LEDGER, a JSON object a line.
 """
 
-# ruff: noqa: PLW0603, PTH123, T201 - a script
+# ruff: noqa: PLW0603, PTH110, PTH123, T201 - a script
 from __future__ import annotations
 
 import json
@@ -174,6 +174,9 @@ if manner == "stubborn":
 if manner == "noise":
     while True:
         print("noise", flush=True)
+
+if manner == "once" and os.path.exists(ledger):
+    sys.exit(4)
 
 note(start=os.getpid())
 if manner == "silent":

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from autoglm_server.tools.providers import open_provider
 from autoglm_server.tools.providers.mcp.address import Command, read_command, read_endpoint
 from autoglm_server.tools.providers.mcp.lines import END_BYTES, Lines, LongLine
+from autoglm_server.tools.secrets import Secrets, Source
 
 OWN = {"PATH": "/usr/bin:/bin", "TOKEN": "canary", "AUTOGLM_TOKEN": "x"}
 
@@ -64,6 +65,20 @@ def test_a_token_is_named_and_not_held() -> None:
     endpoint = read_endpoint("it", "http://127.0.0.1:1/mcp?a=b#bearer=$TOKEN", OWN)
 
     assert (endpoint.url, endpoint.bearer) == ("http://127.0.0.1:1/mcp?a=b", "$TOKEN")
+
+
+def test_secrets_are_named_and_not_held() -> None:
+    secrets = Secrets({"token": Source("env:TOKEN")}, OWN)
+
+    command = read_command("it", "A=secret://token sh", OWN, secrets.expand)
+    endpoint = read_endpoint("it", "https://host/#bearer=secret://token", OWN, secrets.expand)
+
+    assert command.variables == (("A", "secret://token"),)
+    assert command.environment(OWN, secrets.expand)["A"] == "canary"
+    assert endpoint.bearer == "secret://token"
+    assert endpoint.token(OWN, secrets.expand) == "canary"
+    with pytest.raises(ValueError, match="no secret 'other'"):
+        read_command("it", "A=secret://other sh", OWN, secrets.expand)
 
 
 def test_the_extra_is_named_when_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

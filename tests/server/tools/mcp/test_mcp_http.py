@@ -9,6 +9,7 @@ import threading
 import zlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
@@ -32,7 +33,8 @@ class Client:
 
     def __init__(self, port: int, bearer: str = "", **environment: str) -> None:
         endpoint = Endpoint(f"http://127.0.0.1:{port}/mcp", bearer)
-        self.catalog = Catalog([McpProvider("it", lambda: HttpLink(endpoint, environment), timing=QUICK)])
+        link = partial(HttpLink, endpoint.url, lambda: endpoint.token(environment))
+        self.catalog = Catalog([McpProvider("it", link, timing=QUICK)])
 
     async def __aenter__(self) -> Self:
         await self.catalog.start()

@@ -131,7 +131,7 @@ async def test_a_server_that_dies_in_a_call_is_started_again(make: Make, tool: s
 
 
 async def test_tools_of_a_server_that_is_away_stay_listed_and_fail_retryably(make: Make) -> None:
-    rig = await make(timing=Timing(start=15, backoff=60, pause=0.01))
+    rig = await make("once", timing=Timing(start=15, backoff=60, pause=0.01))
 
     await rig.failure("die")
     await until(lambda: not rig.available())
@@ -139,6 +139,21 @@ async def test_tools_of_a_server_that_is_away_stay_listed_and_fail_retryably(mak
 
     assert (failure.reason, failure.retryable, failure.outcome_unknown) == ("TOOL_UNAVAILABLE", True, False)
     assert len([entry for entry in rig.entries() if "start" in entry]) == 1
+
+
+async def test_a_call_waits_for_a_server_that_is_being_started_again(make: Make) -> None:
+    rig = await make()
+
+    await rig.failure("die")
+    assert (await rig.call("echo", text="at once")).output == "at once"
+
+    await rig.failure("die")
+    async with asyncio.TaskGroup() as tasks:
+        waiting = tasks.create_task(rig.call("echo", text=""))
+        await asyncio.sleep(0)
+        waiting.cancel()
+
+    assert waiting.cancelled()
 
 
 async def test_a_call_that_hangs_is_cut_and_the_server_is_told(make: Make) -> None:

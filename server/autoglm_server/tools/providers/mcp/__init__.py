@@ -9,36 +9,57 @@ import importlib
 import os
 from collections.abc import Mapping
 from types import ModuleType
+from typing import Final
 
-from autoglm_server.tools.providers.mcp.address import read_command, read_endpoint
+from autoglm_server.tools.providers.mcp.address import Expand, read_command, read_endpoint
 from autoglm_server.tools.tool import Provider
 
-__all__ = ["open_command", "open_url"]
+__all__ = ["SCHEMES", "open_command", "open_mcp", "open_url"]
+
+SCHEMES: Final = frozenset({"mcp", "mcp+http", "mcp+https"})
 
 
-def open_command(name: str, rest: str, environment: Mapping[str, str] = os.environ) -> Provider:
+def open_mcp(name: str, uri: str, expand: Expand = str) -> Provider:
+    """Open the provider at ``uri``, whose scheme is one of :data:`SCHEMES`; ``expand`` gives the values of secrets.
+
+    Raises:
+        ValueError: as :func:`open_command` and :func:`open_url`.
+    """
+    if uri.startswith("mcp+"):
+        return open_url(name, uri.removeprefix("mcp+"), expand)
+
+    return open_command(name, uri.removeprefix("mcp:"), expand)
+
+
+def open_command(name: str, rest: str, expand: Expand = str, environment: Mapping[str, str] = os.environ) -> Provider:
     """Open the provider at ``mcp:`` and ``rest``: words as a shell splits them, without a shell.
+
+    ``expand`` gives the values of secrets, ``environment`` those of variables that the words name.
 
     Raises:
         ValueError: they are no command, or name what is not there; or the extra is missing.
     """
-    command = read_command(name, rest, environment)
+    command = read_command(name, rest, environment, expand)
     provider = _load("provider")
     stdio = _load("stdio")
-    opened: Provider = provider.McpProvider(name, lambda: stdio.StdioLink(name, command, environment))
+    opened: Provider = provider.McpProvider(
+        name, lambda: stdio.StdioLink(name, command.words, lambda: command.environment(environment, expand))
+    )
     return opened
 
 
-def open_url(name: str, url: str, environment: Mapping[str, str] = os.environ) -> Provider:
-    """Open the provider at ``mcp+`` and ``url``.
+def open_url(name: str, url: str, expand: Expand = str, environment: Mapping[str, str] = os.environ) -> Provider:
+    """Open the provider at ``mcp+`` and ``url``; ``expand`` and ``environment`` as for :func:`open_command`.
 
     Raises:
         ValueError: it is no URL of a server, or names a variable that is not there; or the extra is missing.
     """
-    endpoint = read_endpoint(name, url, environment)
+    endpoint = read_endpoint(name, url, environment, expand)
     provider = _load("provider")
     http = _load("http")
-    opened: Provider = provider.McpProvider(name, lambda: http.HttpLink(endpoint, environment))
+    opened: Provider = provider.McpProvider(
+        name, lambda: http.HttpLink(endpoint.url, lambda: endpoint.token(environment, expand))
+    )
     return opened
 
 

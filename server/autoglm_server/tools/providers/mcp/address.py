@@ -1,7 +1,7 @@
 """What a provider's URI says: a command with the variables it gets, or an endpoint with its token.
 
-A value that is ``$NAME`` alone stands for that variable of the server's own environment, read at each start. So the
-configuration names a secret and never holds it.
+A value that is ``$NAME`` alone stands for that variable of the server's own environment, and ``secret://NAME`` for that secret
+of the settings; both are read at each start. So a URI names a secret and never holds it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import ipaddress
 import re
 import shlex
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
@@ -20,6 +20,10 @@ INHERITED: Final = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "LOGNAME", "PATH", "SH
 
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 _REFERENCE = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)")
+_SECRET = re.compile(r"secret://[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+
+Expand = Callable[[str], str]
+"""Puts the values of secrets in the place of their references; raises ValueError when one has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,25 +33,33 @@ class Command:
     words: tuple[str, ...]
     variables: tuple[tuple[str, str], ...] = ()
 
-    def environment(self, own: Mapping[str, str]) -> dict[str, str]:
+    def environment(self, own: Mapping[str, str], expand: Expand = str) -> dict[str, str]:
         """Give the whole environment of the command; ``own`` is the server's.
 
         Raises:
-            ValueError: a variable it names is not there.
+            ValueError: a variable or a secret it names is not there.
         """
         inherited = {name: own[name] for name in INHERITED if name in own}
-        return inherited | {name: resolve(value, own) for name, value in self.variables}
+        return inherited | {name: resolve(value, own, expand) for name, value in self.variables}
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A URL of streamable HTTP, and the bearer token to send: ``$NAME``, or empty for none."""
+    """A URL of streamable HTTP, and what stands for the bearer token to send; empty for none."""
 
     url: str
     bearer: str = ""
 
+    def token(self, own: Mapping[str, str], expand: Expand = str) -> str:
+        """Give the token; ``own`` is the server's environment.
 
-def read_command(name: str, text: str, environment: Mapping[str, str]) -> Command:
+        Raises:
+            ValueError: the variable or the secret it names is not there.
+        """
+        return resolve(self.bearer, own, expand)
+
+
+def read_command(name: str, text: str, environment: Mapping[str, str], expand: Expand = str) -> Command:
     """Read ``[VARIABLE=VALUE …] COMMAND [ARGUMENT …]``.
 
     Raises:
@@ -71,7 +83,7 @@ def read_command(name: str, text: str, environment: Mapping[str, str]) -> Comman
 
     command = Command(tuple(words), tuple(variables))
     try:
-        path = command.environment(environment).get("PATH")
+        path = command.environment(environment, expand).get("PATH")
     except ValueError as error:
         raise ValueError(f"provider {name}: {error}") from None
 
@@ -81,8 +93,8 @@ def read_command(name: str, text: str, environment: Mapping[str, str]) -> Comman
     return command
 
 
-def read_endpoint(name: str, text: str, environment: Mapping[str, str]) -> Endpoint:
-    """Read ``http(s)://HOST[:PORT]/PATH[#bearer=$NAME]``; what follows ``#`` is for this server and never sent.
+def read_endpoint(name: str, text: str, environment: Mapping[str, str], expand: Expand = str) -> Endpoint:
+    """Read ``http(s)://HOST[:PORT]/PATH[#bearer=REFERENCE]``; what follows ``#`` is for this server and never sent.
 
     Raises:
         ValueError: it is not such a URL, or a token would travel in the clear.
@@ -98,37 +110,39 @@ def read_endpoint(name: str, text: str, environment: Mapping[str, str]) -> Endpo
         raise ValueError(f"provider {name}: write mcp+http://HOST:PORT/PATH or mcp+https://HOST/PATH")
 
     if user is not None or parts.password is not None:
-        raise ValueError(f"provider {name}: no user or password in the URL; write #bearer=$VARIABLE behind it")
+        raise ValueError(f"provider {name}: no user or password in the URL; write #bearer=secret://NAME behind it")
 
     options = dict(parse_qsl(parts.fragment, keep_blank_values=True))
     bearer = options.pop("bearer", "")
     if options:
-        raise ValueError(f"provider {name}: {min(options)!r} behind '#' is not known; known is bearer=$VARIABLE")
+        raise ValueError(f"provider {name}: {min(options)!r} behind '#' is not known; known is bearer=secret://NAME")
 
     if bearer:
-        if not _REFERENCE.fullmatch(bearer):
-            raise ValueError(f"provider {name}: bearer names a variable: write #bearer=$VARIABLE, not the token itself")
+        if not (_REFERENCE.fullmatch(bearer) or _SECRET.fullmatch(bearer)):
+            raise ValueError(
+                f"provider {name}: write #bearer=secret://NAME or #bearer=$VARIABLE, not the token itself",
+            )
 
         if parts.scheme == "http" and not _is_loopback(host):
             raise ValueError(f"provider {name}: a token is not sent over plain http to {host}; use mcp+https")
 
         try:
-            resolve(bearer, environment)
+            resolve(bearer, environment, expand)
         except ValueError as error:
             raise ValueError(f"provider {name}: {error}") from None
 
     return Endpoint(urlunsplit((parts.scheme, parts.netloc, parts.path, parts.query, "")), bearer)
 
 
-def resolve(value: str, environment: Mapping[str, str]) -> str:
-    """Give ``value``, or what the variable holds that it stands for.
+def resolve(value: str, environment: Mapping[str, str], expand: Expand = str) -> str:
+    """Give ``value``, or what the variable holds that it stands for, or the value with the secrets it names.
 
     Raises:
-        ValueError: there is no such variable.
+        ValueError: there is no such variable or secret.
     """
     found = _REFERENCE.fullmatch(value)
     if not found:
-        return value
+        return expand(value)
 
     if found[1] not in environment:
         raise ValueError(f"the environment has no variable {found[1]}; set it, or leave {value} out of the URI")

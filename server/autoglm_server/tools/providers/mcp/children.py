@@ -12,11 +12,10 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import IO, Final, cast
 
-from autoglm_server.tools.providers.mcp.address import Command
 from autoglm_server.tools.providers.threads import Job, ThreadPool
 
 PATIENCE: Final = 1.0
@@ -26,20 +25,19 @@ PATIENCE: Final = 1.0
 class Child:
     """One process, with pipes to all its streams."""
 
-    def __init__(self, command: Command, environment: Mapping[str, str]) -> None:
+    def __init__(self, words: Sequence[str], environment: Mapping[str, str]) -> None:
         """Start it; for a thread.
 
         Raises:
-            OSError: it cannot be started.
-            ValueError: a variable it names is not there.
+            OSError, ValueError: it cannot be started.
         """
         self._process = subprocess.Popen(  # noqa: S603  # the operator's own command, and no shell
-            command.words,
+            words,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             bufsize=0,
-            env=command.environment(environment),
+            env=environment,
             start_new_session=True,
         )
         self.input = cast("IO[bytes]", self._process.stdin)
@@ -73,13 +71,13 @@ class Child:
                 os.killpg(self.pid, number)
 
 
-async def start(threads: ThreadPool, label: str, command: Command, environment: Mapping[str, str]) -> Child:
+async def start(threads: ThreadPool, label: str, words: Sequence[str], environment: Mapping[str, str]) -> Child:
     """Start a process in a thread. Whoever is cancelled meanwhile leaves none behind.
 
     Raises:
         OSError, ValueError: as :class:`Child`.
     """
-    job = threads.submit(functools.partial(Child, command, environment), f"start of {label}")
+    job = threads.submit(functools.partial(Child, words, environment), f"start of {label}")
     cancelled = False
     while not job.future.done():
         try:

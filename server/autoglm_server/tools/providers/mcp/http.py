@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -16,7 +16,6 @@ import httpx2
 from mcp.client.streamable_http import streamable_http_client
 
 from autoglm._version import __version__
-from autoglm_server.tools.providers.mcp.address import Endpoint, resolve
 from autoglm_server.tools.providers.mcp.link import MESSAGE_BYTES_MAX, Trouble, error_of
 
 # It logs every request at INFO, with its whole URL.
@@ -34,10 +33,10 @@ class HttpLink:
     lasting = False
     lost = False
 
-    def __init__(self, endpoint: Endpoint, environment: Mapping[str, str]) -> None:
-        """Nothing is sent before :meth:`open`; ``environment`` is what a token is taken from."""
-        self._endpoint = endpoint
-        self._environment = environment
+    def __init__(self, url: str, token: Callable[[], str] = str) -> None:
+        """Nothing is sent before :meth:`open`; ``token`` gives the bearer token to send, empty for none."""
+        self._url = url
+        self._token = token
         self._why = ""
 
     def end(self) -> str:
@@ -53,8 +52,8 @@ class HttpLink:
             news()
 
         headers = {"accept-encoding": "identity", "user-agent": f"autoglm/{__version__}"}
-        if self._endpoint.bearer:
-            headers["authorization"] = f"Bearer {resolve(self._endpoint.bearer, self._environment)}"
+        if token := self._token():
+            headers["authorization"] = f"Bearer {token}"
 
         limits = httpx2.Limits(max_connections=_CONNECTIONS_MAX, max_keepalive_connections=20)
         bounded = _Bounded(httpx2.AsyncHTTPTransport(limits=limits, trust_env=False), troubled)
@@ -62,9 +61,7 @@ class HttpLink:
         timeout = httpx2.Timeout(_CONNECT_SECONDS, read=None)
         async with (
             httpx2.AsyncClient(transport=bounded, headers=headers, timeout=timeout, trust_env=False) as client,
-            streamable_http_client(
-                self._endpoint.url, http_client=client, max_sse_event_size=MESSAGE_BYTES_MAX
-            ) as streams,
+            streamable_http_client(self._url, http_client=client, max_sse_event_size=MESSAGE_BYTES_MAX) as streams,
         ):
             yield streams
 

@@ -23,7 +23,7 @@ from autoglm.model import DOMAIN, Effect, ErrorReason, Failure, Tool, ToolResult
 from autoglm_server.tools.failures import invalid_output, one_line, text_of
 from autoglm_server.tools.providers.mcp import mapping
 from autoglm_server.tools.providers.mcp.link import Link
-from autoglm_server.tools.tool import Invocation, ToolCallError
+from autoglm_server.tools.tool import Invocation, NotBegunError, ToolCallError
 
 _log = logging.getLogger(__name__)
 
@@ -53,11 +53,13 @@ class Timing:
     """How often a server is looked after whose end nothing tells."""
     pause: float = 1.0
     """The least time between two lists of tools."""
-    backoff: float = 0.5
+    backoff: float = 0.2
     """The first delay before another connection; it doubles, and half of it to all of it is waited."""
     backoff_max: float = 30.0
     steady: float = 30.0
-    """How long a connection must have lasted for the delay to begin anew."""
+    """How long a connection that served no call must have lasted to be made again without a delay."""
+    patience: float = 5.0
+    """How long a call waits for a connection that was lost and is being made again at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,11 @@ class McpProvider:
         self._tried = asyncio.Event()
         self._news = asyncio.Event()
         self._calls = 0
+        self._served = 0
+        self._again = False
+        self._settled = asyncio.Event()
+        """Set when it is known whether there is a connection; not while a lost one is made again for the first time."""
+        self._settled.set()
         self._stopping = False
 
     @property
@@ -122,13 +129,16 @@ class McpProvider:
 
         The server is told when it is cancelled, and by the protocol does not answer then: it counts as stopped.
         """
-        connected, name = self._connected, f"{self._name}.{invocation.tool}"
+        name = f"{self._name}.{invocation.tool}"
+        await self._reconnection(name)
+        connected = self._connected
         if connected is None or connected.link.lost or invocation.tool not in connected.names:
             told = f"the server of {name} cannot be reached"
             raise ToolCallError(Failure(ErrorReason.TOOL_UNAVAILABLE.name, DOMAIN, told, retryable=True))
 
         own_name, effect = connected.names[invocation.tool]
         self._calls += 1
+        self._served += 1
         try:
             return mapping.result_of(name, await self._answer(connected, own_name, invocation))
         except MCPError as error:
@@ -142,6 +152,19 @@ class McpProvider:
             raise
         finally:
             self._calls -= 1
+
+    async def _reconnection(self, name: str) -> None:
+        """Wait, for a while, if the connection was lost this moment and is being made again."""
+        if self._connected is not None and self._connected.link.lost:
+            self._settled.clear()  # the owner has yet to see it
+
+        try:
+            async with asyncio.timeout(self._timing.patience):
+                await self._settled.wait()
+        except TimeoutError:
+            return
+        except asyncio.CancelledError:
+            raise NotBegunError(f"{name} was told to stop before it began") from None
 
     async def _answer(self, connected: _Connected, own_name: str, invocation: Invocation) -> types.CallToolResult:
         """Ask until there is an answer: a server may say that it needs to be asked again."""
@@ -186,10 +209,9 @@ class McpProvider:
     # --- the connection, all in one task: what enters a client must leave it
 
     async def _own(self) -> None:
-        loop, timing = asyncio.get_running_loop(), self._timing
+        timing = self._timing
         delay = timing.backoff
         while not self._stopping:
-            began = loop.time()
             link = self._link()
             try:
                 await self._live(link)
@@ -202,12 +224,14 @@ class McpProvider:
             except Exception as error:  # noqa: BLE001  # the boundary: whatever ends a connection, there will be another
                 why = f"{_told(error)} ({link.end()})"
 
-            if loop.time() - began >= timing.steady:
-                delay = timing.backoff
+            if self._again:
+                self._again, delay = False, timing.backoff
+                _log.warning("lost the MCP server %s: %s; connecting anew", self._name, one_line(why, 500))
+                continue
 
+            self._withdraw()
             pause = delay * random.uniform(0.5, 1)
             delay = min(delay * 2, timing.backoff_max)
-            self._tried.set()
             _log.warning(
                 "no connection to the MCP server %s: %s; again in %.1f s", self._name, one_line(why, 500), pause
             )
@@ -225,10 +249,9 @@ class McpProvider:
                         message_handler=self._on_message,
                     )
                 )
-                stack.callback(self._withdraw)
+                stack.callback(self._let_go, asyncio.get_running_loop().time(), self._served)
                 await self._list(client, link)
 
-            self._tried.set()
             info = client.server_info
             shown = one_line(f"{info.name} {info.version}", 100) if info else "it does not say its name"
             _log.info("connected to the MCP server %s: %s, %d tools", self._name, shown, len(self._tools))
@@ -307,9 +330,27 @@ class McpProvider:
         self._connected = _Connected(client, link, names)
         self._offer(tuple(tool for tool, _ in found.values()))
 
+        self._tried.set()
+        self._settled.set()
+
+    def _let_go(self, began: float, served: int) -> None:
+        """Use the connection no more; if it was of use, it is made again at once, and calls wait for that.
+
+        A server that dies of one call is there for the others. How often it is called, its callers bound.
+        """
+        self._connected = None
+        lasted = asyncio.get_running_loop().time() - began
+        self._again = self._served != served or lasted >= self._timing.steady
+        if self._again:
+            self._settled.clear()
+        else:
+            self._withdraw()
+
     def _withdraw(self) -> None:
         """Keep the tools on the list while there is no connection, and say that they cannot be called."""
         self._connected = None
+        self._tried.set()
+        self._settled.set()
         self._offer(tuple(replace(tool, available=False) for tool in self._tools))
 
     def _offer(self, tools: tuple[Tool, ...]) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import re
 import signal
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 
@@ -21,7 +21,6 @@ from mcp.shared.message import SessionMessage
 
 from autoglm_server.tools.failures import one_line
 from autoglm_server.tools.providers.mcp import children
-from autoglm_server.tools.providers.mcp.address import Command
 from autoglm_server.tools.providers.mcp.lines import Lines, LongLine
 from autoglm_server.tools.providers.mcp.link import MESSAGE_BYTES_MAX, Trouble, error_of
 from autoglm_server.tools.providers.mcp.pipes import CHUNK, Pipe
@@ -48,10 +47,10 @@ class StdioLink:
 
     lasting = True
 
-    def __init__(self, name: str, command: Command, environment: Mapping[str, str]) -> None:
-        """Nothing is started before :meth:`open`; ``environment`` is what variables are taken from."""
+    def __init__(self, name: str, words: Sequence[str], environment: Callable[[], Mapping[str, str]]) -> None:
+        """Nothing is started before :meth:`open`; ``environment`` gives all variables that the command gets."""
         self._name = name
-        self._command = command
+        self._words = words
         self._environment = environment
         self._threads = ThreadPool(f"mcp-{name}", 2)
         self._last_words = ""
@@ -69,7 +68,7 @@ class StdioLink:
     @asynccontextmanager
     async def open(self, news: Callable[[], None]) -> AsyncIterator[_Streams]:
         """Start the process, and give its messages in and out; ends it when left."""
-        child = await children.start(self._threads, f"mcp server {self._name}", self._command, self._environment)
+        child = await children.start(self._threads, f"mcp server {self._name}", self._words, self._environment())
         self.pid = child.pid
         ended = self._threads.submit(child.wait, f"mcp server {self._name}")
         try:
