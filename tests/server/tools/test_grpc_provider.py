@@ -38,6 +38,9 @@ from tests.server.tools.grpc_peers import OPTIONS, PORT, Peer, answer, catalog_o
 Response: Any = tool_service_pb2.CallToolResponse  # its stubs take messages alone, and a mapping is easier to read
 
 
+ROOT = Path(__file__).resolve().parents[3]
+
+
 def provider(address: str, name: str = "far") -> GrpcProvider:
     return GrpcProvider(name, Endpoint.parse(f"//{address}"), poll_seconds=0.05)
 
@@ -115,6 +118,63 @@ async def test_cancelling_reaches_the_other_side() -> None:
             await call
 
         await peer.cancelled.wait()
+
+
+LARGE = """
+import asyncio
+from autoglm.v1 import tool_service_pb2
+from tests.server.tools.grpc_peers import Peer, served, tool
+
+async def main():
+    peer = Peer(tool())
+
+    async def behave(context):
+        answer = tool_service_pb2.CallToolResponse()
+        answer.result.output.string_value = "x" * 100_000_000
+        await context.write(answer)
+
+    peer.behave = behave
+    async with served(peer) as address:
+        print(address, flush=True)
+        await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+def _peak_reset() -> None:
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak() -> int:
+    """The most memory this process has had since :func:`_peak_reset`, in MB."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) >> 10
+
+
+@pytest.fixture
+def large() -> Iterator[str]:
+    """A provider in a process of its own that answers 100 MB."""
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("this system does not tell the peak of a process's memory")
+
+    popen = subprocess.Popen([sys.executable, "-c", LARGE], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert popen.stdout is not None
+    yield popen.stdout.readline().strip()
+    popen.kill()
+    popen.wait()
+    popen.stdout.close()
+
+
+async def test_100_mb_are_not_held(large: str) -> None:
+    async with catalog_of(provider(large)) as catalog:
+        _peak_reset()
+        before = _peak()
+        assert (await failure(catalog.call(invocation(timeout=15.0)))).reason == "OUTPUT_TOO_LARGE"
+        assert _peak() - before < 30
+        held = b"x" * 100_000_000  # the control: what is held is seen
+        assert _peak() - before > 90
+        del held
 
 
 async def test_stopping_the_provider_is_no_cancelling_of_its_calls() -> None:
