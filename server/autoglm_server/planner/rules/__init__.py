@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from autoglm_server.planner.rules.examples import example_request
 from autoglm_server.planner.rules.phrasebook import check_phrases
 from autoglm_server.planner.rules.planner import RulesPlanner
 
-__all__ = ["RulesPlanner", "check_phrases"]
+__all__ = ["RulesPlanner", "check_phrases", "example_request"]

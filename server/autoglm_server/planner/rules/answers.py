@@ -9,6 +9,7 @@ from autoglm.model import Json, Step, StepState
 from autoglm_server.planner.rules import grammar
 from autoglm_server.planner.rules.binding import Bound, OutputPart
 from autoglm_server.planner.rules.grammar import Choice, Slot, Words
+from autoglm_server.planner.rules.source import chinese as has_chinese
 
 VALUE_MAX = 500
 """How many characters of one value a sentence shows."""
@@ -42,7 +43,17 @@ def unsuccessful(clause: str, step: Step | None, titles: Mapping[str, str], *, c
     if step is not None and state is StepState.FAILED:
         message = (step.failure.message or step.failure.reason) if step.failure else ""
         message = _cut(message.rstrip(".。"), VALUE_MAX, chinese=chinese)
-        return f"“{told}”失败了：{message}。" if chinese else f'"{told}" failed: {message}.'
+
+        if not chinese:
+            return f'"{told}" failed: {message}{_stop(message, ".")}'
+
+        # A tool tells its failures in one language; a Chinese sentence says so rather than going on in another.
+        own = sum(map(has_chinese, message)) * 2 > sum(map(str.isalpha, message))
+        return (
+            f"“{told}”失败了：{message}{_stop(message, '。')}"
+            if own
+            else f"“{told}”没有成功。工具的说明是：“{message}”。"
+        )
 
     if state is StepState.CANCELLED:
         return f"“{told}”被取消了。" if chinese else f'"{told}" was cancelled.'
@@ -58,6 +69,10 @@ def unsuccessful(clause: str, step: Step | None, titles: Mapping[str, str], *, c
         )
 
     return f"“{told}”没有执行。" if chinese else f'"{told}" was not done.'
+
+
+def _stop(message: str, sign: str) -> str:
+    return "" if message.endswith(("?", "!", "？", "！")) else sign
 
 
 def plain(title: str, output: Json, *, chinese: bool) -> str:

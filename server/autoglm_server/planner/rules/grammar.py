@@ -64,7 +64,7 @@ class Pattern:
     @property
     def slots(self) -> dict[str, Slot]:
         """Its slots by name; a name in several branches stands once."""
-        return {slot.name: slot for slot in _slots(self.sequence)}
+        return {slot.name: slot for slot in slots_of(self.sequence)}
 
 
 def parse_pattern(text: str) -> Pattern:
@@ -80,8 +80,8 @@ def parse_pattern(text: str) -> Pattern:
     sequence = parser.sequence(0)
     fixed = parser.fixed()
 
-    if len(_slots(sequence)) > SLOTS_MAX:
-        raise PhraseError(f"has {len(_slots(sequence))} slots; at most {SLOTS_MAX} are allowed")
+    if len(slots_of(sequence)) > SLOTS_MAX:
+        raise PhraseError(f"has {len(slots_of(sequence))} slots; at most {SLOTS_MAX} are allowed")
 
     if not sequence:
         raise PhraseError("is empty; write the words a request has")
@@ -104,14 +104,15 @@ def parse_answer(text: str) -> Sequence:
     return sequence
 
 
-def _slots(sequence: Sequence) -> list[Slot]:
+def slots_of(sequence: Sequence) -> list[Slot]:
+    """Give the slots of a sequence and of the choices in it."""
     found: list[Slot] = []
 
     for node in sequence:
         if isinstance(node, Slot):
             found.append(node)
         elif isinstance(node, Choice):
-            found += [slot for branch in node.branches for slot in _slots(branch)]
+            found += [slot for branch in node.branches for slot in slots_of(branch)]
 
     return found
 

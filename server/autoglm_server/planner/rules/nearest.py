@@ -10,6 +10,8 @@ from autoglm_server.planner.rules.source import words_of
 
 _WORDS_MAX = 40
 _ALMOST = 0.75
+_COVERED_MIN = 0.6
+_SHARED_MIN = 0.3
 _COMMON = frozenset(
     {
         "a",
@@ -38,7 +40,10 @@ _COMMON = frozenset(
 
 
 def nearest_phrases(words: Sequence[str], tools: Sequence[KnownTool], *, chinese: bool, count: int = 3) -> list[str]:
-    """Give up to ``count`` phrases as a person would write them, the nearest first, each of another shape."""
+    """Give up to ``count`` phrases as a person would write them, the nearest first, each of another shape.
+
+    A phrase is near when most of what it cannot do without is in the clause, and it accounts for a good part of the clause.
+    """
     wanted = [word for word in words[:_WORDS_MAX] if word and word not in _COMMON and not word.isdigit()]
     scored: list[tuple[float, bool, str]] = []
 
@@ -46,12 +51,20 @@ def nearest_phrases(words: Sequence[str], tools: Sequence[KnownTool], *, chinese
         named = frozenset(word for word in words_of(f"{tool.name} {tool.title}") if word not in _COMMON)
 
         for phrase in tool.phrases:
-            score = _score(wanted, phrase, named)
+            near = not phrase.followed and _covered(wanted, phrase) >= _COVERED_MIN
+            score = _score(wanted, phrase, named) if near else 0.0
 
-            if score > 0:
+            if score >= _SHARED_MIN * len(wanted) and score > 0:
                 scored.append((-score, phrase.chinese != chinese, phrase.readable))
 
     return list(dict.fromkeys(readable for _, _, readable in sorted(scored)))[:count]
+
+
+def _covered(wanted: Sequence[str], phrase: CompiledPhrase) -> float:
+    """Give how much of what a phrase cannot do without is in the clause, from 0 to 1; common words do not count."""
+    groups = [group for group in phrase.required if group.isdisjoint(_COMMON)]
+    found = sum(max((_likeness(word, other) for word in wanted for other in group), default=0.0) for group in groups)
+    return found / len(groups) if groups else 0.0
 
 
 def _score(wanted: Sequence[str], phrase: CompiledPhrase, named: frozenset[str]) -> float:

@@ -39,6 +39,7 @@ class CompiledPhrase:
 
     tool: str
     phrase: Phrase
+    sequence: Sequence
     program: Program
     fixed: tuple[tuple[str, Sequence], ...]
     answer: Sequence
@@ -126,6 +127,7 @@ def _compile(tool: str, phrase: Phrase, properties: Properties) -> CompiledPhras
     return CompiledPhrase(
         tool,
         phrase,
+        sequence,
         compile_sequence(sequence),
         pattern.fixed,
         answer,
@@ -204,7 +206,7 @@ def _readable(sequence: Iterable[Words | Slot | Choice], *, optional: bool) -> s
             case Words(text):
                 told += text
             case Slot(name=name, choices=choices):
-                told += f"<{'|'.join(choices[:3]) + ('|…' if len(choices) > 3 else '') or name}>"
+                told += f"<{'|'.join(choices[:3]) + ('|…' if len(choices) > 3 else '') or name.replace('_', ' ')}>"
             case Choice(branches=branches) if optional or not node.optional:
                 told += _readable(branches[0], optional=optional)
             case _:

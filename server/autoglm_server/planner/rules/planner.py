@@ -11,10 +11,12 @@ from autoglm_server.planner.planner import AnswerText, PlannerError, RoundItem, 
 from autoglm_server.planner.rules import faults
 from autoglm_server.planner.rules.answers import plain, sentences, unsuccessful
 from autoglm_server.planner.rules.binding import Binder, Bound
+from autoglm_server.planner.rules.examples import some_requests
 from autoglm_server.planner.rules.phrasebook import know
 from autoglm_server.planner.rules.reading import TooManyClausesError, read
 from autoglm_server.planner.rules.source import Source
 from autoglm_server.planner.rules.source import chinese as has_chinese
+from autoglm_server.planner.rules.typos import corrected
 
 _THREAD_ABOVE = 1000
 """From how many characters on a request is read beside the loop: the longest take most of a second."""
@@ -90,7 +92,14 @@ class RulesPlanner:
 
         if len(bound) < len(clauses) or not clauses:
             disabled = view.plan.options is not None and view.plan.options.enable_tool_call is False
-            unread = faults.not_understood(clauses, problems, known, chinese=chinese)
+            unread = faults.not_understood(
+                clauses,
+                problems,
+                known,
+                meant=lambda clause: corrected(clause, known, today),
+                examples=lambda: some_requests(view.tools, chinese=chinese),
+                chinese=chinese,
+            )
             raise PlannerError(faults.tools_disabled(chinese=chinese) if disabled else unread)
 
         return bound, chinese

@@ -29,8 +29,8 @@ _DATE_ZH: Final = "今天是 {output.date}，{output.weekday_zh}（{output.zone}
 
 NOW: Final = _phrases(
     (
-        ("what time it is [right] [now] [(in|at) {zone:name}] [right] [now]", _TIME_EN),
         ("what time is it [right] [now] [(in|at) {zone:name}] [right] [now]", _TIME_EN),
+        ("what time it is [right] [now] [(in|at) {zone:name}] [right] [now]", _TIME_EN),
         ("what [is] [the] [current] time [is it] (in|at) {zone:name} [right] [now]", _TIME_EN),
         ("[the] [current|local] time [right] [now] [(in|at) {zone:name}] [right] [now]", _TIME_EN),
         ("what time", _TIME_EN),
@@ -116,11 +116,11 @@ ADD: Final = _phrases(
         ),
     ),
     (
+        ("{date:date} [的] {amount:integer} UNIT (之后|以后|后) [是] [几号|哪天|哪一天|什么日期|几月几号]", _FROM_ZH),
         (
             "{date:date} [之后|往后|再过|加上|加|过] {amount:integer} UNIT [之后|以后|后] [是] [几号|哪天|哪一天|什么日期|几月几号]",
             _FROM_ZH,
         ),
-        ("{date:date} [的] {amount:integer} UNIT (之后|以后|后) [是] [几号|哪天|哪一天|什么日期|几月几号]", _FROM_ZH),
         (
             "{amount:integer} UNIT (之后|以后|后) [是] (几号|哪天|哪一天|什么日期|几月几号|哪一年)",
             "那天是 {output}，{output.weekday_zh}。",

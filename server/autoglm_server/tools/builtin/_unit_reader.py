@@ -3,7 +3,6 @@
 # ruff: noqa: RUF001 - the signs that people type
 from __future__ import annotations
 
-import difflib
 import itertools
 import re
 import threading
@@ -15,6 +14,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from autoglm.tool import ToolError
+from autoglm_server.spelling import nearest
 from autoglm_server.tools.builtin._unit_names import ALIASES, CASED, MONEY
 
 LENGTH_MAX: Final = 100
@@ -212,8 +212,10 @@ def _product(units: Sequence[Unit]) -> Unit:
 
 
 def _unknown(field: str, text: str, word: str) -> ToolError:
-    known = [*ALIASES, *(name for name in registry()._units if not name.startswith("delta_"))]  # noqa: SLF001  # no public list
-    near = difflib.get_close_matches(word.lower(), known, n=3, cutoff=0.7)
+    known = [*ALIASES, *(name for name in registry()._units if "_" not in name)]  # noqa: SLF001  # no public list
+    near = nearest(
+        word.lower(), [*known, *(f"{name}s" for name in known if len(name) > 2 and name.isascii())]
+    )  # abbreviations have no plural
     hint = f"did you mean {', '.join(near)}?" if near else "write its English name, such as kilometer"
     return ToolError(
         f"{field} is {text!r}: {word!r} is no unit that is known; {hint}",

@@ -3,7 +3,6 @@
 # ruff: noqa: E501 - a table
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from datetime import UTC, timedelta, timezone, tzinfo
@@ -13,6 +12,7 @@ from typing import Final
 from zoneinfo import ZoneInfo, available_timezones
 
 from autoglm.tool import ToolError
+from autoglm_server.spelling import nearest
 
 LENGTH_MAX: Final = 64
 """Characters of a zone's name."""
@@ -137,7 +137,7 @@ def zone_of(name: str, field: str) -> tuple[tzinfo, str]:
     if found := _cities().get(key):
         return (UTC, "UTC") if found == "UTC" else (ZoneInfo(found), found)
 
-    near = difflib.get_close_matches(key, [city for city in _cities() if "/" not in city], n=3, cutoff=0.7)
+    near = nearest(key, (city for city in _cities() if "/" not in city))
     hint = f"did you mean {', '.join(city.replace('_', ' ').title() for city in near)}?" if near else ""
     remedy = hint or "write an IANA name such as Asia/Tokyo, a large city, or an offset such as UTC+09:00"
     raise _unknown(f"{field} is {name[:LENGTH_MAX]!r}, which is no time zone that is known; {remedy}")

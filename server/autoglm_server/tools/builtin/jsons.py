@@ -46,6 +46,7 @@ class Queried(TypedDict):
     timeout=timedelta(seconds=10),
     tags=("json", "jmespath"),
     examples=(
+        ToolExample("A field", {"data": {"name": "Ann", "age": 40}, "query": "name"}, {"result": "Ann"}),
         ToolExample(
             "Names of adults",
             {

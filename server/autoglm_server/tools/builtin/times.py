@@ -178,6 +178,12 @@ def _add(clock: Clock) -> FunctionTool:
         tags=("time", "date", "calendar"),
         examples=(
             ToolExample(
+                "45 days later",
+                {"date": "2026-11-22", "amount": 45, "unit": "days"},
+                {"result": "2027-01-06", "weekday": "Wednesday"},
+            ),
+            ToolExample("In Chinese", {"date": "2026-11-22", "amount": 3, "unit": "天"}, {"result": "2026-11-25"}),
+            ToolExample(
                 "A month later",
                 {"date": "2026-01-31", "amount": 1, "unit": "months"},
                 {

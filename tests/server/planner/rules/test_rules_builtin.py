@@ -1316,10 +1316,11 @@ REFUSED: list[tuple[str, str]] = [
     ("what time is it in tokyo and sing me a song", "«sing me a song»"),
     ("what time is it in Tokyo and frobnicate", "«frobnicate»"),
     ("read the file a.txt and dance", "«dance»"),
-    ("东京现在几点，唱首歌", "«唱首歌»"),
+    ("东京现在几点，唱首歌", "“唱首歌”"),
     ("add 3 and 4, then 5", "«5»"),
     ("read the news", "«read the news»"),
     ("Tom, what time is it in Tokyo", "«Tom»"),
+    ("把“甲”和“乙”写入 a.txt", "没有读懂"),
 ]
 """Requests that would have had a wrong answer, and what is said instead."""
 

@@ -45,11 +45,8 @@ async def test_what_cannot_be_read_is_said_plainly(view: View) -> None:
     assert failure.domain == "autoglm"
     assert not failure.retryable
     assert [violation.field for violation in failure.violations] == ["request", "request"]
-    assert failure.violations[0].description == "«frobnicate the widget»: no phrase fits, and none is near."
-    assert (
-        "«convret 3 km into miles»: no phrase fits; the nearest are: convert <value>"
-        in failure.violations[1].description
-    )
+    assert failure.violations[0].description == "«frobnicate the widget»: no phrase is like it."
+    assert "«convret 3 km into miles»: did you mean «convert 3 km into miles»?" in failure.violations[1].description
     assert failure.message.startswith("Could not read 2 of 3 clauses: «frobnicate the widget»")
     assert failure.message.endswith("use a model: --planner llm --model MODEL.")
     assert "`autoglm tools`" in failure.message
@@ -59,7 +56,7 @@ async def test_what_cannot_be_read_is_said_plainly(view: View) -> None:
 async def test_the_same_in_chinese(view: View) -> None:
     failure = await _failure(view("给我唱首歌，然后统计“a b”的字母"))
 
-    assert failure.message.startswith("没有读懂 2 个分句中的 2 个。")
+    assert failure.message.startswith("这个请求有 2 个部分，其中 2 个没有读懂。")
     assert "统计 <text> 的字数" in failure.violations[1].description
 
 
@@ -67,7 +64,7 @@ async def test_the_same_in_chinese(view: View) -> None:
 async def test_a_request_for_nothing(view: View, request_text: str) -> None:
     failure = await _failure(view(request_text))
 
-    assert (failure.reason, failure.message[:34]) == ("REQUEST_NOT_UNDERSTOOD", "The request says nothing to do. No")
+    assert (failure.reason, failure.message[:36]) == ("REQUEST_NOT_UNDERSTOOD", "The request says nothing to do. Try:")
 
 
 @pytest.mark.parametrize(
