@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -402,6 +402,30 @@ async def test_killed_in_the_middle_of_a_call(process: Process, effect: Effect, 
         assert (await catalog.call(invocation())).output == "done"
 
 
+async def test_a_start_that_is_cancelled_leaves_nothing() -> None:
+    gone = asyncio.Event()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            await reader.read()
+
+        writer.close()
+        gone.set()
+
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    one = provider(f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    before = asyncio.all_tasks()
+    start = asyncio.get_running_loop().create_task(one.start())
+    await asyncio.sleep(0.05)
+    start.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await start
+
+    assert not [task for task in asyncio.all_tasks() - before if "Link" in repr(task)]
+    await gone.wait()
+    server.close()
+
+
 async def test_a_provider_that_is_away_at_the_start_comes_later(process: Process) -> None:
     address = process.start()
     process.end()
@@ -702,6 +726,23 @@ async def test_a_server_mounts_another(ring: Any) -> None:
     message = await call(addresses[0], "peer.math.calculate")
 
     assert message.result.output.struct_value["result"] == 42
+
+
+async def test_a_mounted_tool_that_needs_approval_is_called_with_the_one_that_was_given(ring: Any) -> None:
+    addresses, (one, _) = ring
+    await until(lambda: one.get("peer.files.append"))
+    assert one.get("peer.files.append").requires_approval
+
+    # As a plan's server calls it, after it asked a person.
+    arguments = {"path": "note.txt", "content": "hello"}
+    assert (await one.call(invocation(tool="peer.files.append", arguments=arguments))).output
+
+    # The control: without one it is refused.
+    async with grpc.aio.insecure_channel(addresses[1]) as channel:
+        request = tool_service_pb2.CallToolRequest(name="files.append", arguments=wire.to_struct(arguments))
+        stub: Any = tool_service_pb2_grpc.ToolServiceStub(channel)
+        with pytest.raises(grpc.aio.AioRpcError, match="approval"):
+            await stub.CallTool(request, timeout=10).read()
 
 
 async def test_a_ring_of_servers_is_refused_when_called_and_bounded_when_listed(ring: Any) -> None:

@@ -80,9 +80,13 @@ class Link:
         spawn = asyncio.get_running_loop().create_task
         self._tasks = [spawn(self._watch(channel)) for channel in self._channels]
         self._tasks.append(spawn(self._keep()))
-        with suppress(TimeoutError):
-            async with asyncio.timeout(START_SECONDS):
-                await self._asked.wait()
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(START_SECONDS):
+                    await self._asked.wait()
+        except asyncio.CancelledError:
+            await self.stop()  # who did not start is not stopped
+            raise
 
     async def stop(self) -> None:
         """Stop watching and close the channels; calls under way end."""
