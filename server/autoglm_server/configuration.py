@@ -6,6 +6,7 @@ Every fault is found at once and told with its source: the file and line, the va
 from __future__ import annotations
 
 import difflib
+import re
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -25,6 +26,9 @@ CLIENT_VARIABLES = frozenset({"AUTOGLM_ADDRESS", "AUTOGLM_CONFIG"})
 """Variables with our prefix that are not settings of the server."""
 FILE_BYTES_MAX = 1 << 20
 MASK = "********"
+_WORD = r"""(?:'[^']*'|"[^"]*"|\\.|[^\s'"\\])*"""
+_COMMAND = re.compile(rf"mcp:((?:\s*[A-Za-z_][A-Za-z0-9_]*={_WORD}(?=\s|$))+)")
+_VALUE = re.compile(rf"(?<==)(?!\$|secret://){_WORD}(?=\s|$)")
 
 _Path = tuple[str | int, ...]
 
@@ -266,7 +270,10 @@ def fields() -> Iterator[tuple[tuple[str, ...], Any, type[Section]]]:
 
 
 def mask_uri(text: str) -> str:
-    """Leave out the password, and the values of the query, of what looks like a URI."""
+    """Leave out the password, and the values of the query, of what looks like a URI; of a command's, its variables'."""
+    if found := _COMMAND.match(text):
+        return f"mcp:{_VALUE.sub(MASK, found[1])}{text[found.end() :]}"
+
     if "://" not in text:
         return text
 

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -78,3 +79,15 @@ async def test_a_secret_reaches_the_server_and_is_hidden_in_what_comes_back(clie
     assert seen["TOKEN"] == "***"
     assert "IT_TOKEN" not in seen
     assert not [name for name in seen if name.startswith("AUTOGLM")]
+
+
+def test_the_example_runs(tmp_path: Path) -> None:
+    pytest.importorskip("mcp_server_time", reason="mcp-server-time is not installed: pip install -e '.[dev]'")
+    plan = Path(__file__).parent.parent.parent / "examples" / "plans" / "clock.yaml"
+    clock = f"clock=mcp:{sys.executable} -m mcp_server_time"
+    words = [sys.executable, "-m", "autoglm.cli", "run", "--data-dir", str(tmp_path / "data"), "--provider", clock]
+
+    done = subprocess.run([*words, "--plan", str(plan)], capture_output=True, text=True, timeout=50, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"EUROPE/BERLIN IS -[78]\.0H FROM TOKYO", done.stdout)

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autoglm_server.configuration import mask_uri
 from autoglm_server.tools.providers import open_provider
 from autoglm_server.tools.providers.mcp.address import Command, read_command, read_endpoint
 from autoglm_server.tools.providers.mcp.lines import END_BYTES, Lines, LongLine
@@ -65,6 +66,20 @@ def test_a_token_is_named_and_not_held() -> None:
     endpoint = read_endpoint("it", "http://127.0.0.1:1/mcp?a=b#bearer=$TOKEN", OWN)
 
     assert (endpoint.url, endpoint.bearer) == ("http://127.0.0.1:1/mcp?a=b", "$TOKEN")
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("mcp:sh -c A=b", "mcp:sh -c A=b"),
+        ("mcp:A=canary B='can ary' sh -c C=d", "mcp:A=******** B=******** sh -c C=d"),
+        ('mcp:A=x"can ary"y sh', "mcp:A=******** sh"),
+        ("mcp:A=$B C=secret://d sh", "mcp:A=$B C=secret://d sh"),
+        ("mcp+https://host/mcp?key=canary#bearer=$B", "mcp+https://host/mcp?key=********#bearer=$B"),
+    ],
+)
+def test_a_value_in_a_uri_is_not_shown(uri: str, shown: str) -> None:
+    assert mask_uri(uri) == shown
 
 
 def test_secrets_are_named_and_not_held() -> None:
