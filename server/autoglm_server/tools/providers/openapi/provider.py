@@ -34,6 +34,7 @@ START_SECONDS: Final = 5.0
 ANSWER_BYTES_MAX: Final = 4 << 20
 """The largest body of an answer: JSON with its blanks is longer than the output it makes, which has its own limit."""
 _REFUSED_TOLD = 10
+_CLIENTS_MAX = 8
 
 _log = logging.getLogger(__name__)
 
@@ -206,8 +207,11 @@ class OpenApiProvider:
         rules = HostRules([_rule(operation.base) for operation in operations.by_name.values()], self._named)
         limits = HttpLimits(body_bytes=ANSWER_BYTES_MAX)
         client = HttpClient(rules, limits=limits, resolver=self._resolver, tls=self._tls)
-        # Those before stay open until the end: calls may be under way.
+        # Those before stay open for a while: calls may be under way.
         self._clients.append(client)
+        if len(self._clients) > _CLIENTS_MAX:
+            await self._clients.pop(0).close()
+
         tools = tuple(operation.tool for operation in operations.by_name.values())
         self._loaded = _Loaded(digest, operations, read_schemes(document), tools, client)
         self._tell(operations)
