@@ -36,6 +36,13 @@ _CLOSING = """
     是多少 | 等于多少 | 多少 | 是什么 | 等于几 | 是几 | 等于
 """
 _FILLERS_MAX = 6
+_JOINING = frozenset({"and", "&", "和", "与", "以", "并"})
+_POLITE = frozenset(
+    {
+        *("please", "pls", "kindly", "thanks", "thank", "you", "also", "ok", "okay"),
+        *"请谢多劳烦麻",
+    }
+)
 
 
 def _listed(text: str) -> list[tuple[str, ...]]:
@@ -185,6 +192,16 @@ def closings(source: Source, start: int, end: int) -> list[int]:
         ends.append(position - len(words))
 
     return ends
+
+
+def joined(source: Source, division: Division) -> bool:
+    """Whether a division says *and*: what stands beside it is then no mere greeting, but belongs to the request."""
+    return not division.ordering and any(source.key(at) in _JOINING for at in range(division.start, division.end))
+
+
+def polite(source: Source, start: int, end: int) -> bool:
+    """Whether there are thanks and requests alone, which may be joined to anything: *and thank you*."""
+    return all(source.key(position) in _POLITE for position in range(start, end))
 
 
 def hollow(source: Source, start: int, end: int) -> bool:

@@ -94,6 +94,11 @@ class Elisions:
 
         return None
 
+    def _polite(self, start: int, stop: int) -> bool:
+        """Whether there is politeness in a name, or nothing else."""
+        bare = openings(self._source, start, stop)[-1], closings(self._source, start, stop)[-1]
+        return bare != (start, stop) or hollow(self._source, start, stop)
+
     def _alike(self, old: Capture, value: Value, start: int, stop: int, end: int, said: bool) -> bool:  # noqa: FBT001
         """Whether a value is of the same make as the old one, and so not the beginning of another request."""
         if not isinstance(value, Written) or value.quoted:
@@ -107,9 +112,7 @@ class Elisions:
         if old.slot.kind not in {"name", "unit", "word"}:
             return True
 
-        if hollow(self._source, start, stop) or (
-            not said and sum(atom.kind is Kind.WORD for atom in atoms) > _WORDS_MAX
-        ):
+        if self._polite(start, stop) or (not said and sum(atom.kind is Kind.WORD for atom in atoms) > _WORDS_MAX):
             return False
 
         if atoms[0].kind is Kind.CJK:

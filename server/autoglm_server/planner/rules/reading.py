@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import TypeAlias
 
 from autoglm_server.planner.rules.backrefs import BackReference
-from autoglm_server.planner.rules.clauses import Division, closings, divisions, hollow, openings
+from autoglm_server.planner.rules.clauses import Division, closings, divisions, hollow, joined, openings, polite
 from autoglm_server.planner.rules.elisions import Elisions
 from autoglm_server.planner.rules.expressions import reckons
 from autoglm_server.planner.rules.matcher import Capture, Match, run
@@ -318,7 +318,10 @@ def _segments(source: Source, found: list[Division]) -> list[_Segment]:
     for before, after in pairwise(edges):
         ordering = ordering or before.ordering
 
-        if before.end < after.start and not hollow(source, before.end, after.start):
+        meant = joined(source, before) or joined(source, after)
+        empty = hollow(source, before.end, after.start) and (not meant or polite(source, before.end, after.start))
+
+        if before.end < after.start and not empty:
             segments.append(_Segment(before.end, after.start, ordering))
             ordering = False
 

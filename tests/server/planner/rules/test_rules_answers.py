@@ -69,6 +69,15 @@ async def test_failures_in_chinese(answer: Answer) -> None:
     assert told == ["“东京现在几点”失败了：没有时钟。", "“2+2”没有执行，因为“东京现在几点”没有结果。"]
 
 
+async def test_a_tools_words_in_another_language_are_told_as_its_own(answer: Answer) -> None:
+    assert await answer("东京现在几点", Failure(message="zone is '东京'; did you mean Tokyo?")) == [
+        "“东京现在几点”没有成功。工具的说明是：“zone is '东京'; did you mean Tokyo?”。"
+    ]
+    assert await answer("what time is it", Failure(message="did you mean Tokyo?")) == [
+        '"what time is it" failed: did you mean Tokyo?'
+    ]
+
+
 async def test_long_values_are_cut_with_a_mark(answer: Answer) -> None:
     told = await answer("read a.txt", {"content": "x" * 2000, "path": "a.txt"})
 

@@ -1299,6 +1299,84 @@ NEWCOMERS: Table = [
             'text.count {"text": "one two three", "what": "words"}',
         ],
     ),
+    (
+        "请问东京和北京现在几点",
+        [
+            'time.now {"zone": "东京"}',
+            'time.now {"zone": "北京"}',
+        ],
+    ),
+    (
+        "把 hello 和 world 转成大写",
+        [
+            'text.case {"case": "upper", "text": "hello 和 world"}',
+        ],
+    ),
+    (
+        "reverse hi and hello",
+        [
+            'text.reverse {"text": "hi and hello"}',
+        ],
+    ),
+    (
+        'uppercase "abc" and thank you',
+        [
+            'text.case {"case": "upper", "text": "abc"}',
+        ],
+    ),
+    (
+        "你好，现在几点，谢谢",
+        [
+            "time.now {}",
+        ],
+    ),
+    (
+        'uppercase "hello" and "world" and count the words in "a b"',
+        [
+            'text.case {"case": "upper", "text": "hello"}',
+            'text.case {"case": "upper", "text": "world"}',
+            'text.count {"text": "a b", "what": "words"}',
+        ],
+    ),
+    (
+        "read a.txt and b.txt, then join them",
+        [
+            'files.read {"path": "a.txt"}',
+            'files.read {"path": "b.txt"}',
+            'text.join {"parts": ["${step1.content}", "${step2.content}"]}',
+        ],
+    ),
+    (
+        'reverse "abc", "def" and "ghi", then join them with "-"',
+        [
+            'text.reverse {"text": "abc"}',
+            'text.reverse {"text": "def"}',
+            'text.reverse {"text": "ghi"}',
+            'text.join {"parts": ["${step1.result}", "${step2.result}", "${step3.result}"], "separator": "-"}',
+        ],
+    ),
+    (
+        "how many days until 2026-12-25 and 2027-01-01",
+        [
+            'time.difference {"end": "2026-12-25", "start": "today", "unit": "days"}',
+            'time.difference {"end": "2027-01-01", "start": "today", "unit": "days"}',
+        ],
+    ),
+    (
+        "add 30 days to 2026-11-22 and 2026-12-01",
+        [
+            'time.add {"amount": 30, "date": "2026-11-22", "unit": "days"}',
+            'time.add {"amount": 30, "date": "2026-12-01", "unit": "days"}',
+        ],
+    ),
+    (
+        "2+2, what time is it, then add them",
+        [
+            'math.calculate {"expression": "2 + 2"}',
+            "time.now {}",
+            'math.calculate {"expression": "sum(${step1.result}, ${step2.to_number(result)})"}',
+        ],
+    ),
 ]
 """What people who had not read the manual asked."""
 
@@ -1321,6 +1399,13 @@ REFUSED: list[tuple[str, str]] = [
     ("read the news", "«read the news»"),
     ("Tom, what time is it in Tokyo", "«Tom»"),
     ("把“甲”和“乙”写入 a.txt", "没有读懂"),
+    ("hello and what time is it", "«hello»"),
+    ("2+2 and 3+3, multiply them and add them", "«them» is one result"),
+    ("read a.txt, read b.txt, then count the words in them", "«them» means 2 results"),
+    ("divide 10 by 2 and 5", "«5»"),
+    ("20% of 50 and 80", "«80»"),
+    ("把“甲”和“乙”写入 a.txt", "“把“甲””"),
+    ("5 feet 11 inches in cm", "«5 feet 11 inches in cm»"),
 ]
 """Requests that would have had a wrong answer, and what is said instead."""
 
