@@ -13,8 +13,10 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
+import mcp_types as types
 import pytest
 import uvicorn
+from mcp.server import Server
 from mcp.server.mcpserver import Context, MCPServer
 from mcp_types import ToolAnnotations
 
@@ -341,3 +343,32 @@ def test_a_proxy_of_the_environment_is_not_asked(faults: Any, monkeypatch: pytes
 
     asyncio.run(life())
     assert os.environ["HTTP_PROXY"]
+
+
+async def test_a_tool_that_asks_to_be_asked_again_is_and_one_that_asks_its_caller_fails() -> None:
+    asked: list[str | None] = []
+
+    async def listed(_context: Any, _params: Any) -> types.ListToolsResult:
+        empty = {"type": "object"}
+        return types.ListToolsResult(tools=[types.Tool(name=name, input_schema=empty) for name in ("later", "person")])
+
+    async def called(_context: Any, params: types.CallToolRequestParams) -> Any:
+        if params.name == "person":
+            question = types.ElicitRequestFormParams(
+                message="who are you?", requested_schema={"type": "object", "properties": {}}
+            )
+            return types.InputRequiredResult(input_requests={"who": types.ElicitRequest(params=question)})
+
+        asked.append(params.request_state)
+        if params.request_state is None:
+            return types.InputRequiredResult(request_state="in-a-moment")
+
+        return types.CallToolResult(content=[types.TextContent(text="now")])
+
+    server = Server("asking", on_list_tools=listed, on_call_tool=called)
+    async with serving(server.streamable_http_app()) as port, Client(port) as client:
+        assert (await client.call("later")).output == "now"
+        assert asked == [None, "in-a-moment"]
+        failure = await client.failure("person")
+
+    assert (failure.domain, failure.reason) == ("it.person", "INPUT_REQUIRED")
