@@ -179,7 +179,11 @@ class Reloader:
         return providers, lines
 
     async def _let_go(self, plugins: list[OnePlugin]) -> None:
-        await self._catalog.retire()
+        try:
+            await self._catalog.retire()
+        except Exception:  # noqa: BLE001  # the boundary: a provider that does not end cleanly is gone all the same
+            _log.exception("reload: a provider that was replaced did not stop as it should")
+
         await self._plugins.let_go(plugins)
 
 

@@ -171,3 +171,49 @@ async def test_what_is_wrong_changes_nothing_and_is_told(tmp_path: Path, start: 
 
     server.signal()
     assert await server.ended() == 0
+
+
+PLANNER = """
+import autoglm
+from autoglm.planner import AnswerText
+from autoglm.plugin import hookimpl
+
+class Echo:
+    name, revises = "echo", False
+
+    async def round(self, view):
+        if view.round == 1:
+            yield autoglm.StepDraft(id="c", tool="text.count", arguments={"text": view.plan.request})
+        else:
+            yield AnswerText(f"counted: {view.plan.steps[0].result.output['result']}")
+
+class Plugin:
+    @hookimpl
+    def register_planners(self, event):
+        return [Echo()]
+
+plugin = Plugin
+"""
+
+
+async def test_a_plan_is_made_by_a_plugins_planner_and_a_wrapper_asks_for_approval(
+    tmp_path: Path, start: Start
+) -> None:
+    (tmp_path / "echo.py").write_text(PLANNER)
+    config = tmp_path / "c.yaml"
+    plugin = {"name": "echo", "source": f"python:{tmp_path / 'echo.py'}"}
+    write(config, plugins=[plugin], planner={"kind": "echo"}, tools=[{"match": "text.*", "requires_approval": True}])
+    server = await start("--config", str(config)).serving()
+
+    async with autoglm.AsyncClient(server.address) as client:
+        info = await client.info()
+        assert (info.planner, "planner.echo" in info.capabilities) == ("echo", True)
+        handle = await client.run("four")
+        async for event in handle:
+            if isinstance(event.fact, autoglm.StepWaiting):
+                assert event.fact.reason is autoglm.WaitingReason.APPROVAL
+                await client.resolve(handle.id, "c", autoglm.Decision(autoglm.Approve()))
+
+        assert (await handle.result()).answer == "counted: 1"
+        with pytest.raises(autoglm.PreconditionError, match="needs a person's approval"):
+            await client.tools.call("text.count", {"text": "x"})
