@@ -159,4 +159,6 @@ def test_a_rule_that_finds_nothing_is_an_error() -> None:
 def test_nothing_asynchronous_is_left_in_the_synchronous_client() -> None:
     for name in GENERATED:
         text = (ROOT / "sdk" / "autoglm" / name).read_text().partition("\n")[2]
-        assert not re.findall(r"\basync\b|\bawait\b|\basyncio\b|\bAsync\w+|grpc\.aio|__a(?:iter|next|enter|exit)__", text)
+        assert not re.findall(
+            r"\basync\b|\bawait\b|\basyncio\b|\bAsync\w+|grpc\.aio|__a(?:iter|next|enter|exit)__", text
+        )

@@ -143,7 +143,7 @@ async def test_the_data_directory_is_not_shared(start: Any) -> None:
     ("flags", "told"),
     [
         (["--host", "203.0.113.7"], "203.0.113.7 is no address of this machine"),
-        (["--planner", "magic"], "planner.kind 'magic' is not there; this server has: rules"),
+        (["--planner", "magic"], "planner.kind 'magic' is not there; this server has: llm, rules"),
         (["--journal", "redis://x"], "journal.url 'redis://x' is not known"),
         (["--provider", "x=python:/no/such/file.py"], "the tools cannot be set up"),
         (["--provider", "nonsense"], "write NAME=URI"),
