@@ -83,7 +83,7 @@ async def test_a_secret_reaches_the_server_and_is_hidden_in_what_comes_back(clie
 
 def test_the_example_runs(tmp_path: Path) -> None:
     pytest.importorskip("mcp_server_time", reason="mcp-server-time is not installed: pip install -e '.[dev]'")
-    plan = Path(__file__).parent.parent.parent / "examples" / "plans" / "clock.yaml"
+    plan = Path(__file__).parent.parent.parent / "examples" / "mcp_clock.yaml"
     clock = f"clock=mcp:{sys.executable} -m mcp_server_time"
     words = [sys.executable, "-m", "autoglm.cli", "run", "--data-dir", str(tmp_path / "data"), "--provider", clock]
 
