@@ -400,5 +400,5 @@ def _finish(state: State) -> FinishPlan:
     more = f"; and {len(failed) - 3} more" if len(failed) > 3 else ""
     skipped = f"; {plan.skipped} skipped" if plan.skipped else ""
     alone = len(plan.steps) == 1
-    message = f"step {told}" if alone else f"{plan.failed} of {len(plan.steps)} steps failed ({told}{more}){skipped}"
+    message = told if alone else f"{plan.failed} of {len(plan.steps)} steps failed ({told}{more}){skipped}"
     return FinishPlan(PlanState.FAILED, failure_of(ErrorReason.STEPS_FAILED, message))
