@@ -70,7 +70,9 @@ def test_the_library_alone_would_let_some_of_them_pass() -> None:
     """The control: were ``is_global`` enough, this module would not be needed."""
     known = [address for address in INSIDE if address not in ("localhost", "")]
     passed = [address for address in known if ip_address(address).is_global]
-    assert {"64:ff9b::7f00:1", "::127.0.0.1", "168.63.129.16"} <= set(passed)  # which others pass depends on the version
+    assert {"64:ff9b::7f00:1", "::127.0.0.1", "168.63.129.16"} <= set(
+        passed
+    )  # which others pass depends on the version
 
 
 @pytest.mark.parametrize(
