@@ -95,7 +95,7 @@ class InvalidRequestError(AutoglmError):
 
 
 class NotFoundError(AutoglmError):
-    """No such plan, step or tool."""
+    """No such plan, step, tool or file."""
 
     status = "NOT_FOUND"
 
@@ -242,6 +242,9 @@ FAMILIES: Mapping[ErrorReason, type[AutoglmError]] = MappingProxyType(
         _R.DEADLINE_EXCEEDED: DeadlineError,
         _R.UNIMPLEMENTED: UnimplementedError,
         _R.INTERNAL: InternalError,
+        _R.ARTIFACT_NOT_FOUND: NotFoundError,
+        _R.TOO_MANY_CALLS: LimitError,
+        _R.JOURNAL_DAMAGED: PreconditionError,
     },
 )
 """Which class, and so which gRPC status, each reason of a refused call belongs to."""

@@ -196,6 +196,9 @@ class ErrorReason(_Enum):
     DEADLINE_EXCEEDED = 22
     UNIMPLEMENTED = 23
     INTERNAL = 24
+    ARTIFACT_NOT_FOUND = 25
+    TOO_MANY_CALLS = 26
+    JOURNAL_DAMAGED = 27
     INVALID_ARGUMENTS = 40
     INVALID_OUTPUT = 41
     OUTPUT_TOO_LARGE = 42
@@ -207,6 +210,8 @@ class ErrorReason(_Enum):
     REJECTED = 48
     CONNECTION_LOST = 49
     CANCELLED = 50
+    SUB_PLAN_FAILED = 51
+    INVALID_ARTIFACT = 52
     REQUEST_NOT_UNDERSTOOD = 60
     PLANNER_EMPTY = 61
     PLANNER_FAILED = 62
@@ -263,6 +268,8 @@ class Budget:
 
     max_tokens: int | None = None
     max_tool_calls: int | None = None
+    max_rounds: int | None = None
+    max_duration: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)

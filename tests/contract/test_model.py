@@ -115,7 +115,7 @@ def test_every_enum_of_the_contract_is_of_the_vocabulary() -> None:
 
 
 def test_every_reason_of_a_refused_call_has_a_family_and_no_other() -> None:
-    refusals = {reason for reason in model.ErrorReason if 0 < reason <= model.ErrorReason.INTERNAL}
+    refusals = {reason for reason in model.ErrorReason if 0 < reason <= model.ErrorReason.JOURNAL_DAMAGED}
     assert set(errors.FAMILIES) == refusals
 
 

@@ -106,6 +106,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The server does not have this method or this option. Status UNIMPLEMENTED."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 24
     """A fault of the server's own. Status INTERNAL; metadata: error_id, to be found in the server's log."""
+    ERROR_REASON_ARTIFACT_NOT_FOUND: _ErrorReason.ValueType  # 25
+    """No result of the plan carries this file, or its content is not kept. Status NOT_FOUND; metadata: plan_id, digest."""
+    ERROR_REASON_TOO_MANY_CALLS: _ErrorReason.ValueType  # 26
+    """The server, or this caller, has as many calls of this kind under way as it may. Nothing was done. Status
+    RESOURCE_EXHAUSTED with google.rpc.RetryInfo and QuotaFailure; metadata: limit.
+    """
+    ERROR_REASON_JOURNAL_DAMAGED: _ErrorReason.ValueType  # 27
+    """The journal's file is damaged and only read from. Status FAILED_PRECONDITION; the message says how to repair it."""
     ERROR_REASON_INVALID_ARGUMENTS: _ErrorReason.ValueType  # 40
     """The arguments, with their references resolved, do not fit the tool's input schema or limits. Never retried."""
     ERROR_REASON_INVALID_OUTPUT: _ErrorReason.ValueType  # 41
@@ -128,6 +136,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The connection to the provider was lost during the attempt. The outcome is unknown."""
     ERROR_REASON_CANCELLED: _ErrorReason.ValueType  # 50
     """The attempt was told to stop and stopped."""
+    ERROR_REASON_SUB_PLAN_FAILED: _ErrorReason.ValueType  # 51
+    """The plan that the step ran did not succeed. Metadata: plan_id, reason (of that plan's failure; CANCELLED if it was)."""
+    ERROR_REASON_INVALID_ARTIFACT: _ErrorReason.ValueType  # 52
+    """The files of the call are too many or too large, or one's content does not fit its digest. The effect has happened.
+    Metadata: limit, size (bytes).
+    """
     ERROR_REASON_REQUEST_NOT_UNDERSTOOD: _ErrorReason.ValueType  # 60
     """The planner finds nothing in the request that it can plan for. The message says what it does understand."""
     ERROR_REASON_PLANNER_EMPTY: _ErrorReason.ValueType  # 61
@@ -163,7 +177,7 @@ class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The registry of every reason of the domain "autoglm". On the wire a reason is the value's name without the prefix
     ERROR_REASON_, as a string, so a client meets reasons newer than itself as text.
 
-    1 to 24 travel as google.rpc.ErrorInfo in the details of the RPC status named at each. 40 to 50 are about steps and
+    1 to 27 travel as google.rpc.ErrorInfo in the details of the RPC status named at each. 40 to 52 are about steps and
     60 to 73 about rounds and plans; these are data, in Failure, and the RPC that shows them is OK. The numbers between
     these groups are free for more of the group before them. A reason is never renumbered, and its number never reused.
     """
@@ -248,6 +262,14 @@ ERROR_REASON_UNIMPLEMENTED: ErrorReason.ValueType  # 23
 """The server does not have this method or this option. Status UNIMPLEMENTED."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 24
 """A fault of the server's own. Status INTERNAL; metadata: error_id, to be found in the server's log."""
+ERROR_REASON_ARTIFACT_NOT_FOUND: ErrorReason.ValueType  # 25
+"""No result of the plan carries this file, or its content is not kept. Status NOT_FOUND; metadata: plan_id, digest."""
+ERROR_REASON_TOO_MANY_CALLS: ErrorReason.ValueType  # 26
+"""The server, or this caller, has as many calls of this kind under way as it may. Nothing was done. Status
+RESOURCE_EXHAUSTED with google.rpc.RetryInfo and QuotaFailure; metadata: limit.
+"""
+ERROR_REASON_JOURNAL_DAMAGED: ErrorReason.ValueType  # 27
+"""The journal's file is damaged and only read from. Status FAILED_PRECONDITION; the message says how to repair it."""
 ERROR_REASON_INVALID_ARGUMENTS: ErrorReason.ValueType  # 40
 """The arguments, with their references resolved, do not fit the tool's input schema or limits. Never retried."""
 ERROR_REASON_INVALID_OUTPUT: ErrorReason.ValueType  # 41
@@ -270,6 +292,12 @@ ERROR_REASON_CONNECTION_LOST: ErrorReason.ValueType  # 49
 """The connection to the provider was lost during the attempt. The outcome is unknown."""
 ERROR_REASON_CANCELLED: ErrorReason.ValueType  # 50
 """The attempt was told to stop and stopped."""
+ERROR_REASON_SUB_PLAN_FAILED: ErrorReason.ValueType  # 51
+"""The plan that the step ran did not succeed. Metadata: plan_id, reason (of that plan's failure; CANCELLED if it was)."""
+ERROR_REASON_INVALID_ARTIFACT: ErrorReason.ValueType  # 52
+"""The files of the call are too many or too large, or one's content does not fit its digest. The effect has happened.
+Metadata: limit, size (bytes).
+"""
 ERROR_REASON_REQUEST_NOT_UNDERSTOOD: ErrorReason.ValueType  # 60
 """The planner finds nothing in the request that it can plan for. The message says what it does understand."""
 ERROR_REASON_PLANNER_EMPTY: ErrorReason.ValueType  # 61

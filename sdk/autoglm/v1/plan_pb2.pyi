@@ -508,24 +508,40 @@ class Budget(_message.Message):
 
     MAX_TOKENS_FIELD_NUMBER: _builtins.int
     MAX_TOOL_CALLS_FIELD_NUMBER: _builtins.int
+    MAX_ROUNDS_FIELD_NUMBER: _builtins.int
+    MAX_DURATION_FIELD_NUMBER: _builtins.int
     max_tokens: _builtins.int
     """The most tokens, input and output, of all model calls together. At least 1. Unset: unlimited."""
     max_tool_calls: _builtins.int
     """The most calls of tools, every attempt counted. At least 1. Unset: unlimited."""
+    max_rounds: _builtins.int
+    """The most rounds of the planner; a plan that needs another one ends. At least 1. Unset: unlimited. Unlike
+    PlanOptions.max_rounds, the planner is not told.
+    """
+    @_builtins.property
+    def max_duration(self) -> _duration_pb2.Duration:
+        """The longest the plan may take from its start, on the wall clock, waiting for people included. Unset: unlimited."""
+
     def __init__(
         self,
         *,
         max_tokens: _builtins.int | None = ...,
         max_tool_calls: _builtins.int | None = ...,
+        max_rounds: _builtins.int | None = ...,
+        max_duration: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_max_tool_calls", b"_max_tool_calls", "max_tokens", b"max_tokens", "max_tool_calls", b"max_tool_calls"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_rounds", b"_max_rounds", "_max_tokens", b"_max_tokens", "_max_tool_calls", b"_max_tool_calls", "max_duration", b"max_duration", "max_rounds", b"max_rounds", "max_tokens", b"max_tokens", "max_tool_calls", b"max_tool_calls"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_max_tool_calls", b"_max_tool_calls", "max_tokens", b"max_tokens", "max_tool_calls", b"max_tool_calls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_rounds", b"_max_rounds", "_max_tokens", b"_max_tokens", "_max_tool_calls", b"_max_tool_calls", "max_duration", b"max_duration", "max_rounds", b"max_rounds", "max_tokens", b"max_tokens", "max_tool_calls", b"max_tool_calls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_rounds: _TypeAlias = _typing.Literal["max_rounds"]  # noqa: Y015
+    _WhichOneofArgType__max_rounds: _TypeAlias = _typing.Literal["_max_rounds", b"_max_rounds"]  # noqa: Y015
     _WhichOneofReturnType__max_tokens: _TypeAlias = _typing.Literal["max_tokens"]  # noqa: Y015
     _WhichOneofArgType__max_tokens: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens"]  # noqa: Y015
     _WhichOneofReturnType__max_tool_calls: _TypeAlias = _typing.Literal["max_tool_calls"]  # noqa: Y015
     _WhichOneofArgType__max_tool_calls: _TypeAlias = _typing.Literal["_max_tool_calls", b"_max_tool_calls"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_rounds) -> _WhichOneofReturnType__max_rounds | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_tokens) -> _WhichOneofReturnType__max_tokens | None: ...
     @_typing.overload

@@ -85,6 +85,11 @@ class PlanServiceStub:
                 request_serializer=autoglm_dot_v1_dot_plan__service__pb2.ResolveStepRequest.SerializeToString,
                 response_deserializer=autoglm_dot_v1_dot_plan__service__pb2.ResolveStepResponse.FromString,
                 _registered_method=True)
+        self.ReadArtifact = channel.unary_stream(
+                '/autoglm.v1.PlanService/ReadArtifact',
+                request_serializer=autoglm_dot_v1_dot_plan__service__pb2.ReadArtifactRequest.SerializeToString,
+                response_deserializer=autoglm_dot_v1_dot_plan__service__pb2.ReadArtifactResponse.FromString,
+                _registered_method=True)
         self.GetServerInfo = channel.unary_unary(
                 '/autoglm.v1.PlanService/GetServerInfo',
                 request_serializer=autoglm_dot_v1_dot_plan__service__pb2.GetServerInfoRequest.SerializeToString,
@@ -176,6 +181,14 @@ class PlanServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadArtifact(self, request, context):
+        """Streams the content of a file that a step's result carries, from an offset: first a message with what it is, then its
+        bytes in order, then OK. Kept as long as the plan. Errors: PLAN_NOT_FOUND, ARTIFACT_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetServerInfo(self, request, context):
         """Answers what server this is and what it can do.
         """
@@ -230,6 +243,11 @@ def add_PlanServiceServicer_to_server(servicer, server):
                     servicer.ResolveStep,
                     request_deserializer=autoglm_dot_v1_dot_plan__service__pb2.ResolveStepRequest.FromString,
                     response_serializer=autoglm_dot_v1_dot_plan__service__pb2.ResolveStepResponse.SerializeToString,
+            ),
+            'ReadArtifact': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadArtifact,
+                    request_deserializer=autoglm_dot_v1_dot_plan__service__pb2.ReadArtifactRequest.FromString,
+                    response_serializer=autoglm_dot_v1_dot_plan__service__pb2.ReadArtifactResponse.SerializeToString,
             ),
             'GetServerInfo': grpc.unary_unary_rpc_method_handler(
                     servicer.GetServerInfo,
@@ -486,6 +504,33 @@ class PlanService:
             '/autoglm.v1.PlanService/ResolveStep',
             autoglm_dot_v1_dot_plan__service__pb2.ResolveStepRequest.SerializeToString,
             autoglm_dot_v1_dot_plan__service__pb2.ResolveStepResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadArtifact(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/autoglm.v1.PlanService/ReadArtifact',
+            autoglm_dot_v1_dot_plan__service__pb2.ReadArtifactRequest.SerializeToString,
+            autoglm_dot_v1_dot_plan__service__pb2.ReadArtifactResponse.FromString,
             options,
             channel_credentials,
             insecure,

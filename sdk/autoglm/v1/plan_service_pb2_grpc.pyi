@@ -75,6 +75,10 @@ class PlanServiceStub:
     Errors: PLAN_NOT_FOUND, STEP_NOT_FOUND, STEP_NOT_WAITING, STEP_ALREADY_RESOLVED, WAIT_CHANGED,
     DECISION_NOT_ALLOWED, JOURNAL_FULL.
     """
+    ReadArtifact: _grpc.UnaryStreamMultiCallable[_plan_service_pb2.ReadArtifactRequest, _plan_service_pb2.ReadArtifactResponse]
+    """Streams the content of a file that a step's result carries, from an offset: first a message with what it is, then its
+    bytes in order, then OK. Kept as long as the plan. Errors: PLAN_NOT_FOUND, ARTIFACT_NOT_FOUND.
+    """
     GetServerInfo: _grpc.UnaryUnaryMultiCallable[_plan_service_pb2.GetServerInfoRequest, _plan_service_pb2.GetServerInfoResponse]
     """Answers what server this is and what it can do."""
 
@@ -124,6 +128,10 @@ class PlanServiceAsyncStub(PlanServiceStub):
     """Decides what a step waits for, and answers once that is durable. The first decision wins; the same one again is OK.
     Errors: PLAN_NOT_FOUND, STEP_NOT_FOUND, STEP_NOT_WAITING, STEP_ALREADY_RESOLVED, WAIT_CHANGED,
     DECISION_NOT_ALLOWED, JOURNAL_FULL.
+    """
+    ReadArtifact: _aio.UnaryStreamMultiCallable[_plan_service_pb2.ReadArtifactRequest, _plan_service_pb2.ReadArtifactResponse]  # type: ignore[assignment]
+    """Streams the content of a file that a step's result carries, from an offset: first a message with what it is, then its
+    bytes in order, then OK. Kept as long as the plan. Errors: PLAN_NOT_FOUND, ARTIFACT_NOT_FOUND.
     """
     GetServerInfo: _aio.UnaryUnaryMultiCallable[_plan_service_pb2.GetServerInfoRequest, _plan_service_pb2.GetServerInfoResponse]  # type: ignore[assignment]
     """Answers what server this is and what it can do."""
@@ -225,6 +233,16 @@ class PlanServiceServicer(metaclass=_abc_1.ABCMeta):
         """Decides what a step waits for, and answers once that is durable. The first decision wins; the same one again is OK.
         Errors: PLAN_NOT_FOUND, STEP_NOT_FOUND, STEP_NOT_WAITING, STEP_ALREADY_RESOLVED, WAIT_CHANGED,
         DECISION_NOT_ALLOWED, JOURNAL_FULL.
+        """
+
+    @_abc_1.abstractmethod
+    def ReadArtifact(
+        self,
+        request: _plan_service_pb2.ReadArtifactRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_plan_service_pb2.ReadArtifactResponse], _abc.AsyncIterator[_plan_service_pb2.ReadArtifactResponse]]:
+        """Streams the content of a file that a step's result carries, from an offset: first a message with what it is, then its
+        bytes in order, then OK. Kept as long as the plan. Errors: PLAN_NOT_FOUND, ARTIFACT_NOT_FOUND.
         """
 
     @_abc_1.abstractmethod

@@ -261,6 +261,7 @@ class CallToolResponse(_message.Message):
     PROGRESS_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    ARTIFACT_CHUNK_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def progress(self) -> Global___ToolProgress:
         """How far the call is."""
@@ -273,22 +274,57 @@ class CallToolResponse(_message.Message):
     def failure(self) -> _failure_pb2.Failure:
         """Why it failed. The last message."""
 
+    @_builtins.property
+    def artifact_chunk(self) -> Global___ArtifactChunk:
+        """A part of a file that the result will name in its artifacts."""
+
     def __init__(
         self,
         *,
         progress: Global___ToolProgress | None = ...,
         result: _plan_pb2.ToolResult | None = ...,
         failure: _failure_pb2.Failure | None = ...,
+        artifact_chunk: Global___ArtifactChunk | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "message", b"message", "progress", b"progress", "result", b"result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["artifact_chunk", b"artifact_chunk", "failure", b"failure", "message", b"message", "progress", b"progress", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "message", b"message", "progress", b"progress", "result", b"result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_chunk", b"artifact_chunk", "failure", b"failure", "message", b"message", "progress", b"progress", "result", b"result"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["progress", "result", "failure"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["progress", "result", "failure", "artifact_chunk"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
 Global___CallToolResponse: _TypeAlias = CallToolResponse  # noqa: Y015
+
+@_typing.final
+class ArtifactChunk(_message.Message):
+    """A part of a file. The parts of one file come one after the other, in order; files may come in any order, and those that
+    the result does not name are dropped.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ARTIFACT_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """The next bytes, at most 256 KiB."""
+    @_builtins.property
+    def artifact(self) -> _plan_pb2.Artifact:
+        """What the file is, its size and digest, so that it can be checked. In its first part, and only there."""
+
+    def __init__(
+        self,
+        *,
+        artifact: _plan_pb2.Artifact | None = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "data", b"data"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ArtifactChunk: _TypeAlias = ArtifactChunk  # noqa: Y015
 
 @_typing.final
 class ToolProgress(_message.Message):
