@@ -53,6 +53,7 @@ from autoglm.model import (
     UnknownFact,
     Usage,
     Waiting,
+    WaitingReason,
 )
 
 if TYPE_CHECKING:
@@ -535,8 +536,10 @@ class PlanFold:
     def _step_waiting(self, event: Event, fact: StepWaiting) -> None:
         self._begin(event.event_time)
         step = self.steps[event.step_id]
-        unknown = Failure("OUTCOME_UNKNOWN", DOMAIN, fact.message, outcome_unknown=True)
-        self._end_call(step, ToolCallState.FAILED, unknown, event.event_time)
+        # A call whose provider found that the tool is another one by now was not made; of any other nobody knows.
+        made = fact.reason is not WaitingReason.TOOL_CHANGED
+        why = Failure("OUTCOME_UNKNOWN" if made else "TOOL_CHANGED", DOMAIN, fact.message, outcome_unknown=made)
+        self._end_call(step, ToolCallState.FAILED, why, event.event_time)
         self._set(event.step_id, step, StepState.WAITING)
         self.waiting[event.step_id] = None
         step.waiting = Waiting(

@@ -454,7 +454,12 @@ def make_catalog(settings: Settings, providers: Sequence[Provider], secrets: Sec
     limits = settings.limits
     return Catalog(
         providers,
-        limits=ToolLimits(arguments_bytes=limits.arguments, output_bytes=limits.output, depth=limits.json_depth),
+        limits=ToolLimits(
+            arguments_bytes=limits.arguments,
+            output_bytes=limits.output,
+            depth=limits.json_depth,
+            provider_wait=settings.plan.provider_wait.total_seconds(),
+        ),
         wrappers=Wrappers(settings.tools),
         secrets=secrets,
     )

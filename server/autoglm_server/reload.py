@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from autoglm.model import PlanOptions
+from autoglm.model import Budget, PlanOptions
 from autoglm.planner import Planner
 from autoglm_server import telemetry
 from autoglm_server.configuration import ConfigurationError, mask_uri
@@ -116,6 +116,8 @@ class Reloader:
         self._scheduler.defaults = plan_defaults(self.settings)
         limits = self._scheduler.limits
         self._scheduler.limits = replace(limits, step_timeout=wanted.plan.step_timeout.total_seconds())
+        patience = wanted.plan.provider_wait.total_seconds()
+        self._catalog.limits = replace(self._catalog.limits, provider_wait=patience)
 
     async def _take_tools(self, wanted: Settings) -> list[OnePlugin]:
         change = await self._plugins.prepare(wanted.plugins)
@@ -190,6 +192,7 @@ class Reloader:
 def plan_defaults(settings: Settings) -> PlanOptions:
     """Give what a plan gets whose options leave it out."""
     plan = settings.plan
+    budget = Budget(plan.budget_tokens, plan.budget_tool_calls, plan.budget_rounds, plan.budget_duration)
     return PlanOptions(
         max_steps=plan.max_steps,
         enable_tool_call=plan.enable_tool_call,
@@ -199,6 +202,7 @@ def plan_defaults(settings: Settings) -> PlanOptions:
         max_parallel_steps=plan.max_parallel_steps,
         planner=settings.planner.kind,
         model=settings.planner.model,
+        budget=budget if budget != Budget() else None,
     )
 
 

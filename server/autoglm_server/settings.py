@@ -130,8 +130,18 @@ class PlanSettings(Section):
     """The longest a plan may wait for a person in one go. Empty: without end."""
     max_parallel_steps: int = Field(default=32, ge=1, le=1000)
     """The most calls of one plan under way at once."""
+    budget_tokens: int | None = Field(default=None, ge=1, le=(1 << 63) - 1)
+    """`budget.max_tokens` of a plan that sets none: the most tokens, input and output. Empty: without end."""
+    budget_tool_calls: int | None = Field(default=None, ge=1, le=(1 << 63) - 1)
+    """`budget.max_tool_calls` likewise: the most calls of tools, every attempt counted."""
+    budget_rounds: int | None = Field(default=None, ge=1, le=(1 << 31) - 1)
+    """`budget.max_rounds` likewise: the most rounds. Unlike `max_rounds` the planner is not told, and the plan fails."""
+    budget_duration: Duration | None = Field(default=None, gt=_ZERO, le=timedelta(days=366))
+    """`budget.max_duration` likewise: the longest a plan may take from its start, waiting for people included."""
     step_timeout: Duration = Field(default=timedelta(seconds=60), gt=_ZERO, le=timedelta(hours=24))
     """The longest one attempt at a step may take, if neither the step nor its tool says."""
+    provider_wait: Duration = Field(default=timedelta(seconds=10), ge=_ZERO, le=timedelta(hours=1))
+    """How long a call that could not be made waits for a provider that is away, within its own limit of time."""
 
 
 class SchedulerSettings(Section):

@@ -142,15 +142,16 @@ def decide(state: State, now: float, places: int, *, hold: bool = False) -> Deci
 
     commands: list[Command] = [SkipStep(step_id, by) for step_id, by in plan.doomed.items()]
     starved = _calls(state, now, 0 if hold else places, commands)
-    wakes = [due for due in (state.deadline, state.waiting_deadline) if due is not None]
+    wakes = [due for due in (state.deadline, state.waiting_deadline, state.budget_deadline) if due is not None]
     if not hold:
         commands += [
             AskPerson(step_id, WaitingReason.APPROVAL, f"approve the call of {plan.steps[step_id].added.tool}")
             for step_id in plan.unapproved
         ]
         if not commands and _spent(state):
-            message = f"another tool call would exceed budget.max_tool_calls {plan.usage.tool_calls}"
-            commands.append(ReachLimit(failure_of(ErrorReason.BUDGET_EXCEEDED, message)))
+            limit = plan.usage.tool_calls
+            message = f"another tool call would exceed budget.max_tool_calls {limit}"
+            commands.append(ReachLimit(_over_budget("max_tool_calls", f"{limit}", message)))
         elif not commands:
             _round(state, now, commands)
 
@@ -270,6 +271,16 @@ def unknown_outcome(state: State, step_id: str, why: str) -> AskPerson | FailSte
     return AskPerson(step_id, WaitingReason.OUTCOME_UNKNOWN, message)
 
 
+def changed_tool(step: StepFold) -> AskPerson | None:
+    """Ask whether to call a tool that is no longer the one the step was planned with; ``None`` where it does not matter."""
+    added = step.added
+    if added.effect is Effect.READ_ONLY and not added.requires_approval:
+        return None
+
+    message = f"{added.tool} is no longer the tool this step was planned with; approve to call it as it is now"
+    return AskPerson(added.id, WaitingReason.TOOL_CHANGED, message)
+
+
 def may_have_taken_effect(step: StepFold) -> bool:
     """Whether a call that was cut may have changed something."""
     return step.added.effect is not Effect.READ_ONLY
@@ -307,6 +318,10 @@ def _stop(state: State, now: float) -> Decided:
             return Decided([FinishPlan(PlanState.CANCELLED)], None)
 
 
+def _over_budget(name: str, limit: str, message: str) -> Failure:
+    return failure_of(ErrorReason.BUDGET_EXCEEDED, message, budget=name, limit=limit)
+
+
 def _limit(state: State, now: float) -> Failure | None:
     plan, options = state.plan, state.options
     if state.deadline is not None and now >= state.deadline:
@@ -325,7 +340,12 @@ def _limit(state: State, now: float) -> Failure | None:
         tokens = plan.usage.input_tokens + plan.usage.output_tokens
         if budget.max_tokens is not None and tokens > budget.max_tokens:
             message = f"the plan used {tokens} tokens, more than budget.max_tokens {budget.max_tokens}"
-            return failure_of(ErrorReason.BUDGET_EXCEEDED, message)
+            return _over_budget("max_tokens", f"{budget.max_tokens}", message)
+
+        if state.budget_deadline is not None and now >= state.budget_deadline and budget.max_duration is not None:
+            seconds = f"{budget.max_duration.total_seconds():.12g}s"
+            message = f"the plan is not done within budget.max_duration {seconds} of its start"
+            return _over_budget("max_duration", seconds, message)
 
     return None
 
@@ -385,6 +405,11 @@ def _next(state: State, number: int) -> Command:
     if current.failure is None and not current.steps_added and not state.rejected:
         message = "the planner gave neither steps nor an answer"
         return FinishPlan(PlanState.FAILED, failure_of(ErrorReason.PLANNER_EMPTY, message))
+
+    budget = state.options.budget
+    if budget is not None and budget.max_rounds is not None and number >= budget.max_rounds:
+        message = f"the planner needs another round, and budget.max_rounds is {budget.max_rounds}"
+        return ReachLimit(_over_budget("max_rounds", f"{budget.max_rounds}", message))
 
     return MakePlan(number + 1, 1)
 

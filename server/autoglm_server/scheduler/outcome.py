@@ -7,7 +7,9 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, TypeAlias
 
 from autoglm.model import (
+    DOMAIN,
     Effect,
+    ErrorReason,
     Failure,
     RetryPolicy,
     StepCancelled,
@@ -16,7 +18,7 @@ from autoglm.model import (
     StepSucceeded,
     ToolResult,
 )
-from autoglm_server.scheduler.decide import AskPerson, may_have_taken_effect, unknown_outcome
+from autoglm_server.scheduler.decide import AskPerson, changed_tool, may_have_taken_effect, unknown_outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,6 +74,9 @@ def _failed(
         command = unknown_outcome(state, step_id, failure.message)
         return command if isinstance(command, AskPerson) else StepFailed(command.failure)
 
+    if _is_another_tool(failure) and (ask := changed_tool(step)) is not None:
+        return ask
+
     policy = step.added.retry_policy or RetryPolicy(max_attempts=1)
     used = state.failures.get(step_id, 0) + 1
     if used >= policy.max_attempts or not may_be_retried(failure, repeatable=repeatable):
@@ -79,6 +84,12 @@ def _failed(
 
     delay = backoff(policy, used, failure.retry_after, jitter)
     return StepRetryScheduled(failure, delay, now + delay)
+
+
+def _is_another_tool(failure: Failure) -> bool:
+    """Whether a call was not made, because its provider found that the tool is not the one that was meant."""
+    changed = failure.domain == DOMAIN and failure.reason == ErrorReason.TOOL_CHANGED.name
+    return changed and not failure.outcome_unknown
 
 
 def may_be_retried(failure: Failure, *, repeatable: bool) -> bool:

@@ -74,6 +74,7 @@ from autoglm_server.scheduler.decide import (
     ReachLimit,
     SkipStep,
     StartStep,
+    changed_tool,
     decide,
     failure_of,
 )
@@ -165,6 +166,8 @@ class Attempt:
     step_id: str
     number: int
     invocation: Invocation
+    tool_digest: str
+    """The tool that is meant; empty where any of this name will do."""
     intent: int
     """The sequence of its step_started; a call with an effect waits until that is durable."""
     waits: bool
@@ -470,11 +473,14 @@ class PlanRun:
             return
 
         tool = host.catalog.get(added.tool)
-        matters = added.effect is not Effect.READ_ONLY or added.requires_approval
-        if tool is not None and matters and tool.digest not in (added.tool_digest, self._accepted.get(step_id)):
-            message = f"{added.tool} is no longer the tool this step was planned with; approve to call it as it is now"
-            self._ask(step_id, WaitingReason.TOOL_CHANGED, message)
+        ask = changed_tool(step)
+        meant = self._accepted.get(step_id, added.tool_digest) if ask is not None else ""
+        if tool is not None and ask is not None and tool.digest not in (added.tool_digest, meant):
+            self._ask(step_id, ask.reason, ask.message)
             return
+
+        # Of a tool whose provider is away it is the call that will see whether it is the same when it is back.
+        meant = tool.digest if tool is not None and meant else meant
 
         number = step.attempt + 1
         key = f"{self.plan.id}/{step_id}"
@@ -497,6 +503,7 @@ class PlanRun:
                 ),
                 report=lambda progress: self._progressed(attempt, progress),
             ),
+            tool_digest=meant,
             intent=sequence,
             waits=ahead or added.effect is not Effect.READ_ONLY,
         )
@@ -525,7 +532,7 @@ class PlanRun:
         attempt.began = True
         outcome: Outcome
         try:
-            outcome = await self.host.catalog.call(attempt.invocation)
+            outcome = await self.host.catalog.call(attempt.invocation, tool_digest=attempt.tool_digest)
         except ToolCallError as error:
             outcome = error.failure
         except AbandonedError:
@@ -878,7 +885,12 @@ class PlanRun:
         if not answer and output is None:
             answer = answers.lines(plan)
             bytes_max = self.host.limits.answer_bytes
-            output = answers.output_of_leaves(plan, bytes_max=bytes_max) if not plan.rounds else None
+            if not plan.rounds:
+                output = answers.output_of_leaves(plan, bytes_max=bytes_max)
+            elif isinstance(plan.stopping, PlanLimitReached):
+                output = (
+                    answers.output_of_leaves(plan, bytes_max=bytes_max) or None
+                )  # what is known, without the planner
 
         try:
             self.emit(self._end(state, failure, answer, output))

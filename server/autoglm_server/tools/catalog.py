@@ -19,6 +19,7 @@ from autoglm.tool import tool_digest
 from autoglm.wire import check_json, digest
 from autoglm_server.tools.invocation import Checked, invoke
 from autoglm_server.tools.limits import ToolLimits
+from autoglm_server.tools.patience import Patience, is_not_made
 from autoglm_server.tools.secrets import Secrets
 from autoglm_server.tools.tool import Invocation, Provider, ToolCallError
 from autoglm_server.tools.validation import Schema, SchemaError, nearest
@@ -203,7 +204,8 @@ class Catalog:
     async def call(self, invocation: Invocation, *, tool_digest: str = "") -> ToolResult:
         """Make a call: check the arguments in full, call the provider within the time limit, check the output.
 
-        Cancelling the awaiting task asks the call to stop; a second time gives it up (see :class:`Provider`).
+        A provider that is away is waited for, as long as ``limits.provider_wait`` says. Cancelling the awaiting task asks
+        the call to stop; a second time gives it up (see :class:`Provider`).
 
         Raises:
             ToolCallError: with the failure TOOL_UNAVAILABLE, TOOL_CHANGED (it is no longer ``tool_digest``),
@@ -212,22 +214,36 @@ class Catalog:
         """
         entry = self._current().get(invocation.tool)
         if entry is None or not entry.tool.available:
-            raise ToolCallError(
-                Failure(
-                    ErrorReason.TOOL_UNAVAILABLE.name,
-                    DOMAIN,
-                    f"the provider of {invocation.tool!r} cannot be reached"
-                    if entry
-                    else self._missing(invocation.tool),
-                    retryable=True,
-                ),
-            )
+            entry, invocation = await self._awaited(invocation)
 
         if tool_digest and tool_digest != entry.tool.digest:
             told = f"the tool {invocation.tool!r} is no longer the one this call was made for"
             raise ToolCallError(Failure(ErrorReason.TOOL_CHANGED.name, DOMAIN, told))
 
         return await entry.source.make(entry.call, invocation)
+
+    async def _awaited(self, invocation: Invocation) -> tuple[_Entry, Invocation]:
+        """Wait for a tool whose provider is away, or has yet to say what it offers; gives it, and what time is left.
+
+        Raises:
+            ToolCallError: TOOL_UNAVAILABLE, it did not come.
+        """
+        name = invocation.tool
+
+        def look() -> _Entry | None:
+            entry = self._current().get(name)
+            return entry if entry is not None and entry.tool.available else None
+
+        known = name in self._entries or any(
+            source.provider.name and name.startswith(f"{source.provider.name}.") for source in self._sources
+        )
+        patience = Patience(invocation, self.limits.provider_wait if known else 0.0)
+        if (found := await patience.find(look)) is not None:
+            return found, patience.left()
+
+        away = f"the provider of {name!r} cannot be reached"
+        told = away if name in self._entries else self._missing(name)
+        raise ToolCallError(Failure(ErrorReason.TOOL_UNAVAILABLE.name, DOMAIN, told, retryable=True))
 
     def _missing(self, name: str) -> str:
         near = self.nearest(name)
@@ -284,8 +300,18 @@ class Catalog:
                 source.entries.append(_Entry(source, tool, checks, call))
 
     def _caller(self, provider: Provider, own_name: str, checked: Checked) -> Call:
-        async def resolved(invocation: Invocation) -> ToolResult:
+        async def made(invocation: Invocation) -> ToolResult:
             return await invoke(provider, own_name, checked, invocation, self.limits)
+
+        async def resolved(invocation: Invocation) -> ToolResult:
+            try:
+                return await made(invocation)
+            except ToolCallError as error:
+                # Of the server's own tools it is not a provider that is away, but whom they talk to.
+                if not provider.name or not self.limits.provider_wait or not is_not_made(error.failure):
+                    raise
+
+            return await Patience(invocation, self.limits.provider_wait).make(made)
 
         async def call(invocation: Invocation) -> ToolResult:
             return await self._secrets.call(invocation, checked.input.document, resolved)

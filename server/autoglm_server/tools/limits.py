@@ -23,5 +23,7 @@ class ToolLimits:
     """The data of one report, and the text of reports merged into one; what is more is left out."""
     stop_grace: float = 1.0
     """How long a call whose time is up may take to stop before it is given up."""
+    provider_wait: float = 0.0
+    """How long a call waits for a provider that is away."""
     schema_bytes: int = 256 << 10
     """One JSON Schema of a tool."""

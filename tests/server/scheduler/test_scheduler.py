@@ -18,10 +18,12 @@ from autoglm.errors import (
     PreconditionError,
 )
 from autoglm.model import (
+    DOMAIN,
     Approve,
     CreatePlanRequest,
     Decision,
     Effect,
+    Failure,
     PlanFailed,
     PlanState,
     Reject,
@@ -687,6 +689,28 @@ async def test_a_changed_tool_asks_unless_it_only_reads(world: World) -> None:
     await resolve(world, plan, Decision(Approve()))
     (await world.tools.called("g")).succeed()
     assert (await world.ended(plan)).state is PlanState.SUCCEEDED
+
+
+@pytest.mark.parametrize("tool", ["send", "put"])
+async def test_a_provider_that_finds_its_tool_changed_was_not_called(world: World, tool: str) -> None:
+    """A list of tools is seconds old: what a provider says of its own tool goes before it, and uses up no attempt."""
+    plan = await world.create(step("g", tool))
+    (await world.tools.called("g")).fail(Failure("TOOL_CHANGED", DOMAIN, "another digest", retryable=True))
+    waits = await world.until(plan, lambda now: now.state is PlanState.WAITING)
+    assert waits.steps[0].waiting is not None
+    assert waits.steps[0].waiting.reason is WaitingReason.TOOL_CHANGED
+    call = waits.steps[0].tool_calls[0]
+    assert call.failure is not None
+    assert (call.failure.reason, call.failure.outcome_unknown) == ("TOOL_CHANGED", False)
+    await resolve(world, plan, Decision(Approve()))
+    (await world.tools.called("g")).succeed()
+    assert (await world.ended(plan)).state is PlanState.SUCCEEDED
+
+
+async def test_a_failure_of_the_same_name_of_a_tools_own_is_no_such_thing(world: World) -> None:
+    plan = await world.create(step("g", "send"))
+    (await world.tools.called("g")).fail(Failure("TOOL_CHANGED", "send", "my own word"))
+    assert (await world.ended(plan)).state is PlanState.FAILED
 
 
 # --- create
