@@ -31,10 +31,10 @@ class Waiters:
     __slots__ = ("_futures",)
 
     def __init__(self) -> None:
-        self._futures: set[asyncio.Future[None]] = set()
+        self._futures: dict[asyncio.Future[None], None] = {}  # who waits longest is woken first
 
     def wake(self) -> None:
-        futures, self._futures = self._futures, set()
+        futures, self._futures = self._futures, {}
         for future in futures:
             _resolve(future)
 
@@ -42,13 +42,13 @@ class Waiters:
         """Return at the next wake, or after ``timeout`` seconds."""
         loop = asyncio.get_running_loop()
         future = loop.create_future()
-        self._futures.add(future)
+        self._futures[future] = None
         timer = loop.call_later(timeout, _resolve, future)
         try:
             await future
         finally:
             timer.cancel()
-            self._futures.discard(future)
+            self._futures.pop(future, None)
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

@@ -208,13 +208,13 @@ class PlanRun:
         self.attempts: dict[str, Attempt] = {}
         self.making: Making | None = None
         self.request_key: RequestKey | None = None
-        self.tasks: set[asyncio.Task[None]] = set()
+        self.tasks: dict[asyncio.Task[None], None] = {}  # in the order they began, so that a simulation can be replayed
         self._out: list[bytes] = []
         self._out_first = durable + 1
         self._row_state: PlanState | None = None
         self._launches: deque[Attempt] = deque()
         self._waiters: deque[tuple[int, asyncio.Future[bool]]] = deque()
-        self._readers: set[asyncio.Future[bool]] = set()
+        self._readers: dict[asyncio.Future[bool], None] = {}
         """Those of the waiters that do not wait for a full disk."""
         self._references: dict[str, References] = {}
         self._accepted: dict[str, str] = {}
@@ -351,11 +351,11 @@ class PlanRun:
         if not reads:
             return await future
 
-        self._readers.add(future)
+        self._readers[future] = None
         try:
             return await future
         finally:
-            self._readers.discard(future)
+            self._readers.pop(future, None)
 
     def _not_held(self) -> AutoglmError:
         """Say why what was to be recorded will not be; what was handed over to the journal is told of by it."""

@@ -307,8 +307,8 @@ class Scheduler:
     def spawn(self, run: PlanRun, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Start a task that the plan owns; it is cancelled and awaited when the plan is let go of."""
         task = asyncio.get_running_loop().create_task(work)
-        run.tasks.add(task)
-        task.add_done_callback(run.tasks.discard)
+        run.tasks[task] = None
+        task.add_done_callback(lambda ended: run.tasks.pop(ended, None))
         return task
 
     # --- what callers ask for (PlanPort)
