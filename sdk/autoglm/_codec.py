@@ -3,15 +3,15 @@
 For each class two functions are generated, as :mod:`dataclasses` generates ``__init__``: ``fill_X(message, value)``
 and ``read_X(message)``, a line for each field. Straight-line code is what makes this two to three times as fast as a
 walk over descriptors; an event is encoded for every fact and decoded by every watcher. :func:`source` shows the code.
-For ``StepFailed``::
+For ``PlanLimitReached``::
 
-    def fill_StepFailed(message, value):
+    def fill_PlanLimitReached(message, value):
         if (it := value.failure) is not None:
             to = message.failure; to.SetInParent(); fill_Failure(to, it)
 
-    def read_StepFailed(message):
+    def read_PlanLimitReached(message):
         has = message.HasField
-        return StepFailed(
+        return PlanLimitReached(
             read_Failure(message.failure) if has("failure") else None,
         )
 """

@@ -93,6 +93,11 @@ class StepFold:
     end_time: datetime | None = None
     frozen: Step | None = None
 
+    @property
+    def child_plan_id(self) -> str:
+        """The plan that the step's last call ran as its own; empty if there is none."""
+        return self.calls[-1].child_plan_id if self.calls else ""
+
     def snapshot(self) -> Step:
         """Give the step as a frozen value; made anew only when something changed."""
         if self.frozen is None:
@@ -448,6 +453,7 @@ class PlanFold:
         step.attempt = event.attempt
         step.failure = None
         step.start_time = step.start_time or event.event_time
+        again = bool(fact.child_plan_id) and step.child_plan_id == fact.child_plan_id
         step.calls.append(
             ToolCall(
                 id=f"{event.step_id}/{event.attempt}",
@@ -460,6 +466,9 @@ class PlanFold:
                 arguments_digest=fact.arguments_digest,
             ),
         )
+        if again:
+            return  # it goes on with the plan that was counted with the attempt before
+
         usage = self.usage
         self.usage = Usage(
             usage.input_tokens,
@@ -483,9 +492,7 @@ class PlanFold:
         self._end_step(event, step, StepState.SUCCEEDED)
         step.failure = None
         step.result = fact.result or ToolResult()
-        if step.result.usage is not None:
-            self.usage = self.usage + step.result.usage
-
+        self._use(step.result.usage)
         self.succeeded += 1
         for dependent_id in step.dependents:
             dependent = self.steps[dependent_id]
@@ -498,6 +505,7 @@ class PlanFold:
         self._end_call(step, ToolCallState.FAILED, fact.failure, event.event_time)
         self._end_step(event, step, StepState.FAILED)
         step.failure = fact.failure
+        self._use(fact.usage)
         self.failed += 1
         self._doom(event.step_id, step)
 
@@ -520,8 +528,13 @@ class PlanFold:
         self._end_call(step, ToolCallState.CANCELLED, failure, event.event_time)
         self._end_step(event, step, StepState.CANCELLED)
         step.failure = failure
+        self._use(fact.usage)
         self.cancelled += 1
         self._doom(event.step_id, step)
+
+    def _use(self, usage: Usage | None) -> None:
+        if usage is not None:
+            self.usage = self.usage + usage
 
     def _end_step(self, event: Event, step: StepFold, state: StepState) -> None:
         self._set(event.step_id, step, state)

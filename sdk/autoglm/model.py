@@ -628,9 +628,10 @@ class StepSucceeded:
 
 @dataclass(frozen=True, slots=True)
 class StepFailed:
-    """The step failed for good."""
+    """The step failed for good. ``usage`` is what was used all the same, if it is known."""
 
     failure: Failure | None = None
+    usage: Usage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -646,6 +647,7 @@ class StepCancelled:
 
     outcome_unknown: bool = False
     abandoned: bool = False
+    usage: Usage | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -635,18 +635,24 @@ class StepFailed(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     FAILURE_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def failure(self) -> _failure_pb2.Failure:
         """Why."""
+
+    @_builtins.property
+    def usage(self) -> _plan_pb2.Usage:
+        """What was used all the same, if it is known: of a step that ran a plan of its own, what that plan used."""
 
     def __init__(
         self,
         *,
         failure: _failure_pb2.Failure | None = ...,
+        usage: _plan_pb2.Usage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -682,19 +688,25 @@ class StepCancelled(_message.Message):
 
     OUTCOME_UNKNOWN_FIELD_NUMBER: _builtins.int
     ABANDONED_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
     outcome_unknown: _builtins.bool
     """The call may have taken effect. False of a step that was never started, or whose tool said that it had none."""
     abandoned: _builtins.bool
     """The call did not stop in time and may still be running; what it gives will be dropped."""
+    @_builtins.property
+    def usage(self) -> _plan_pb2.Usage:
+        """What was used all the same, if it is known: of a step that ran a plan of its own, what that plan used."""
+
     def __init__(
         self,
         *,
         outcome_unknown: _builtins.bool = ...,
         abandoned: _builtins.bool = ...,
+        usage: _plan_pb2.Usage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["abandoned", b"abandoned", "outcome_unknown", b"outcome_unknown"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abandoned", b"abandoned", "outcome_unknown", b"outcome_unknown", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
