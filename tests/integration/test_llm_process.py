@@ -47,15 +47,16 @@ class Home:
             "OPENAI_API_KEY": KEY,
         }
 
-    async def run(self, *arguments: str) -> Done:
+    async def run(self, *arguments: str, stdin: str = "") -> Done:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             *("-m", "autoglm.cli", *arguments),
             env=self.environment,
+            stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        out, err = await process.communicate()
+        out, err = await process.communicate(stdin.encode())
         return Done(process.returncode or 0, out.decode(), err.decode())
 
 
@@ -118,3 +119,25 @@ async def test_bench_scores_a_model(home: Home, tmp_path: Path) -> None:
     first, last = map(json.loads, done.out.splitlines())
     assert (first["nodes"], first["values"], first["rounds"], first["tokens"]) == (1.0, 1.0, 2, 240)
     assert last["succeeded"] == 1
+
+
+async def test_a_budget_said_on_the_command_line_ends_the_plan_with_what_it_knows(home: Home) -> None:
+    steps = [call("a", "math.calculate", expression="6 * 7")]
+    home.model.will(Reply(tokens_of(plan(*steps))), Reply(tokens_of(answer("never"))))
+    done = await home.run("run", "--model", "gpt-5-mini", "--budget", "rounds=1", "--json", "6 times 7")
+    facts = [json.loads(line) for line in done.out.splitlines()]
+    failed = facts[-1]["planFailed"]
+
+    assert done.status == 1
+    assert failed["failure"]["reason"] == "BUDGET_EXCEEDED"
+    assert failed["failure"]["metadata"] == {"budget": "max_rounds", "limit": "1"}
+    assert "planLimitReached" in facts[-2]
+    assert "42" in failed["answer"]
+    assert len(home.model.requests) == 1
+
+    wrong = await home.run(
+        "run", "--plan", "-", "x", stdin='{"options": {"budget": {"maxRounds": -1, "maxDuration": "0s"}}}'
+    )
+    assert wrong.status == 2
+    assert "options.budget.max_rounds is -1; must be at least 1" in wrong.err.replace(": ", " ")
+    assert "options.budget.max_duration" in wrong.err

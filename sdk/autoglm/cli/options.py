@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
@@ -16,7 +19,7 @@ from autoglm.cli.exits import InputError
 from autoglm.cli.session import PlanClient, Session
 from autoglm.cli.text import one_line
 from autoglm.errors import NotFoundError
-from autoglm.model import Json, JsonObject
+from autoglm.model import Budget, Json, JsonObject
 
 Address: TypeAlias = Annotated[
     str | None,
@@ -54,11 +57,27 @@ PlanId: TypeAlias = Annotated[
 Labels: TypeAlias = Annotated[
     list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="A label (repeatable).")
 ]
+Budgets: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--budget",
+        metavar="KEY=VALUE",
+        help="What the plan may use up: tokens=N, tool_calls=N, rounds=N, duration=5m (repeatable, or with commas).",
+    ),
+]
 
 ID_LENGTH = 26
 PART_LENGTH_MIN = 6
 PLANS_SEARCHED_MAX = 1000
 VALUE_BYTES_MAX = 3 << 20
+BUDGET_FIELDS = {
+    "tokens": "max_tokens",
+    "tool_calls": "max_tool_calls",
+    "rounds": "max_rounds",
+    "duration": "max_duration",
+}
+_DURATION = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)(ms|s|m|h|d)")
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 T = TypeVar("T")
 
@@ -96,6 +115,48 @@ def read_labels(texts: Iterable[str] | None) -> dict[str, str]:
         raise InputError(*faults)
 
     return labels
+
+
+def read_budget(texts: Iterable[str], budget: Budget | None) -> Budget:
+    """Read ``KEY=VALUE`` texts, and lay them over the budget that was said before.
+
+    Raises:
+        InputError: with every one that is not, or that is there twice.
+    """
+    said: dict[str, int | timedelta] = {}
+    faults = []
+
+    for text in (part.strip() for each in texts for part in each.split(",")):
+        key, _, value = text.partition("=")
+        field = BUDGET_FIELDS.get(key, "")
+        bound = _duration(value) if key == "duration" else _count(value)
+
+        if not field or bound is None:
+            wanted = "a number and ms, s, m, h or d, such as 5m" if key == "duration" else "a whole number from 1"
+            known = ", ".join(f"{name}=…" for name in BUDGET_FIELDS)
+            faults.append(f"--budget {text!r}: " + (f"write {wanted}" if field else f"write one of {known}"))
+        elif field in said:
+            faults.append(f"--budget {text!r}: {key} is there twice")
+        else:
+            said[field] = bound
+
+    if faults:
+        raise InputError(*faults)
+
+    return replace(budget or Budget(), **said)  # type: ignore[arg-type]
+
+
+def _count(text: str) -> int | None:
+    return int(text) if re.fullmatch(r"[0-9]{1,9}", text) and int(text) else None
+
+
+def _duration(text: str) -> timedelta | None:
+    found = _DURATION.fullmatch(text)
+
+    try:
+        return timedelta(seconds=float(found[1]) * _UNITS[found[2]]) if found else None
+    except OverflowError:
+        return None
 
 
 def read_json(flag: str, text: str, session: Session) -> Json:

@@ -14,14 +14,14 @@ _LINE_CHARS = 200
 
 
 def output_of_leaves(plan: PlanFold, *, bytes_max: int) -> dict[str, Json] | None:
-    """Give {step: output} of the steps that succeeded and that nothing depends on, or None if it is more than ``bytes_max``.
+    """Give {step: output} of the steps whose output no other result stands for, or None if it is more than ``bytes_max``.
 
     Too much is noticed before all of it has been looked at; the steps have their outputs too.
     """
     outputs: dict[str, Json] = {}
     size = 2
     for step_id, step in plan.steps.items():
-        if step.state is not StepState.SUCCEEDED or step.dependents:
+        if step.state is not StepState.SUCCEEDED or _stands_for_more(plan, step):
             continue
 
         output = step.result.output if step.result is not None else None
@@ -35,10 +35,22 @@ def output_of_leaves(plan: PlanFold, *, bytes_max: int) -> dict[str, Json] | Non
 
 
 def lines(plan: PlanFold, *, lines_max: int = 100) -> str:
-    """Give a line for each step that nothing depends on, and for each that failed."""
-    told = [item for item in plan.steps.items() if not item[1].dependents or item[1].state is StepState.FAILED]
+    """Give a line for each step that nothing depends on, each that failed, and each whose output came to nothing."""
+    told = [item for item in plan.steps.items() if _is_told(plan, item[1])]
     more = [f"… and {len(told) - lines_max} more"] if len(told) > lines_max else []
     return "\n".join([_line(step_id, step) for step_id, step in told[:lines_max]] + more)
+
+
+def _is_told(plan: PlanFold, step: StepFold) -> bool:
+    if step.state is StepState.SUCCEEDED:
+        return not _stands_for_more(plan, step)
+
+    return not step.dependents or step.state is StepState.FAILED
+
+
+def _stands_for_more(plan: PlanFold, step: StepFold) -> bool:
+    """Whether a step that succeeded has used the output, so that this one's result stands in that one's."""
+    return any(plan.steps[dependent].state is StepState.SUCCEEDED for dependent in step.dependents)
 
 
 def _line(step_id: str, step: StepFold) -> str:

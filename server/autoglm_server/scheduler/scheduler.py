@@ -15,6 +15,7 @@ from autoglm.errors import AutoglmError, InternalError, InvalidRequestError, Not
 from autoglm.fold import PlanFold
 from autoglm.model import (
     Approve,
+    Budget,
     ContextItem,
     ContextMessage,
     CreatePlanRequest,
@@ -328,7 +329,7 @@ class Scheduler:
             allowed_tools=asked.allowed_tools or default.allowed_tools,
             approval_tools=tuple(dict.fromkeys((*default.approval_tools, *asked.approval_tools))),
             on_unknown_outcome=asked.on_unknown_outcome or default.on_unknown_outcome or UnknownOutcomeAction.WAIT,
-            budget=asked.budget or default.budget,
+            budget=_budget(asked.budget, default.budget),
         )
 
     def check(self, request: CreatePlanRequest) -> list[Violation]:
@@ -626,6 +627,19 @@ class Scheduler:
                 fold.apply(decode(Event, body))
 
         return fold
+
+
+def _budget(asked: Budget | None, default: Budget | None) -> Budget | None:
+    """Fill in each bound that was left out; None if there is none at all."""
+    if asked is None or default is None:
+        return asked or default
+
+    return Budget(
+        max_tokens=default.max_tokens if asked.max_tokens is None else asked.max_tokens,
+        max_tool_calls=default.max_tool_calls if asked.max_tool_calls is None else asked.max_tool_calls,
+        max_rounds=default.max_rounds if asked.max_rounds is None else asked.max_rounds,
+        max_duration=asked.max_duration or default.max_duration,
+    )
 
 
 def _must_have_ended(plan: Plan) -> None:

@@ -77,6 +77,8 @@ class State:
     remaining: float | None = None
     """What is left of ``timeout`` while the plan waits for a person."""
     waiting_deadline: float | None = None
+    budget_deadline: float | None = None
+    """When ``budget.max_duration`` is over; it runs from the start, also while the plan waits or no process holds it."""
     stop_time: float | None = None
     """Since when the plan is being stopped."""
 
@@ -93,6 +95,12 @@ class State:
             return 0
 
         return max(0, (options.max_steps or 0) - self.steps_planned)
+
+    @property
+    def longest(self) -> float | None:
+        """How long the plan may take in all, by its budget; seconds."""
+        budget = self.options.budget
+        return None if budget is None or budget.max_duration is None else budget.max_duration.total_seconds()
 
 
 def apply(state: State, event: Event, now: float) -> None:
@@ -147,8 +155,11 @@ def apply(state: State, event: Event, now: float) -> None:
 def _keep_time(state: State, before: PlanState, *, started: bool, now: float) -> None:
     """Let ``timeout`` run from the start, but not while the plan waits for a person; then ``waiting_timeout`` runs."""
     after = state.plan.state
-    if not started and state.plan.start_time is not None and state.remaining is not None:
-        state.deadline = now + state.remaining
+    if not started and state.plan.start_time is not None:
+        longest = state.longest
+        state.budget_deadline = None if longest is None else now + longest
+        if state.remaining is not None:
+            state.deadline = now + state.remaining
 
     if after is before:
         return
@@ -217,6 +228,10 @@ def clamp(state: State, now: float) -> None:
     options = state.options
     if state.deadline is not None and options.timeout is not None:
         state.deadline = min(state.deadline, now + options.timeout.total_seconds())
+
+    longest = state.longest
+    if state.budget_deadline is not None and longest is not None:
+        state.budget_deadline = min(state.budget_deadline, now + longest)
 
     if state.waiting_deadline is not None and options.waiting_timeout is not None:
         state.waiting_deadline = min(state.waiting_deadline, now + options.waiting_timeout.total_seconds())

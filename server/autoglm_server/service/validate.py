@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 PLAN_TIMEOUT_MAX: Final = timedelta(days=30)
 WAITING_TIMEOUT_MAX: Final = timedelta(days=366)
+BUDGET_DURATION_MAX: Final = timedelta(days=366)
 STEP_TIMEOUT_MAX: Final = timedelta(hours=24)
 BACKOFF_MAX: Final = timedelta(hours=24)
 ATTEMPTS_MAX: Final = 100
@@ -134,6 +135,12 @@ def _options(checks: Checks, options: plan_pb2.PlanOptions) -> None:
 
     if options.budget.HasField("max_tool_calls"):
         checks.at_least("options.budget.max_tool_calls", options.budget.max_tool_calls, 1)
+
+    if options.budget.HasField("max_rounds"):
+        checks.at_least("options.budget.max_rounds", options.budget.max_rounds, 1)
+
+    if options.budget.HasField("max_duration"):
+        checks.duration("options.budget.max_duration", options.budget.max_duration, BUDGET_DURATION_MAX)
 
 
 def _context(checks: Checks, items: Iterable[plan_pb2.ContextItem], limits: LimitSettings) -> None:

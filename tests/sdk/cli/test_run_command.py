@@ -20,6 +20,7 @@ from autoglm.errors import (
 from autoglm.model import (
     AnswerProgressed,
     Approve,
+    Budget,
     CreatePlanRequest,
     Decision,
     Event,
@@ -344,6 +345,12 @@ def test_compacted_events_leave_the_answer() -> None:
             ["run", "x", "--max-steps", "many"],
             "Invalid value for '--max-steps': 'many': Input should be a valid integer",
         ),
+        (["run", "x", "--budget", "money=3"], "write one of tokens=…, tool_calls=…, rounds=…, duration=…"),
+        (["run", "x", "--budget", "rounds=0"], "--budget 'rounds=0': write a whole number from 1"),
+        (["run", "x", "--budget", "tokens"], "--budget 'tokens': write a whole number from 1"),
+        (["run", "x", "--budget", "duration=5"], "--budget 'duration=5': write a number and ms, s, m, h or d"),
+        (["run", "x", "--budget", "duration=999999999999d"], "write a number and ms, s, m, h or d"),
+        (["run", "x", "--budget", "rounds=1,rounds=2"], "rounds is there twice"),
         (["run", "x", "--provider", "mine"], "write NAME=URI"),
         (["run", "x", "--jsn"], "--json"),
         (["rnu", "x"], "run"),
@@ -405,6 +412,19 @@ def test_flags_go_over_the_file(tmp_path: Path) -> None:
             ),
         ),
     )
+
+
+@pytest.mark.parametrize(
+    "flags", [["tokens=9000,rounds=3", "duration=1.5h"], ["rounds=3", "tokens=9000", "duration=5400s"]]
+)
+def test_a_budget_goes_over_the_file_bound_by_bound(tmp_path: Path, flags: list[str]) -> None:
+    file = tmp_path / "plan.json"
+    file.write_text('{"request": "x", "options": {"budget": {"maxRounds": 9, "maxToolCalls": 4}}}')
+    client = scripted(GOOD)
+    cli("run", "--plan", str(file), *(part for flag in flags for part in ("--budget", flag)), client=client)
+
+    budget = Budget(max_tokens=9000, max_tool_calls=4, max_rounds=3, max_duration=timedelta(hours=1.5))
+    assert client.asked[0] == ("create", CreatePlanRequest(request="x", options=PlanOptions(budget=budget)))
 
 
 def test_nothing_said_leaves_the_servers_defaults() -> None:

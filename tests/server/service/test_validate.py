@@ -126,6 +126,15 @@ OPTION_BOUNDS: list[tuple[dict[str, Any], dict[str, Any], str, str]] = [
     ({"approvalTools": ["a?"]}, {"approvalTools": ["a?", ""]}, "approval_tools[1]", "REQUIRED"),
     ({"budget": {"maxTokens": 1}}, {"budget": {"maxTokens": 0}}, "budget.max_tokens", "OUT_OF_RANGE"),
     ({"budget": {"maxToolCalls": 1}}, {"budget": {"maxToolCalls": -1}}, "budget.max_tool_calls", "OUT_OF_RANGE"),
+    ({"budget": {"maxRounds": 1}}, {"budget": {"maxRounds": 0}}, "budget.max_rounds", "OUT_OF_RANGE"),
+    ({"budget": {"maxRounds": 1000}}, {"budget": {"maxRounds": -3}}, "budget.max_rounds", "OUT_OF_RANGE"),
+    ({"budget": {"maxDuration": "0.001s"}}, {"budget": {"maxDuration": "0s"}}, "budget.max_duration", "OUT_OF_RANGE"),
+    (
+        {"budget": {"maxDuration": "31622400s"}},
+        {"budget": {"maxDuration": "31622401s"}},
+        "budget.max_duration",
+        "OUT_OF_RANGE",
+    ),
 ]
 STEP_BOUNDS: list[tuple[dict[str, Any], dict[str, Any], str, str]] = [
     ({"id": "_" * 64}, {"id": "_" * 65}, "id", "MALFORMED"),

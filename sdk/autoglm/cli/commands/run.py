@@ -13,12 +13,14 @@ from autoglm.cli.exits import Exit, InputError, violation_lines
 from autoglm.cli.options import (
     Address,
     AsJson,
+    Budgets,
     DataDir,
     Ephemeral,
     Labels,
     PlanId,
     Providers,
     named,
+    read_budget,
     read_labels,
     session_of,
 )
@@ -68,6 +70,7 @@ def run(
         int | None,
         typer.Option("--max-steps", metavar="N", help="The most steps the planner may add.", show_default=False),
     ] = None,
+    budget: Budgets = None,
     no_tools: Annotated[bool, typer.Option("--no-tools", help="Answer without calling tools.")] = False,
     planner: Annotated[str | None, typer.Option("--planner", metavar="NAME", help="Who plans: rules, llm.")] = None,
     model: Annotated[
@@ -109,6 +112,7 @@ def run(
         options=_options(
             wanted.options,
             max_steps,
+            budget=budget or [],
             no_tools=no_tools,
             planner=planner,
             model=model,
@@ -192,6 +196,7 @@ def _options(
     options: PlanOptions | None,
     max_steps: int | None,
     *,
+    budget: list[str],
     no_tools: bool,
     planner: str | None,
     model: str | None,
@@ -202,6 +207,9 @@ def _options(
 
     if max_steps is not None:
         said = replace(said, max_steps=max_steps)
+
+    if budget:
+        said = replace(said, budget=read_budget(budget, said.budget))
 
     if no_tools:
         said = replace(said, enable_tool_call=False)
