@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from autoglm.model import DOMAIN, Effect, ErrorReason, Failure, ToolResult, Violation
 from autoglm.wire import check_json, normal_json
+from autoglm_server.tools.artifacts import fault_of, refused
 from autoglm_server.tools.failures import clean
 from autoglm_server.tools.limits import ToolLimits
 from autoglm_server.tools.progress import ProgressGate
@@ -110,6 +111,9 @@ def _checked_result(result: ToolResult, name: str, checked: Checked, limits: Too
     output = normal_json(result.output, depth_max=limits.depth)
     if checked.output is not None and (faults := checked.output.check(checked.output.widened(output), "output")):
         raise ToolCallError(_bad_output(ErrorReason.INVALID_OUTPUT, name, faults))
+
+    if fault := fault_of(result.artifacts):
+        raise refused(f"{name} ended, but its files cannot be used: {fault}")
 
     return dataclasses.replace(result, output=output)
 

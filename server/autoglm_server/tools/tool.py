@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from autoglm.model import CallContext, Failure, JsonObject, Tool, ToolProgress, ToolResult
+from autoglm.model import Artifact, CallContext, Failure, JsonObject, Tool, ToolProgress, ToolResult
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,13 +24,48 @@ class ToolCallError(Exception):
         self.failure = failure
 
 
+class ArtifactSink(Protocol):
+    """Where the files of one call go."""
+
+    async def save(self, name: str, content: bytes | Path | AsyncIterator[bytes], media_type: str = "") -> Artifact:
+        """Keep a file, and give what the result is to name in its ``artifacts``. Its name is unique in the call.
+
+        Raises:
+            ToolCallError: it cannot be kept: INVALID_ARTIFACT, or JOURNAL_FULL. The call's effect has happened.
+        """
+        ...
+
+
+class Described:
+    """An :class:`ArtifactSink` that keeps nothing: files are described, and dropped."""
+
+    async def save(self, name: str, content: bytes | Path | AsyncIterator[bytes], media_type: str = "") -> Artifact:
+        """Describe a file."""
+        size, hashed = 0, hashlib.sha256()
+        async for piece in _pieces(content):
+            size += len(piece)
+            hashed.update(piece)
+
+        return Artifact(name, media_type, size, f"sha256:{hashed.hexdigest()}")
+
+
+async def _pieces(content: bytes | Path | AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    if isinstance(content, Path):
+        yield await asyncio.to_thread(content.read_bytes)
+    elif isinstance(content, bytes):
+        yield content
+    else:
+        async for piece in content:
+            yield piece
+
+
 @dataclass(frozen=True, slots=True)
 class Invocation:
     """One call to be made: resolved arguments, the key to de-duplicate by, and on whose behalf.
 
     ``timeout`` is in seconds, of this attempt. ``report`` takes progress and never blocks or raises; the one that a
     caller gives to the catalog is called in the event loop, the one that a provider is given may be called from any
-    thread.
+    thread. ``artifacts`` takes files, in the event loop; what it gives goes into the result's ``artifacts``.
     """
 
     tool: str
@@ -36,6 +74,7 @@ class Invocation:
     timeout: float
     context: CallContext = field(default_factory=CallContext)
     report: Callable[[ToolProgress], None] = field(default=lambda _progress: None)
+    artifacts: ArtifactSink = field(default_factory=Described)
 
 
 class Provider(Protocol):
@@ -74,6 +113,15 @@ class Provider(Protocol):
             NotBegunError: cancelled before it began; instead of CancelledError.
             AbandonedError: cancelled twice, and it could not be stopped.
         """
+        ...
+
+
+@runtime_checkable
+class Refreshing(Protocol):
+    """A provider that asks, every now and then, what it has to offer."""
+
+    def refresh(self) -> None:
+        """Ask now; what is different is seen in ``tools()`` when it has answered. Never blocks or raises."""
         ...
 
 

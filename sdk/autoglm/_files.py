@@ -1,0 +1,274 @@
+"""Files that belong to results: their names and bounds, what a tool's function saved, and where callers put them.
+
+Nothing here knows of messages or of servers: what a name may be and what a file is called on disk is the same for all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mimetypes
+import os
+import re
+import shutil
+import stat
+import tempfile
+import unicodedata
+import weakref
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from autoglm._ids import new_id
+from autoglm.model import Artifact
+
+CHUNK_BYTES: Final = 256 << 10
+"""The most of a file that one message carries."""
+NAME_MAX: Final = 256
+"""How long a file's name may be, in characters."""
+MEDIA_TYPE_MAX: Final = 128
+_MEMORY_BYTES: Final = 256 << 10
+"""A smaller file waits in memory until it is taken; others on disk."""
+_DISK_NAME_BYTES: Final = 200
+_COPY_BYTES: Final = 1 << 20
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_NOT_ON_DISK = re.compile(r'[/\\:*?"<>|]+')
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+_KINDS = mimetypes.MimeTypes()  # without the files of the system: the same on every machine
+
+
+@dataclass(frozen=True, slots=True)
+class FileLimits:
+    """A bound on the files of one call; sizes in bytes."""
+
+    file_bytes: int = 64 << 20
+    """One file."""
+    call_files: int = 64
+    """How many."""
+    call_bytes: int = 256 << 20
+    """All of them together."""
+
+
+class FileTooLargeError(ValueError):
+    """The files of a call are too many or too large; ``limit`` and ``size`` in bytes, or files."""
+
+    def __init__(self, message: str, *, limit: int, size: int) -> None:
+        """Carry the limit that was met."""
+        super().__init__(message)
+        self.limit = limit
+        self.size = size
+
+
+def check_label(name: str, media_type: str) -> str:
+    """Say what is wrong with a file's name or media type; nothing if they can be used.
+
+    A name is a label: it may have slashes, and is never a path.
+    """
+    if not 1 <= len(name) <= NAME_MAX:
+        return f"a file's name has 1 to {NAME_MAX} characters, not {len(name)}"
+
+    if _CONTROL.search(name):
+        return f"the file's name {name!r} has characters that cannot be shown"
+
+    if len(media_type) > MEDIA_TYPE_MAX or _CONTROL.search(media_type):
+        return f"the media type of the file {name!r} is none; write one such as image/png"
+
+    return ""
+
+
+def disk_name(name: str) -> str:
+    """Give the name under which a file can be saved in a folder: no path, nothing hidden, nothing a system reserves."""
+    plain = unicodedata.normalize("NFC", _CONTROL.sub("", name))
+    plain = _NOT_ON_DISK.sub("_", plain).lstrip(". ").rstrip(". ")
+    if _RESERVED.fullmatch(plain):
+        plain = f"_{plain}"
+
+    stem, dot, ending = plain.rpartition(".")
+    if not dot or len(ending) > 16:
+        stem, dot, ending = plain, "", ""
+
+    room = _DISK_NAME_BYTES - len((dot + ending).encode())
+    return f"{stem.encode()[:room].decode(errors='ignore')}{dot}{ending}" or "file"
+
+
+@dataclass(frozen=True, slots=True)
+class SavedFile:
+    """A file that a function saved: what it is, and its content or where that waits."""
+
+    artifact: Artifact
+    content: bytes | Path
+
+    def pieces(self) -> Iterator[bytes]:
+        """Give the content, in pieces that a message carries. An empty file has none."""
+        if isinstance(self.content, bytes):
+            for start in range(0, len(self.content), CHUNK_BYTES):
+                yield self.content[start : start + CHUNK_BYTES]
+        else:
+            with self.content.open("rb") as file:
+                while piece := file.read(CHUNK_BYTES):
+                    yield piece
+
+
+class Files:
+    """What the function of one call saved, until whoever runs it has taken it.
+
+    A content is copied at once: a function may save a file of a folder that goes when it returns.
+    """
+
+    def __init__(self, limits: FileLimits | None = None, folder: Path | None = None) -> None:
+        """Begin empty. With a ``folder`` all waits there, for another process; else in a folder that goes with this."""
+        self._limits = limits or FileLimits()
+        self._folder = folder
+        self._memory = _MEMORY_BYTES if folder is None else -1
+        self._saved: dict[str, SavedFile] = {}
+        self._size = 0
+        self._release: weakref.finalize[[str], Files] | None = None
+
+    def __iter__(self) -> Iterator[SavedFile]:
+        return iter(tuple(self._saved.values()))
+
+    def __len__(self) -> int:
+        return len(self._saved)
+
+    def add(self, name: str, content: bytes | str | Path, media_type: str = "") -> Artifact:
+        """Take a file.
+
+        Raises:
+            FileTooLargeError: there are too many, or it is too large.
+            ValueError: its name or media type cannot be used, or the name is taken.
+            OSError: it cannot be read, or not be copied.
+        """
+        media_type = media_type or _KINDS.guess_type(name)[0] or ("text/plain" if isinstance(content, str) else "")
+        if fault := check_label(name, media_type):
+            raise ValueError(fault)
+
+        if name in self._saved:
+            raise ValueError(f"the call has saved a file {name!r} already; give each its own name")
+
+        if len(self._saved) >= self._limits.call_files:
+            most = self._limits.call_files
+            raise FileTooLargeError(f"a call may save {most} files, and no more", limit=most, size=most + 1)
+
+        kept: bytes | Path
+        if isinstance(content, Path):
+            kept, size, digest = self._copied(name, content)
+        else:
+            data = content.encode() if isinstance(content, str) else bytes(content)
+            size, digest = len(data), hashlib.sha256(data).hexdigest()
+            self._check(name, size)
+            kept = data if size <= self._memory else self._written(data)
+
+        artifact = Artifact(name, media_type, size, f"sha256:{digest}")
+        self._saved[name] = SavedFile(artifact, kept)
+        self._size += size
+        return artifact
+
+    def joined(self, artifacts: tuple[Artifact, ...]) -> tuple[Artifact, ...]:
+        """Give the files of a result: those it names itself, and then those that were saved."""
+        return (*artifacts, *(file.artifact for file in self if file.artifact not in artifacts))
+
+    def close(self) -> None:
+        """Let go of the contents."""
+        if self._release is not None:
+            self._release()
+
+    def _check(self, name: str, size: int) -> None:
+        limits = self._limits
+        if size > limits.file_bytes:
+            message = f"the file {name!r} is larger than {limits.file_bytes} bytes"
+            raise FileTooLargeError(message, limit=limits.file_bytes, size=size)
+
+        if self._size + size > limits.call_bytes:
+            message = f"with the file {name!r} the call's files are larger than {limits.call_bytes} bytes together"
+            raise FileTooLargeError(message, limit=limits.call_bytes, size=self._size + size)
+
+    def _place(self) -> Path:
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="autoglm-"))
+            self._release = weakref.finalize(self, shutil.rmtree, str(self._folder), ignore_errors=True)
+
+        return self._folder / new_id()
+
+    def _written(self, data: bytes) -> Path:
+        place = self._place()
+        place.write_bytes(data)
+        return place
+
+    def _copied(self, name: str, source: Path) -> tuple[Path, int, str]:
+        fd = os.open(source, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        with open(fd, "rb") as file:  # noqa: PTH123  # a descriptor, which cannot be a pipe that blocks
+            found = os.fstat(fd)
+            if not stat.S_ISREG(found.st_mode):
+                raise ValueError(f"{source} is no regular file, so it cannot be saved as {name!r}")
+
+            self._check(name, found.st_size)
+            place, hashed, size = self._place(), hashlib.sha256(), 0
+            with place.open("xb") as copy:
+                while piece := file.read(_COPY_BYTES):
+                    size += len(piece)
+                    self._check(name, size)  # it may grow meanwhile
+                    hashed.update(piece)
+                    copy.write(piece)
+
+        return place, size, hashed.hexdigest()
+
+
+class Target:
+    """A file that a caller saves: written beside its place, checked, and put there whole."""
+
+    def __init__(self, path: Path, *, overwrite: bool) -> None:
+        """Begin to write ``path``.
+
+        Raises:
+            FileExistsError: it is there, and is not to be overwritten.
+        """
+        if path.is_dir() or (not overwrite and os.path.lexists(path)):
+            raise FileExistsError(f"{path} exists; choose another place, or say that it may be overwritten")
+
+        self.path = path
+        self.size = 0
+        self._overwrite = overwrite
+        self._hash = hashlib.sha256()
+        self._part = path.with_name(f".{new_id()}.part")
+        self._file = self._part.open("xb")
+
+    def write(self, data: bytes) -> None:
+        """Add the next piece."""
+        self._hash.update(data)
+        self._file.write(data)
+        self.size += len(data)
+
+    @property
+    def digest(self) -> str:
+        """The digest of what was written so far."""
+        return f"sha256:{self._hash.hexdigest()}"
+
+    def keep(self) -> None:
+        """Put it in its place.
+
+        Raises:
+            FileExistsError: something came there meanwhile, and is not to be overwritten.
+        """
+        self._file.close()
+        if self._overwrite:
+            self._part.replace(self.path)
+            return
+
+        try:
+            os.link(self._part, self.path)  # unlike a rename it never goes over what is there
+        except FileExistsError:
+            raise FileExistsError(
+                f"{self.path} exists; choose another place, or say that it may be overwritten"
+            ) from None
+        except OSError:  # a file system without hard links
+            self._part.rename(self.path)
+        finally:
+            self._part.unlink(missing_ok=True)
+
+    def discard(self) -> None:
+        """Let go of it, if it was not kept."""
+        self._file.close()
+        with suppress(OSError):
+            self._part.unlink(missing_ok=True)
