@@ -51,6 +51,9 @@ class FileLimits:
     """All of them together."""
 
 
+_LIMITS: Final = FileLimits()
+
+
 class FileTooLargeError(ValueError):
     """The files of a call are too many or too large; ``limit`` and ``size`` in bytes, or files."""
 
@@ -119,7 +122,7 @@ class Files:
 
     def __init__(self, limits: FileLimits | None = None, folder: Path | None = None) -> None:
         """Begin empty. With a ``folder`` all waits there, for another process; else in a folder that goes with this."""
-        self._limits = limits or FileLimits()
+        self._limits = limits or _LIMITS
         self._folder = folder
         self._memory = _MEMORY_BYTES if folder is None else -1
         self._saved: dict[str, SavedFile] = {}

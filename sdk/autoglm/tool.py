@@ -20,6 +20,7 @@ called ``NAME.tool`` there.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import inspect
 import json
@@ -28,13 +29,18 @@ import re
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast, overload
 
+from autoglm._files import Files, FileTooLargeError
 from autoglm._schema import Constraint, to_plain
 from autoglm._signature import read_docstring, read_signature
 from autoglm.model import (
+    DOMAIN,
+    Artifact,
     CallContext,
     Effect,
+    ErrorReason,
     Failure,
     Json,
     JsonObject,
@@ -101,13 +107,26 @@ class ToolError(Exception):
         )
 
 
+class InvalidArtifactError(ToolError):
+    """The files of a call are too many or too large; what the function did has happened."""
+
+    def __init__(self, refused: FileTooLargeError) -> None:
+        """Tell what was refused."""
+        metadata = {"limit": str(refused.limit), "size": str(refused.size)}
+        super().__init__(str(refused), reason=ErrorReason.INVALID_ARTIFACT.name, metadata=metadata)
+
+    def to_failure(self, tool: str) -> Failure:
+        """Give the failure as data, in the domain of AutoGLM: its reason is one of ours."""
+        return dataclasses.replace(super().to_failure(tool), domain=DOMAIN)
+
+
 class ToolContext:
     """What a function learns of its call, when a parameter is annotated with this class.
 
     Made by whoever runs the function; ``ToolContext()`` is enough to call one in a test.
     """
 
-    __slots__ = ("_call", "_cancelled", "_report", "idempotency_key")
+    __slots__ = ("_call", "_cancelled", "_report", "files", "idempotency_key")
 
     def __init__(
         self,
@@ -116,10 +135,13 @@ class ToolContext:
         call: CallContext | None = None,
         report: Callable[[ToolProgress], None] | None = None,
         cancelled: threading.Event | None = None,
+        files: Files | None = None,
     ) -> None:
         """Make the context of one call; ``report`` takes progress from any thread and never blocks or raises."""
         self.idempotency_key = idempotency_key
         """The same for all attempts of a step: what to de-duplicate a side effect by."""
+        self.files = files if files is not None else Files()
+        """What :meth:`save` has taken; for whoever runs the function."""
         self._call = call or CallContext()
         self._report = report
         self._cancelled = cancelled or threading.Event()
@@ -170,6 +192,23 @@ class ToolContext:
         if self._report is not None:
             bounded = 0.0 if math.isnan(fraction) else min(max(float(fraction), 0.0), 1.0)
             self._report(ToolProgress(bounded, message, to_plain(data, "data"), text))
+
+    def save(self, name: str, content: bytes | str | Path, media_type: str = "") -> Artifact:
+        """Give a file to the result: its bytes, its text, or the file it is in, which is copied now.
+
+        It joins the result when the function returns; when it raises, its files are dropped. ``name`` is a label, unique
+        in the call, such as ``report.csv``; the media type is guessed by its ending if it is empty. In an async function,
+        save a large file by ``await asyncio.to_thread(context.save, name, path)``.
+
+        Raises:
+            ToolError: the call's files are too many or too large; let it pass through.
+            ValueError: the name or the media type cannot be used, or the name is taken.
+            OSError: the file cannot be read.
+        """
+        try:
+            return self.files.add(name, content, media_type)
+        except FileTooLargeError as refused:
+            raise InvalidArtifactError(refused) from None
 
 
 class FunctionTool:

@@ -24,7 +24,6 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
@@ -37,6 +36,10 @@ T = TypeVar("T")
 Content: TypeAlias = bytes | Path | AsyncIterator[bytes]
 """What a file holds: its bytes, the file they are in, or pieces of them as they come."""
 
+FILE_BYTES: Final = FileLimits().file_bytes
+"""The most of one file, unless it is said otherwise."""
+PLAN_BYTES: Final = 1 << 30
+"""The most of all files of a plan, likewise; the same content counts once."""
 _THREADS: Final = 4
 _COPY_BYTES: Final = 1 << 20
 _PLANS_KNOWN: Final = 4096
@@ -72,14 +75,6 @@ class ArtifactStoreError(Exception):
 
 class ArtifactNotFoundError(LookupError):
     """The plan has no such file."""
-
-
-@dataclass(frozen=True, slots=True)
-class ArtifactLimits(FileLimits):
-    """A bound on what is kept, in bytes; those of one call are :class:`~autoglm._files.FileLimits`."""
-
-    plan_bytes: int = 1 << 30
-    """All that one plan has; the same content counts once."""
 
 
 class ArtifactStore(Protocol):
@@ -132,9 +127,15 @@ class ArtifactStore(Protocol):
 class FolderArtifacts:
     """An :class:`ArtifactStore` in a folder, which one process uses at a time. It is made when it is first needed."""
 
-    def __init__(self, folder: Path, limits: ArtifactLimits | None = None, *, durable: bool = True) -> None:
-        """Keep files in ``folder``; not ``durable``: nothing is synced, for a folder that goes with the process."""
-        self._limits = limits or ArtifactLimits()
+    def __init__(
+        self, folder: Path, *, file_bytes: int = FILE_BYTES, plan_bytes: int = PLAN_BYTES, durable: bool = True
+    ) -> None:
+        """Keep files in ``folder``, each at most ``file_bytes``, those of one plan together at most ``plan_bytes``.
+
+        Not ``durable``: nothing is synced, for a folder that goes with the process.
+        """
+        self._file_bytes = file_bytes
+        self._plan_bytes = plan_bytes
         self._durable = durable
         self._incoming = folder / "incoming"
         self._content = folder / "content"
@@ -237,7 +238,7 @@ class FolderArtifacts:
             self._marker.touch(mode=0o600)
             self._made = True
 
-        return _Writing(self._incoming / new_id(), name, self._limits.file_bytes)
+        return _Writing(self._incoming / new_id(), name, self._file_bytes)
 
     def _keep(self, writing: _Writing, plan: Path) -> str:
         """Link what was written, and give its digest."""
@@ -266,7 +267,7 @@ class FolderArtifacts:
         if len(self._used) > _PLANS_KNOWN:
             self._used.popitem(last=False)
 
-        most = self._limits.plan_bytes
+        most = self._plan_bytes
         if used + writing.size > most:
             message = (
                 f"the file {writing.name!r} of {writing.size} bytes makes the plan's files {used + writing.size} bytes; "

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol, assert_never
@@ -61,7 +63,16 @@ from autoglm.model import (
 )
 from autoglm.wire import canonical_json, digest_text, encode
 from autoglm_server.journal.journal import Append, JournalError, PlanRow, RequestKey
-from autoglm_server.planner.planner import AnswerOutput, AnswerText, Note, Planner, PlannerError, RoundItem, RoundView
+from autoglm_server.planner.planner import (
+    AnswerOutput,
+    AnswerText,
+    Note,
+    Planner,
+    PlannerError,
+    RoundItem,
+    RoundView,
+    UsageMeter,
+)
 from autoglm_server.scheduler import answers
 from autoglm_server.scheduler.decide import (
     AskPerson,
@@ -93,6 +104,7 @@ if TYPE_CHECKING:
     from autoglm_server.journal.journal import Journal
     from autoglm_server.scheduler.limits import Limits
     from autoglm_server.scheduler.timers import Timers
+    from autoglm_server.tools.artifacts import Sinks
     from autoglm_server.tools.catalog import Catalog
 
 log = logging.getLogger(__name__)
@@ -116,6 +128,7 @@ class Host(Protocol):
     limits: Limits
     timers: Timers
     jitter: Callable[[], float]
+    artifacts: Sinks
 
     @property
     def holding(self) -> bool:
@@ -187,8 +200,20 @@ class Making:
     notes: str = ""
     output: object = None
     usage: Usage | None = None
+    meter: UsageMeter | None = None
+    """What to ask for the usage, until the planner has told it."""
     drafts: int = 0
     task: asyncio.Task[None] | None = None
+
+
+@asynccontextmanager
+async def _closing(items: AsyncIterator[RoundItem]) -> AsyncIterator[AsyncIterator[RoundItem]]:
+    """Close a planner's round when it is not followed any more, so that what it holds open is let go of at once."""
+    try:
+        yield items
+    finally:
+        if isinstance(items, AsyncGenerator):
+            await items.aclose()
 
 
 class PlanRun:
@@ -502,6 +527,7 @@ class PlanRun:
                     self.plan.id, step_id, number, self.plan.principal, route=(host.journal.journal_id,)
                 ),
                 report=lambda progress: self._progressed(attempt, progress),
+                artifacts=host.artifacts(self.plan.id),
             ),
             tool_digest=meant,
             intent=sequence,
@@ -716,11 +742,12 @@ class PlanRun:
                 if self.plan.created.context:
                     view = replace(view, context=await self.host.context_of(self.plan.created.context))
 
-                async for item in planner.round(view):
-                    if self.making is not making or self.gone:
-                        return
+                async with _closing(planner.round(view)) as items:
+                    async for item in items:
+                        if self.making is not making or self.gone:
+                            return
 
-                    self._item(making, item)
+                        self._item(making, item)
         except PlannerError as error:
             failure = clean(error.failure)
         except (Exception, asyncio.CancelledError):
@@ -768,6 +795,9 @@ class PlanRun:
                 making.notes += encodable(text[: NOTES_CHARS - len(making.notes)])
             case Usage():
                 making.usage = item if making.usage is None else making.usage + item
+                making.meter = None
+            case UsageMeter():
+                making.meter = item
             case _:
                 assert_never(item)
 
@@ -860,8 +890,25 @@ class PlanRun:
     def _failed(self, making: Making, failure: Failure, delay: timedelta | None) -> None:
         now = self.now()
         due = now + delay if delay is not None else None
-        fact = PlanningFailed(failure, making.usage, due, making.attempt)
+        if making.meter is not None:
+            failure = replace(failure, metadata={**failure.metadata, "usage": "estimated"})
+
+        fact = PlanningFailed(failure, self._used(making), due, making.attempt)
         self.emit(fact, round_number=making.number, now=now)
+
+    def _used(self, making: Making) -> Usage | None:
+        """Give what a round used: what its planner told, and what its meter says if it was cut before that."""
+        if making.meter is None:
+            return making.usage
+
+        try:
+            metered = making.meter.read()
+        except Exception:
+            # A boundary: a planner whose meter is broken must not keep its round from ending.
+            log.exception("a planner's meter broke", extra={"plan_id": self.plan.id, "round": making.number})
+            return making.usage
+
+        return metered if making.usage is None else making.usage + metered
 
     def _cut_round(self, failure: Failure) -> None:
         making = self.making

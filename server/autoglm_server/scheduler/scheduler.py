@@ -47,6 +47,7 @@ from autoglm_server.scheduler.limits import Limits
 from autoglm_server.scheduler.run import PlanRun
 from autoglm_server.scheduler.state import State, apply, clamp
 from autoglm_server.scheduler.timers import Timers
+from autoglm_server.tools.artifacts import described
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from autoglm_server.journal.follow import Feed
     from autoglm_server.journal.journal import Claim, Journal
     from autoglm_server.planner.planner import Planner
+    from autoglm_server.tools.artifacts import Sinks
     from autoglm_server.tools.catalog import Catalog
 
 log = logging.getLogger(__name__)
@@ -90,14 +92,19 @@ class Scheduler:
         jitter: Callable[[], float],
         defaults: PlanOptions,
         limits: Limits | None = None,
+        artifacts: Sinks = described,
     ) -> None:
-        """Take the ports. ``defaults`` fills in what a request leaves open; ``jitter`` gives a number from 0 to 1."""
+        """Take the ports. ``defaults`` fills in what a request leaves open; ``jitter`` gives a number from 0 to 1.
+
+        ``artifacts`` gives where the files of a plan's calls go.
+        """
         self.journal = journal
         self.feed = feed
         self.catalog = catalog
         self.planners = planners
         self.clock = clock
         self.jitter = jitter
+        self.artifacts = artifacts
         self.defaults = defaults
         self.limits = limits or Limits()
         self.timers = Timers(clock)

@@ -4,35 +4,41 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
+from typing import Final, TypeAlias
 
-from autoglm._files import check_label
+from autoglm._files import FileLimits, check_label
 from autoglm.model import DOMAIN, Artifact, ErrorReason, Failure
 from autoglm_server.journal.artifacts import (
     ArtifactError,
-    ArtifactLimits,
     ArtifactStore,
     ArtifactStoreError,
     ArtifactTooLargeError,
     Content,
 )
 from autoglm_server.tools.failures import MESSAGE_MAX, one_line
-from autoglm_server.tools.tool import ArtifactSink, ToolCallError
+from autoglm_server.tools.tool import ArtifactSink, Described, ToolCallError
 
-Sinks = Callable[[str], ArtifactSink]
+Sinks: TypeAlias = Callable[[str], ArtifactSink]
 """Gives a sink for one call that is made for the plan of this id."""
 
-ARTIFACTS_MAX = 256
+ARTIFACTS_MAX: Final = 256
 """How many files a result may name."""
+_DESCRIBED: Final = Described()
+
+
+def described(_plan_id: str) -> ArtifactSink:
+    """Give a sink that keeps nothing."""
+    return _DESCRIBED
 
 
 class StoreSink:
     """An :class:`~autoglm_server.tools.tool.ArtifactSink` that keeps the files of one call under an id in a store."""
 
-    def __init__(self, store: ArtifactStore, plan_id: str, limits: ArtifactLimits) -> None:
+    def __init__(self, store: ArtifactStore, plan_id: str, limits: FileLimits) -> None:
         """Keep the files of one call for the plan ``plan_id``."""
         self._store = store
         self._plan_id = plan_id
-        self._limits = limits
+        self.limits: FileLimits = limits
         self._size = 0
         self.saved: dict[str, Artifact] = {}
         """What was saved, by name."""
@@ -42,8 +48,8 @@ class StoreSink:
         if name in self.saved:
             raise refused(f"the call has two files {name!r}")
 
-        if len(self.saved) >= self._limits.call_files:
-            most = self._limits.call_files
+        if len(self.saved) >= self.limits.call_files:
+            most = self.limits.call_files
             raise refused(f"the call has more than {most} files (limits.artifacts_per_call)", limit=most, size=most + 1)
 
         if not isinstance(content, bytes | Path):
@@ -67,7 +73,7 @@ class StoreSink:
         return artifact
 
     def _check(self, name: str, size: int) -> None:
-        most = self._limits.call_bytes
+        most = self.limits.call_bytes
         if self._size + size > most:
             message = f"with the file {name!r} the call's files are larger than {most} bytes (limits.artifacts_bytes)"
             raise refused(message, limit=most, size=self._size + size)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from autoglm._files import FileLimits
 from autoglm.model import Artifact, CallContext, Failure, JsonObject, Tool, ToolProgress, ToolResult
 
 if TYPE_CHECKING:
@@ -27,6 +28,11 @@ class ToolCallError(Exception):
 class ArtifactSink(Protocol):
     """Where the files of one call go."""
 
+    @property
+    def limits(self) -> FileLimits:
+        """What it takes at most."""
+        ...
+
     async def save(self, name: str, content: bytes | Path | AsyncIterator[bytes], media_type: str = "") -> Artifact:
         """Keep a file, and give what the result is to name in its ``artifacts``. Its name is unique in the call.
 
@@ -38,6 +44,8 @@ class ArtifactSink(Protocol):
 
 class Described:
     """An :class:`ArtifactSink` that keeps nothing: files are described, and dropped."""
+
+    limits = FileLimits()
 
     async def save(self, name: str, content: bytes | Path | AsyncIterator[bytes], media_type: str = "") -> Artifact:
         """Describe a file."""

@@ -3,9 +3,10 @@
 ``python -m autoglm_server.tools.worker``; started by ``providers.processes`` alone. Messages come on standard input and
 leave on what was standard output; what a function prints goes to standard error, like the server's log.
 
-A call is ``{module, file, name, tool, arguments, idempotency_key, context}``. It is answered by ``{begun}``, before the
-function is looked for, then any number of ``{progress}``, and one of ``{result}``, ``{failure}`` (the tool's own), ``{error}``
-(it raised), ``{invalid_output}`` or ``{too_large}``.
+A call is ``{module, file, name, tool, arguments, idempotency_key, context, folder, limits}``. It is answered by ``{begun}``,
+before the function is looked for, then any number of ``{progress}``, and one of ``{result}``, ``{failure}`` (the tool's own),
+``{error}`` (it raised), ``{invalid_output}`` or ``{too_large}``. Beside a result, ``{files}`` says what each file in the call's
+folder is, which the function saved.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ import queue
 import threading
 import time
 import traceback
+from pathlib import Path
 from typing import Any, BinaryIO
 
+from autoglm._files import FileLimits, Files
 from autoglm.model import CallContext, JsonObject, ToolProgress
 from autoglm.tool import ToolContext, ToolError
 from autoglm.wire import from_json, to_json
@@ -94,12 +97,14 @@ def _receive(calls: BinaryIO, waiting: queue.SimpleQueue[JsonObject]) -> None:
 
 def _answer(call: JsonObject, outlet: _Outlet) -> JsonObject:
     """Make a call. This is the boundary: whatever a function raises becomes a message."""
+    files = Files(FileLimits(**call["limits"]), Path(call["folder"]))
     try:
         tool = find_tool(call["module"], call["file"], call["name"])
         context = ToolContext(
             idempotency_key=call["idempotency_key"],
             call=from_json(CallContext, call["context"]),
             report=outlet.progress,
+            files=files,
         )
         keywords = tool.keywords(call["arguments"], context)
         returned = tool.function(**keywords)
@@ -109,9 +114,14 @@ def _answer(call: JsonObject, outlet: _Outlet) -> JsonObject:
         return {"error": _described(error)}
 
     try:
-        return {"result": to_json(tool.result(returned))}
+        return {"result": to_json(tool.result(returned)), "files": _left(files)}
     except (TypeError, ValueError) as error:
         return {"invalid_output": str(error)}
+
+
+def _left(files: Files) -> JsonObject:
+    """Say what each file in the call's folder is, by its name there."""
+    return {file.content.name: to_json(file.artifact) for file in files if isinstance(file.content, Path)}
 
 
 def _described(error: BaseException) -> dict[str, Any]:

@@ -7,14 +7,29 @@ import dataclasses
 import functools
 import logging
 import os
+import tempfile
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from autoglm.model import DOMAIN, Effect, ErrorReason, Failure, JsonObject, Tool, ToolProgress, ToolResult, Violation
+from autoglm._files import Files, SavedFile
+from autoglm.model import (
+    DOMAIN,
+    Artifact,
+    Effect,
+    ErrorReason,
+    Failure,
+    JsonObject,
+    Tool,
+    ToolProgress,
+    ToolResult,
+    Violation,
+)
 from autoglm.tool import FunctionTool, ToolContext, ToolError
 from autoglm.wire import from_json, to_json
+from autoglm_server.tools.artifacts import refused
 from autoglm_server.tools.failures import invalid_output, one_line, raised, text_of, tool_error
 from autoglm_server.tools.frames import FrameTooLargeError
 from autoglm_server.tools.loading import address_of
@@ -89,23 +104,25 @@ class FunctionProvider:
         call = _Call(function, f"{self._name}.{invocation.tool}" if self._name else invocation.tool, invocation)
         match function.run:
             case "async":
-                return await call.on_loop()
+                return await call.with_files(await call.on_loop())
 
             case "thread":
                 job = self._threads.submit(call.in_thread, call.name)
-                return await _ended(call, job, self._threads, call.cancelled.set)
+                return await call.with_files(await _ended(call, job, self._threads, call.cancelled.set))
 
             case "process":
                 return await self._in_process(call)
 
     async def _in_process(self, call: _Call) -> ToolResult:
         worker = WorkerCall()
-        request = call.request(*self._addresses[call.function.spec.name])
-        job = self._callers.submit(
-            functools.partial(self._workers.make, request, worker, call.report_text),
-            call.name,
-        )
-        return call.told(await _ended(call, job, self._callers, worker.kill))
+        with tempfile.TemporaryDirectory(prefix="autoglm-", ignore_cleanup_errors=True) as folder:
+            request = call.request(*self._addresses[call.function.spec.name], folder)
+            job = self._callers.submit(
+                functools.partial(self._workers.make, request, worker, call.report_text),
+                call.name,
+            )
+            message = await _ended(call, job, self._callers, worker.kill)
+            return await call.with_files(call.told(message), saved_in(Path(folder), message))
 
 
 class _Call:
@@ -116,6 +133,7 @@ class _Call:
         self.name = name
         self.cancelled = threading.Event()
         self._invocation = invocation
+        self._files = Files(invocation.artifacts.limits)
 
     @property
     def _effect(self) -> Effect:
@@ -145,9 +163,32 @@ class _Call:
         returned = self.function.function(**self._keywords())
         return self._result(returned)
 
-    def request(self, module: str, file: str, name: str) -> JsonObject:
-        """Give the message that makes a worker process call the function at this address."""
+    async def with_files(self, result: ToolResult, saved: Iterable[SavedFile] | None = None) -> ToolResult:
+        """Hand in what the function saved, and give the result that names it.
+
+        Raises:
+            ToolCallError: it cannot be kept.
+        """
+        artifacts = list(result.artifacts)
+        try:
+            for file in self._files if saved is None else saved:
+                told = file.artifact
+                kept = await self._invocation.artifacts.save(told.name, file.content, told.media_type)
+                if kept.digest != told.digest:
+                    raise refused(f"the file {told.name!r} changed after it was saved")
+
+                if kept not in artifacts:
+                    artifacts.append(kept)
+        finally:
+            self._files.close()
+
+        return dataclasses.replace(result, artifacts=tuple(artifacts)) if artifacts else result
+
+    def request(self, module: str, file: str, name: str, folder: str) -> JsonObject:
+        """Give the message that makes a worker call the function at this address, and leave its files in ``folder``."""
         return {
+            "folder": folder,
+            "limits": dataclasses.asdict(self._invocation.artifacts.limits),
             "module": module,
             "file": file,
             "name": name,
@@ -223,6 +264,7 @@ class _Call:
             call=self._invocation.context,
             report=self._invocation.report,
             cancelled=self.cancelled,
+            files=self._files,
         )
         try:
             return self.function.keywords(self._invocation.arguments, context)
@@ -245,6 +287,15 @@ class _Call:
     def _too_large(self, text: str) -> ToolCallError:
         message = f"{self.name} ended, but its output cannot be used: {text}"
         return ToolCallError(Failure(ErrorReason.OUTPUT_TOO_LARGE.name, DOMAIN, message))
+
+
+def saved_in(folder: Path, message: JsonObject) -> list[SavedFile]:
+    """Give the files that a worker left in ``folder``, of its message about a result."""
+    found: list[SavedFile] = []
+    for place, text in message.get("files", {}).items():
+        found.append(SavedFile(from_json(Artifact, text), folder / Path(place).name))
+
+    return found
 
 
 async def _ended(call: _Call, job: Job[T], pool: ThreadPool, stop: Callable[[], None]) -> T:
