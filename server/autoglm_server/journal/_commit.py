@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import apsw
 
 from autoglm_server.journal._check import fault_of
+from autoglm_server.journal._checksum import checksum
 from autoglm_server.journal.journal import (
     Append,
     Claim,
@@ -27,11 +28,16 @@ from autoglm_server.journal.journal import (
     Record,
 )
 
+LAST_PLAN = "last_plan"
+LAST_POSITION = "last_position"
+REMOVED_POSITION = "removed_position"
+"""What ``meta`` notes of numbers whose rows retention has removed."""
+
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _HEADS = """
     SELECT json_group_array(json_array(
-        p.id, p.key, p.epoch, coalesce((SELECT max(sequence) FROM event WHERE plan = p.key), 0)))
+        p.id, p.key, p.epoch, coalesce((SELECT max(sequence) FROM event WHERE plan = p.key), 0), p.compacted))
     FROM carray(?) AS wanted CROSS JOIN plan AS p ON p.id = wanted.value
 """
 _REQUESTS = """
@@ -42,9 +48,10 @@ _REQUESTS = """
     CROSS JOIN plan AS p ON p.key = r.plan
 """
 _ADD_PLANS = """
-    INSERT INTO plan(key, id, epoch, owner, tenant, principal, state, labels, context_id, parent, create_time, body)
+    INSERT INTO plan(
+        key, id, epoch, owner, tenant, principal, state, labels, context_id, parent, create_time, body, end_time)
     SELECT value ->> 0, value ->> 1, 1, '', value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
-        value ->> 8, unhex(value ->> 9)
+        value ->> 8, unhex(value ->> 9), value ->> 10
     FROM json_each(?)
 """
 _ADD_LABELS = "INSERT INTO label(plan, name, value) SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?)"
@@ -53,17 +60,18 @@ _ADD_REQUESTS = """
     SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM json_each(?)
 """
 _SET_ROWS = """
-    UPDATE plan SET state = changed.value ->> 1, body = unhex(changed.value ->> 2)
+    UPDATE plan SET state = changed.value ->> 1, body = unhex(changed.value ->> 2), end_time = changed.value ->> 3
     FROM json_each(?) AS changed WHERE plan.key = changed.value ->> 0
 """
 _SET_EPOCHS = """
     UPDATE plan SET epoch = claimed.value ->> 1, owner = claimed.value ->> 2
     FROM json_each(?) AS claimed WHERE plan.key = claimed.value ->> 0
 """
-# carray binds one array, and joining two is quadratic: so the plan's key and the sequence stand before each body.
+# carray binds one array, and joining two is quadratic: so the plan's key, the sequence and the checksum stand before each body.
 _ADD_EVENTS = """
-    INSERT INTO event(id, plan, sequence, body)
-    SELECT ?1 + rowid, CAST(substr(value, 1, 12) AS INTEGER), CAST(substr(value, 13, 12) AS INTEGER), substr(value, 25)
+    INSERT INTO event(id, plan, sequence, crc, body)
+    SELECT ?1 + rowid, CAST(substr(value, 1, 12) AS INTEGER), CAST(substr(value, 13, 12) AS INTEGER),
+        CAST(substr(value, 25, 10) AS INTEGER), substr(value, 35)
     FROM carray(?2)
 """
 
@@ -77,8 +85,17 @@ class ClaimJob:
     claims: asyncio.Future[Sequence[Claim]]
 
 
-Job = Append | ClaimJob
-Outcome = JournalError | Sequence[Claim] | None
+@dataclass(slots=True)
+class TaskJob:
+    """Statements of their own, run behind what the commit appends; ``done`` is the loop's and settled there."""
+
+    run: Callable[[apsw.Connection], Any]
+    done: asyncio.Future[Any]
+
+
+Job = Append | ClaimJob | TaskJob
+Outcome = Any
+"""Of an append None or the :class:`JournalError` that refused it, of a claim the claims, of a task what it gave."""
 
 
 @dataclass(slots=True)
@@ -94,7 +111,8 @@ class Counters:
         plan, position = db.execute(
             "SELECT coalesce((SELECT max(key) FROM plan), 0), coalesce((SELECT max(id) FROM event), 0)"
         ).get
-        return cls(plan, position)
+        # What retention has removed had numbers as well, and none is given twice.
+        return cls(max(plan, mark(db, LAST_PLAN)), max(position, mark(db, LAST_POSITION)))
 
 
 @dataclass(slots=True)
@@ -111,6 +129,7 @@ class _Head:
     key: int
     epoch: int
     sequence: int
+    compacted: bool
 
 
 def commit(db: apsw.Connection, jobs: Sequence[Job], counters: Counters) -> Commit:
@@ -123,6 +142,10 @@ def commit(db: apsw.Connection, jobs: Sequence[Job], counters: Counters) -> Comm
     try:
         admission = _Admission(db, jobs, counters)
         admission.store(db)
+        for number, job in enumerate(jobs):
+            if isinstance(job, TaskJob):
+                admission.commit.outcomes[number] = job.run(db)
+
         db.execute("COMMIT")
     finally:
         if db.in_transaction:
@@ -149,11 +172,11 @@ class _Admission:
         self._epochs: list[list[Any]] = []
         self._events: list[bytes] = []
         for job in jobs:
-            self.commit.outcomes.append(self._append(job) if isinstance(job, Append) else self._claim(job))
+            self.commit.outcomes.append(self._outcome(job))
 
     def store(self, db: apsw.Connection) -> None:
         """Write what was admitted."""
-        rows = [[key, int(row.state), row.body.hex()] for key, row in self._rows.items()]
+        rows = [[key, int(row.state), row.body.hex(), _ended(row)] for key, row in self._rows.items()]
         for statement, values in (
             (_ADD_PLANS, self._plans),
             (_ADD_LABELS, self._labels),
@@ -166,6 +189,15 @@ class _Admission:
 
         if self._events:
             db.execute(_ADD_EVENTS, (self._position, apsw.carray(tuple(self._events))))
+
+    def _outcome(self, job: Job) -> Outcome:
+        match job:
+            case Append():
+                return self._append(job)
+            case ClaimJob():
+                return self._claim(job)
+            case TaskJob():
+                return None
 
     def _append(self, append: Append) -> JournalError | None:
         refusal = fault_of(append) or self._refusal(append)
@@ -181,13 +213,18 @@ class _Admission:
         records = self.commit.records
         for body in append.bodies:
             head.sequence += 1
-            self._events.append(b"%12d%12d%b" % (head.key, head.sequence, body))
-            records.append(Record(self._position + len(self._events), append.plan_id, head.sequence, body))
+            position = self._position + len(self._events) + 1
+            crc = checksum(append.plan_id, head.sequence, position, body)
+            self._events.append(b"%12d%12d%10d%b" % (head.key, head.sequence, crc, body))
+            records.append(Record(position, append.plan_id, head.sequence, body))
 
         return None
 
     def _refusal(self, append: Append) -> JournalError | None:
         head = self._heads.get(append.plan_id)
+        if head is not None and head.compacted:
+            return FencedError(f"plan {append.plan_id} has ended, and its events have been removed")
+
         epoch, following = (head.epoch, head.sequence + 1) if head else (1, 1)
         if append.epoch != epoch or append.first_sequence != following:
             return FencedError(
@@ -215,6 +252,7 @@ class _Admission:
                 row.parent_plan_id,
                 microseconds(row.create_time),
                 row.body.hex(),
+                _ended(row),
             ]
         )
         self._labels += [[self.plan, name, value] for name, value in row.labels.items()]
@@ -224,7 +262,7 @@ class _Admission:
             )
             self._requests[request.tenant, request.principal, request.request_id] = (row.plan_id, request.digest)
 
-        head = self._heads[append.plan_id] = _Head(self.plan, 1, 0)
+        head = self._heads[append.plan_id] = _Head(self.plan, 1, 0, compacted=False)
         return head
 
     def _claim(self, job: ClaimJob) -> Sequence[Claim]:
@@ -244,19 +282,31 @@ def microseconds(time: datetime) -> int:
     return (time - EPOCH) // timedelta(microseconds=1)
 
 
+def _ended(row: PlanRow) -> int | None:
+    return None if row.end_time is None else microseconds(row.end_time)
+
+
+def mark(db: apsw.Connection, name: str) -> int:
+    """Give a number that is noted in ``meta``, 0 if it is not."""
+    return int(db.execute("SELECT coalesce((SELECT value FROM meta WHERE name = ?), 0)", (name,)).get)
+
+
 def _heads(db: apsw.Connection, jobs: Sequence[Job]) -> dict[str, _Head]:
     wanted: dict[str, None] = {}
     for job in jobs:
         if isinstance(job, Append):
             wanted[job.plan_id] = None
-        else:
+        elif isinstance(job, ClaimJob):
             wanted.update(dict.fromkeys(job.plan_ids))
 
     if not wanted:
         return {}
 
     found = json.loads(str(db.execute(_HEADS, (apsw.carray(tuple(wanted)),)).get))
-    return {plan_id: _Head(key, epoch, sequence) for plan_id, key, epoch, sequence in found}
+    return {
+        plan_id: _Head(key, epoch, compacted or sequence, compacted > 0)
+        for plan_id, key, epoch, sequence, compacted in found
+    }
 
 
 def _requests(db: apsw.Connection, jobs: Sequence[Job]) -> dict[tuple[str, str, str], tuple[str, str]]:

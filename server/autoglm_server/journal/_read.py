@@ -9,49 +9,72 @@ from typing import Any
 import apsw
 
 from autoglm.model import PlanState
-from autoglm_server.journal._commit import EPOCH, microseconds
+from autoglm_server.journal._checksum import check
+from autoglm_server.journal._commit import EPOCH, LAST_POSITION, REMOVED_POSITION, mark, microseconds
 from autoglm_server.journal._paging import PAGE_BYTES_MAX, make_token, page_size, read_token
-from autoglm_server.journal.journal import PlanPage, PlanQuery, PlanRow, Record
+from autoglm_server.journal.journal import EventsRemovedError, PlanPage, PlanQuery, PlanRow, Record
 
 # The sizes are summed before a body is touched (length() reads the row's header alone); the first one always fits.
 _READ = """
     WITH page AS MATERIALIZED (
         SELECT id, sequence, length(body) AS size FROM event
-        WHERE plan = (SELECT key FROM plan WHERE id = ?1) AND sequence > ?2 ORDER BY sequence LIMIT ?3
+        WHERE plan = (SELECT key FROM plan WHERE id = ?1 AND kept = 2) AND sequence > ?2 ORDER BY sequence LIMIT ?3
     ), summed AS (SELECT id, sequence, size, sum(size) OVER (ORDER BY sequence) AS total FROM page)
-    SELECT group_concat(hex(event.body), ' ' ORDER BY summed.sequence)
+    SELECT (SELECT compacted FROM plan WHERE id = ?1),
+        group_concat(event.id || ' ' || event.crc || ' ' || hex(event.body), ' ' ORDER BY summed.sequence)
     FROM summed CROSS JOIN event ON event.id = summed.id WHERE total <= ?4 OR total = size
 """
 _READ_ALL = """
-    WITH page AS MATERIALIZED (SELECT id, length(body) AS size FROM event WHERE id > ?1 ORDER BY id LIMIT ?2),
-    summed AS (SELECT id, size, sum(size) OVER (ORDER BY id) AS total FROM page)
-    SELECT json_group_array(json_array(event.id, plan.id, event.sequence, hex(event.body)) ORDER BY event.id)
+    WITH page AS MATERIALIZED (
+        SELECT event.id AS id, length(event.body) AS size FROM event CROSS JOIN plan ON plan.key = event.plan
+        WHERE event.id > ?1 AND plan.kept = 2 ORDER BY event.id LIMIT ?2
+    ), summed AS (SELECT id, size, sum(size) OVER (ORDER BY id) AS total FROM page)
+    SELECT json_group_array(json_array(event.id, plan.id, event.sequence, event.crc, hex(event.body)) ORDER BY event.id)
     FROM summed CROSS JOIN event ON event.id = summed.id CROSS JOIN plan ON plan.key = event.plan
     WHERE total <= ?3 OR total = size
 """
 _ROW = """json_array(plan.key, plan.id, plan.tenant, plan.principal, plan.state, plan.labels, plan.context_id, plan.parent,
-    plan.create_time, hex(plan.body))"""
+    plan.create_time, hex(plan.body), plan.end_time)"""
 
 
 def read(db: apsw.Connection, plan_id: str, after_sequence: int, limit: int, bytes_max: int) -> list[bytes]:
-    found = db.execute(_READ, (plan_id, after_sequence, limit, bytes_max)).get
-    return [bytes.fromhex(body) for body in str(found).split(" ")] if found else []
+    compacted, found = db.execute(_READ, (plan_id, after_sequence, limit, bytes_max)).get
+    if compacted is not None and after_sequence < compacted:
+        raise EventsRemovedError(plan_id, compacted)
+
+    if not found:
+        return []
+
+    parts = str(found).split(" ")
+    events = zip(parts[0::3], parts[1::3], parts[2::3], strict=True)
+    return [
+        check(plan_id, sequence, int(position), bytes.fromhex(body), int(crc))
+        for sequence, (position, crc, body) in enumerate(events, after_sequence + 1)
+    ]
 
 
 def read_all(db: apsw.Connection, after_position: int, limit: int, bytes_max: int) -> list[Record]:
     found = json.loads(str(db.execute(_READ_ALL, (after_position, limit, bytes_max)).get))
-    return [Record(position, plan_id, sequence, bytes.fromhex(body)) for position, plan_id, sequence, body in found]
+    return [
+        Record(position, plan_id, sequence, check(plan_id, sequence, position, bytes.fromhex(body), crc))
+        for position, plan_id, sequence, crc, body in found
+    ]
 
 
 def last_sequence(db: apsw.Connection, plan_id: str) -> int | None:
     found = db.execute(
-        "SELECT coalesce((SELECT max(sequence) FROM event WHERE plan = key), 0) FROM plan WHERE id = ?", (plan_id,)
+        "SELECT max(compacted, coalesce((SELECT max(sequence) FROM event WHERE plan = key), 0)) FROM plan WHERE id = ?",
+        (plan_id,),
     ).get
     return None if found is None else int(found)
 
 
 def last_position(db: apsw.Connection) -> int:
-    return int(db.execute("SELECT coalesce(max(id), 0) FROM event").get)
+    return max(int(db.execute("SELECT coalesce(max(id), 0) FROM event").get), mark(db, LAST_POSITION))
+
+
+def removed_position(db: apsw.Connection) -> int:
+    return mark(db, REMOVED_POSITION)
 
 
 def open_plans(db: apsw.Connection) -> list[str]:
@@ -145,7 +168,7 @@ def _filters(query: PlanQuery) -> tuple[str, str, list[str], dict[str, Any]]:
 
 
 def _row(found: list[Any]) -> PlanRow:
-    _, plan_id, tenant, principal, state, labels, context_id, parent, create_time, body = found
+    _, plan_id, tenant, principal, state, labels, context_id, parent, create_time, body, end_time = found
     return PlanRow(
         plan_id=plan_id,
         tenant=tenant,
@@ -156,4 +179,5 @@ def _row(found: list[Any]) -> PlanRow:
         parent_plan_id=parent,
         create_time=EPOCH + timedelta(microseconds=create_time),
         body=bytes.fromhex(body),
+        end_time=None if end_time is None else EPOCH + timedelta(microseconds=end_time),
     )

@@ -7,9 +7,15 @@ read off the unique index; nothing stores it a second time that could disagree.
 
 from __future__ import annotations
 
+from typing import Any
+
 import apsw
 
 from autoglm._ids import new_id
+from autoglm.model import Plan
+from autoglm.wire import decode
+from autoglm_server.journal._checksum import checksum
+from autoglm_server.journal._commit import microseconds
 from autoglm_server.journal.journal import JournalError, JournalVersionError
 
 APPLICATION_ID = 0x61_67_6C_6D
@@ -61,7 +67,27 @@ MIGRATIONS = (
         PRIMARY KEY(tenant, principal, request_id)
     ) STRICT, WITHOUT ROWID;
     """,
+    """
+    ALTER TABLE plan ADD COLUMN end_time INTEGER;                   -- microseconds since 1970; null until it has ended
+    ALTER TABLE plan ADD COLUMN kept INTEGER NOT NULL DEFAULT 2;    -- 2 events, 1 snapshot (events to be purged), 0 snapshot
+    ALTER TABLE plan ADD COLUMN compacted INTEGER NOT NULL DEFAULT 0; -- the last sequence, once the events have gone
+    UPDATE plan SET end_time = ended_at(body, create_time) WHERE state >= 6;
+    CREATE INDEX plan_ended ON plan(kept, end_time, key) WHERE end_time IS NOT NULL;
+
+    CREATE TABLE snapshot(
+        plan INTEGER PRIMARY KEY REFERENCES plan(key),
+        body BLOB NOT NULL,
+        crc INTEGER NOT NULL
+    ) STRICT;
+
+    ALTER TABLE event ADD COLUMN crc INTEGER NOT NULL DEFAULT 0;    -- see `_checksum`
+    UPDATE event SET crc = checksum((SELECT id FROM plan WHERE key = event.plan), sequence, id, body);
+
+    CREATE INDEX label_plan ON label(plan);
+    CREATE INDEX request_plan ON request(plan);
+    """,
 )
+"""Changes nothing once released: a file that an older server wrote has had the ones before."""
 
 
 def migrate(db: apsw.Connection, where: str) -> str:
@@ -80,6 +106,8 @@ def migrate(db: apsw.Connection, where: str) -> str:
                 "start the newer version of the server that wrote it, or choose another data directory"
             )
 
+        db.create_scalar_function("ended_at", _ended_at, 2, deterministic=True)
+        db.create_scalar_function("checksum", _event_checksum, 4, deterministic=True)
         for migration in MIGRATIONS[version:]:
             db.execute(migration)
 
@@ -96,6 +124,16 @@ def migrate(db: apsw.Connection, where: str) -> str:
             db.execute("ROLLBACK")
 
     return journal_id
+
+
+def _ended_at(body: Any, create_time: Any) -> int:
+    """Give when a plan ended, of the row that a server wrote which did not note it."""
+    end_time = decode(Plan, body).end_time
+    return int(create_time) if end_time is None else microseconds(end_time)
+
+
+def _event_checksum(plan_id: Any, sequence: Any, position: Any, body: Any) -> int:
+    return checksum(plan_id, sequence, position, body)
 
 
 def _version(db: apsw.Connection, where: str) -> int:

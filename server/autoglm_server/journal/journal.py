@@ -44,6 +44,20 @@ class JournalVersionError(JournalError):
     """The journal was written by a newer version."""
 
 
+class JournalDamagedError(JournalError):
+    """What is stored is not what was written: the file is only read from, and what is damaged of it is not given out."""
+
+
+class EventsRemovedError(JournalError):
+    """Retention has removed the events of a plan that were asked for."""
+
+    def __init__(self, plan_id: str, sequence: int) -> None:
+        """Name the plan, and the last sequence of its log; its snapshot is true up to there."""
+        super().__init__(f"the events of plan {plan_id} up to sequence {sequence} are no longer kept")
+        self.plan_id = plan_id
+        self.sequence = sequence
+
+
 @dataclass(frozen=True, slots=True)
 class RequestKey:
     """What makes a create idempotent. ``tenant`` is empty until there are tenants."""
@@ -58,8 +72,9 @@ class RequestKey:
 class PlanRow:
     """What ListPlans needs of a plan; written in the transaction of the events that changed it.
 
-    The row of the first append says what the plan is; a later one changes ``state`` and ``body`` alone.
-    ``body`` is the serialised ``autoglm.v1.Plan`` in view BASIC, given back as it is.
+    The row of the first append says what the plan is; a later one changes ``state``, ``end_time`` and ``body`` alone.
+    ``body`` is the serialised ``autoglm.v1.Plan`` in view BASIC, given back as it is. ``end_time`` is None until the plan
+    has ended; retention goes by it.
     """
 
     plan_id: str
@@ -71,6 +86,7 @@ class PlanRow:
     parent_plan_id: str
     create_time: datetime
     body: bytes
+    end_time: datetime | None = None
 
 
 @dataclass(slots=True)
@@ -109,6 +125,28 @@ class Claim:
     plan_id: str
     epoch: int
     sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A plan that has ended: the last sequence of its log, and the positions of its first and its last event.
+
+    Both positions are 0 when its events are gone.
+    """
+
+    plan_id: str
+    sequence: int
+    first_position: int
+    last_position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Compaction:
+    """The events of a plan are to go: ``snapshot``, the serialised plan as of ``sequence``, the last, stays."""
+
+    plan_id: str
+    sequence: int
+    snapshot: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +226,12 @@ class Journal(Protocol):
     async def read(
         self, plan_id: str, after_sequence: int, *, limit: int = 500, bytes_max: int = 1 << 20
     ) -> Sequence[bytes]:
-        """Give the bodies after a sequence, in order; at least one if there is one. Unknown plan: nothing."""
+        """Give the bodies after a sequence, in order; at least one if there is one. Unknown plan: nothing.
+
+        Raises:
+            EventsRemovedError: there are some, and retention has removed them.
+            JournalDamagedError: they cannot be read, or are not what was written.
+        """
         ...
 
     async def last_sequence(self, plan_id: str) -> int | None:
@@ -203,8 +246,19 @@ class Journal(Protocol):
         """Give the position of the newest durable record, 0 if there is none."""
         ...
 
+    async def removed_position(self) -> int:
+        """Give the position of the newest record that retention has removed, 0 if there is none.
+
+        Who has read up to there has missed nothing; who has not may have.
+        """
+        ...
+
     async def get_row(self, plan_id: str) -> PlanRow | None:
         """Give a plan's row."""
+        ...
+
+    async def get_snapshot(self, plan_id: str) -> bytes | None:
+        """Give what stayed of a plan when its events went, None if they are there (or there is no such plan)."""
         ...
 
     async def list_rows(self, query: PlanQuery) -> PlanPage:
@@ -217,4 +271,36 @@ class Journal(Protocol):
 
     async def find_request(self, tenant: str, principal: str, request_id: str) -> tuple[str, str] | None:
         """Give (plan id, request digest) of the plan that has the key."""
+        ...
+
+    async def ended_plans(
+        self, *, before: datetime | None = None, compacted: bool = False, limit: int = 100
+    ) -> Sequence[Ended]:
+        """Give the plans that ended (before a time), oldest end first: those that have their events.
+
+        Or, ``compacted``, those whose events have been removed and purged.
+        """
+        ...
+
+    async def count_ended(self) -> int:
+        """Give how many plans there are that have ended."""
+        ...
+
+    async def compact(self, compactions: Sequence[Compaction]) -> None:
+        """Let the events of plans go, durably: they are no longer read from now on, their snapshots are.
+
+        A plan that is not known, has not ended, has another last sequence, or whose events have gone already, is left as
+        it is. A plan whose events have gone takes no append any more. What the events take is freed by :meth:`purge`.
+        """
+        ...
+
+    async def purge(self, limit: int) -> int:
+        """Free what at most ``limit`` removed events take, in one short transaction; give how many, 0 when none is left."""
+        ...
+
+    async def remove(self, plan_ids: Sequence[str]) -> Sequence[str]:
+        """Remove plans whose events have been removed and purged, with their labels and request keys; give which.
+
+        Others are left as they are.
+        """
         ...

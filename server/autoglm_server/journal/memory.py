@@ -6,8 +6,11 @@ It keeps its content through :meth:`MemoryJournal.close` and :meth:`MemoryJourna
 from __future__ import annotations
 
 import asyncio
+import itertools
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from autoglm._ids import new_id
 from autoglm_server.journal._check import fault_of
@@ -16,7 +19,10 @@ from autoglm_server.journal._settle import settle
 from autoglm_server.journal.journal import (
     Append,
     Claim,
+    Compaction,
     DuplicateRequestError,
+    Ended,
+    EventsRemovedError,
     FencedError,
     JournalError,
     JournalFailedError,
@@ -34,6 +40,15 @@ class _Plan:
     epoch: int = 1
     owner: str = ""
     bodies: list[bytes] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    compacted: int = 0
+    """The last sequence, once the events have gone."""
+    unpurged: int = 0
+    snapshot: bytes | None = None
+
+    @property
+    def sequence(self) -> int:
+        return self.compacted or len(self.bodies)
 
 
 @dataclass(slots=True)
@@ -54,6 +69,9 @@ class MemoryJournal:
         self._plans: dict[str, _Plan] = {}
         self._requests: dict[tuple[str, str, str], tuple[str, str]] = {}
         self._records: list[Record] = []
+        self._position = 0
+        self._removed_position = 0
+        self._keys = itertools.count(1)
         self._turn: list[Append | _Claiming] = []
         self._open = False
 
@@ -131,11 +149,14 @@ class MemoryJournal:
         plan = self._plans[plan_id]
         plan.epoch += 1
         plan.owner = owner
-        return Claim(plan_id, plan.epoch, len(plan.bodies))
+        return Claim(plan_id, plan.epoch, plan.sequence)
 
     def _refusal(self, append: Append) -> JournalError | None:
         plan = self._plans.get(append.plan_id)
-        epoch, following = (plan.epoch, len(plan.bodies) + 1) if plan else (1, 1)
+        if plan is not None and plan.compacted:
+            return FencedError(f"plan {append.plan_id} has ended, and its events have been removed")
+
+        epoch, following = (plan.epoch, plan.sequence + 1) if plan else (1, 1)
         if append.epoch != epoch or append.first_sequence != following:
             return FencedError(
                 f"plan {append.plan_id} is at epoch {epoch} and takes sequence {following}, "
@@ -150,17 +171,19 @@ class MemoryJournal:
         plan = self._plans.get(append.plan_id)
         if plan is None:
             assert append.row is not None, "fault_of refuses a first append without a row"
-            plan = self._plans[append.plan_id] = _Plan(len(self._plans) + 1, append.row)
+            plan = self._plans[append.plan_id] = _Plan(next(self._keys), append.row)
         elif append.row is not None:
-            plan.row = replace(plan.row, state=append.row.state, body=append.row.body)
+            plan.row = replace(plan.row, state=append.row.state, body=append.row.body, end_time=append.row.end_time)
 
         if append.request_key is not None:
             key = append.request_key
             self._requests[key.tenant, key.principal, key.request_id] = (append.plan_id, key.digest)
 
         for body in append.bodies:
+            self._position += 1
             plan.bodies.append(body)
-            self._records.append(Record(len(self._records) + 1, append.plan_id, len(plan.bodies), body))
+            plan.positions.append(self._position)
+            self._records.append(Record(self._position, append.plan_id, len(plan.bodies), body))
 
     async def open_plans(self) -> Sequence[str]:
         return [plan_id for plan_id, plan in self._plans.items() if not plan.row.state.terminal]
@@ -169,23 +192,34 @@ class MemoryJournal:
         self, plan_id: str, after_sequence: int, *, limit: int = 500, bytes_max: int = 1 << 20
     ) -> Sequence[bytes]:
         plan = self._plans.get(plan_id)
+        if plan is not None and after_sequence < plan.compacted:
+            raise EventsRemovedError(plan_id, plan.compacted)
+
         bodies = plan.bodies[after_sequence : after_sequence + limit] if plan else []
         return bodies[: _fitting(bodies, bytes_max)]
 
     async def last_sequence(self, plan_id: str) -> int | None:
         plan = self._plans.get(plan_id)
-        return len(plan.bodies) if plan else None
+        return plan.sequence if plan else None
 
     async def read_all(self, after_position: int, *, limit: int = 500, bytes_max: int = 1 << 20) -> Sequence[Record]:
-        records = self._records[after_position : after_position + limit]
+        start = bisect_right(self._records, after_position, key=lambda record: record.position)
+        records = self._records[start : start + limit]
         return records[: _fitting([record.body for record in records], bytes_max)]
 
     async def last_position(self) -> int:
-        return len(self._records)
+        return self._position
+
+    async def removed_position(self) -> int:
+        return self._removed_position
 
     async def get_row(self, plan_id: str) -> PlanRow | None:
         plan = self._plans.get(plan_id)
         return plan.row if plan else None
+
+    async def get_snapshot(self, plan_id: str) -> bytes | None:
+        plan = self._plans.get(plan_id)
+        return plan.snapshot if plan else None
 
     async def list_rows(self, query: PlanQuery) -> PlanPage:
         last_key = read_token(query)
@@ -201,6 +235,63 @@ class MemoryJournal:
 
     async def find_request(self, tenant: str, principal: str, request_id: str) -> tuple[str, str] | None:
         return self._requests.get((tenant, principal, request_id))
+
+    async def ended_plans(
+        self, *, before: datetime | None = None, compacted: bool = False, limit: int = 100
+    ) -> Sequence[Ended]:
+        found = [
+            plan
+            for plan in self._by_end()
+            if bool(plan.compacted) is compacted
+            and not plan.unpurged
+            and (before is None or plan.row.end_time is None or plan.row.end_time < before)
+        ]
+        return [
+            Ended(plan.row.plan_id, plan.sequence, *(plan.positions[:1] + plan.positions[-1:] or (0, 0)))
+            for plan in found[:limit]
+        ]
+
+    def _by_end(self) -> list[_Plan]:
+        ended = [(plan.row.end_time, plan.key, plan) for plan in self._plans.values() if plan.row.end_time is not None]
+        return [plan for _, _, plan in sorted(ended, key=lambda one: one[:2])]
+
+    async def count_ended(self) -> int:
+        return sum(plan.row.end_time is not None for plan in self._plans.values())
+
+    async def compact(self, compactions: Sequence[Compaction]) -> None:
+        gone: set[str] = set()
+        for compaction in compactions:
+            plan = self._plans.get(compaction.plan_id)
+            if plan is None or plan.row.end_time is None or len(plan.bodies) != compaction.sequence:
+                continue
+
+            gone.add(compaction.plan_id)
+            plan.compacted, plan.unpurged, plan.snapshot = compaction.sequence, compaction.sequence, compaction.snapshot
+            self._removed_position = max(self._removed_position, plan.positions[-1])
+            plan.bodies, plan.positions = [], []
+
+        self._records = [record for record in self._records if record.plan_id not in gone]
+
+    async def purge(self, limit: int) -> int:
+        left = limit
+        for plan in self._by_end():
+            freed = min(left, plan.unpurged)
+            plan.unpurged -= freed
+            left -= freed
+
+        return limit - left
+
+    async def remove(self, plan_ids: Sequence[str]) -> Sequence[str]:
+        gone = [
+            plan_id
+            for plan_id in dict.fromkeys(plan_ids)
+            if (plan := self._plans.get(plan_id)) and plan.compacted and not plan.unpurged
+        ]
+        for plan_id in gone:
+            del self._plans[plan_id]
+
+        self._requests = {key: known for key, known in self._requests.items() if known[0] not in gone}
+        return gone
 
 
 def _fitting(bodies: Sequence[bytes], bytes_max: int) -> int:

@@ -11,13 +11,14 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import apsw
 
-from autoglm_server.journal import _read
-from autoglm_server.journal._commit import ClaimJob, Commit, Job
+from autoglm_server.journal import _read, _retain
+from autoglm_server.journal._commit import ClaimJob, Commit, Job, TaskJob
 from autoglm_server.journal._lock import DirectoryLock
 from autoglm_server.journal._schema import migrate
 from autoglm_server.journal._settle import settle
@@ -25,6 +26,8 @@ from autoglm_server.journal._writer import Writer
 from autoglm_server.journal.journal import (
     Append,
     Claim,
+    Compaction,
+    Ended,
     JournalError,
     JournalFailedError,
     PlanPage,
@@ -207,6 +210,16 @@ class SqliteJournal:
         self._submit(job)
         return await job.claims
 
+    async def _task(self, run: Callable[[apsw.Connection], _T]) -> _T:
+        """Have the writer run statements as a part of its next commit."""
+        if self._writer is None:
+            raise JournalFailedError("the journal is closed")
+
+        job = TaskJob(run, self._loop.create_future())
+        self._submit(job)
+        done: _T = await job.done
+        return done
+
     def _submit(self, job: Job) -> None:
         if not self._turn:
             self._loop.call_soon(self._hand_over)
@@ -230,12 +243,16 @@ class SqliteJournal:
             if isinstance(job, Append):
                 assert outcome is None or isinstance(outcome, JournalError)
                 settle(job, outcome)
-            elif not job.claims.done():
-                assert outcome is not None
-                if isinstance(outcome, JournalError):
-                    job.claims.set_exception(outcome)
-                else:
-                    job.claims.set_result(outcome)
+                continue
+
+            waiter: asyncio.Future[Any] = job.claims if isinstance(job, ClaimJob) else job.done
+            if waiter.done():
+                continue
+
+            if isinstance(outcome, JournalError):
+                waiter.set_exception(outcome)
+            else:
+                waiter.set_result(outcome)
 
     def _health_changed(self, stalled: str, failure: JournalFailedError | None) -> None:
         self._stalled, self._failure = stalled, failure
@@ -267,14 +284,37 @@ class SqliteJournal:
     async def last_position(self) -> int:
         return await self._read(_read.last_position)
 
+    async def removed_position(self) -> int:
+        return await self._read(_read.removed_position)
+
     async def get_row(self, plan_id: str) -> PlanRow | None:
         return await self._read(lambda db: _read.get_row(db, plan_id))
+
+    async def get_snapshot(self, plan_id: str) -> bytes | None:
+        return await self._read(lambda db: _retain.get_snapshot(db, plan_id))
 
     async def list_rows(self, query: PlanQuery) -> PlanPage:
         return await self._read(lambda db: _read.list_rows(db, query))
 
     async def find_request(self, tenant: str, principal: str, request_id: str) -> tuple[str, str] | None:
         return await self._read(lambda db: _read.find_request(db, tenant, principal, request_id))
+
+    async def ended_plans(
+        self, *, before: datetime | None = None, compacted: bool = False, limit: int = 100
+    ) -> Sequence[Ended]:
+        return await self._read(lambda db: _retain.ended_plans(db, before, limit, compacted=compacted))
+
+    async def count_ended(self) -> int:
+        return await self._read(_retain.count_ended)
+
+    async def compact(self, compactions: Sequence[Compaction]) -> None:
+        await self._task(lambda db: _retain.compact(db, compactions))
+
+    async def purge(self, limit: int) -> int:
+        return await self._task(lambda db: _retain.purge(db, limit))
+
+    async def remove(self, plan_ids: Sequence[str]) -> Sequence[str]:
+        return await self._task(lambda db: _retain.remove(db, plan_ids))
 
 
 def _sync_directory(directory: Path) -> None:

@@ -20,7 +20,9 @@ from autoglm.model import PlanState
 from autoglm_server.journal.journal import (
     Append,
     Claim,
+    Compaction,
     DuplicateRequestError,
+    EventsRemovedError,
     Journal,
     JournalError,
     PlanQuery,
@@ -73,8 +75,14 @@ class JournalMachine(RuleBasedStateMachine):
     def both(self, call: Any) -> Any:
         """Make the call on both, and give what they agree on."""
 
+        async def made(journal: Journal) -> Any:
+            try:
+                return await call(journal)
+            except EventsRemovedError as removed:
+                return (EventsRemovedError, removed.plan_id, removed.sequence)
+
         async def run() -> list[Any]:
-            return [await call(self.model), await call(self.suspect)]
+            return [await made(self.model), await made(self.suspect)]
 
         model, suspect = self.runner.run(run())
         assert suspect == model
@@ -118,9 +126,9 @@ class JournalMachine(RuleBasedStateMachine):
             time = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(microseconds=first * 7 + number)
             state = move["state"] or PlanState.QUEUED
             body = b"".join(move["bodies"])
-            row = PlanRow(
-                plan_id, (move["key"] or [""])[0], "ann", state, move["labels"], move["context_id"], "", time, body
-            )
+            end_time = time + timedelta(seconds=number) if state.terminal else None
+            tenant = (move["key"] or [""])[0]
+            row = PlanRow(plan_id, tenant, "ann", state, move["labels"], move["context_id"], "", time, body, end_time)
 
         if first == 1 and move["key"] is not None:
             key = RequestKey(*move["key"], f"sha256:{number}")  # type: ignore[call-arg]
@@ -140,9 +148,15 @@ class JournalMachine(RuleBasedStateMachine):
         self.both(lambda journal: journal.read(plan_id, after, limit=limit, bytes_max=bytes_max))
         self.both(lambda journal: journal.read_all(after, limit=limit, bytes_max=bytes_max))
         self.both(lambda journal: journal.get_row(plan_id))
+        self.both(lambda journal: journal.get_snapshot(plan_id))
         self.both(lambda journal: journal.last_sequence(plan_id))
         self.both(lambda journal: journal.last_position())
+        self.both(lambda journal: journal.removed_position())
         self.both(lambda journal: journal.open_plans())
+        self.both(lambda journal: journal.count_ended())
+        before = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(microseconds=after * 7)
+        self.both(lambda journal: journal.ended_plans(before=before, limit=limit))
+        self.both(lambda journal: journal.ended_plans(before=before, compacted=True, limit=limit))
 
     @rule(key=KEYS.filter(bool))
     def find(self, key: tuple[str, str, str]) -> None:
@@ -160,6 +174,51 @@ class JournalMachine(RuleBasedStateMachine):
         while page.next_page_token:
             following = replace(query, page_token=page.next_page_token)
             page = self.both(lambda journal, following=following: journal.list_rows(following))
+
+    @rule(plan_id=st.sampled_from(PLANS), count=st.integers(1, 4))
+    def end(self, plan_id: str, count: int) -> None:
+        """A plan that ends, so that retention has something to do."""
+        move = {"plan_id": plan_id, "epoch": 0, "sequence": 0, "bodies": [b"end"] * count, "labels": {}}
+        self.append([move | {"state": PlanState.SUCCEEDED, "context_id": "", "key": ("", "ann", plan_id)}])
+
+    @rule(
+        what=st.sampled_from(["compact", "compact", "purge", "remove"]),
+        plan_ids=st.lists(st.sampled_from([*PLANS, "unknown"]), min_size=1, max_size=4),
+        off=st.sampled_from([0, 0, 0, 1]),
+        limit=st.integers(1, 6),
+    )
+    def one_step(self, what: str, plan_ids: list[str], off: int, limit: int) -> None:
+        """Also of plans that go on, are gone, or have another last sequence, and twice in one call."""
+        if what == "compact":
+            compactions = [
+                Compaction(plan_id, self.sequences.get(plan_id, 0) + off, f"snapshot {number}".encode())
+                for number, plan_id in enumerate(plan_ids)
+            ]
+            self.both(lambda journal: journal.compact(compactions))
+        elif what == "purge":
+            self.both(lambda journal: journal.purge(limit))
+        else:
+            self._remove(plan_ids)
+
+        self.both(lambda journal: journal.removed_position())
+
+    def _remove(self, plan_ids: list[str]) -> None:
+        for plan_id in self.both(lambda journal: journal.remove(plan_ids)):
+            del self.sequences[plan_id]
+            self.epochs.pop(plan_id, None)
+
+    @rule()
+    def retain(self) -> None:
+        """All that has ended goes, as retention does it."""
+        for one in self.both(lambda journal: journal.ended_plans()):
+            self.both(
+                lambda journal, one=one: journal.compact([Compaction(one.plan_id, one.sequence, b"the snapshot")])
+            )
+
+        while self.both(lambda journal: journal.purge(3)):
+            pass
+
+        self._remove([one.plan_id for one in self.both(lambda journal: journal.ended_plans(compacted=True))])
 
     @rule()
     def reopen(self) -> None:
@@ -201,7 +260,15 @@ class Forgetful(SqliteJournal):
         super().append(replace(append, request_key=None))
 
 
-@pytest.mark.parametrize("broken", [Unfenced, Forgetful])
+class Silent(SqliteJournal):
+    """A journal with one fault: it does not note what retention has removed."""
+
+    async def compact(self, compactions: Sequence[Compaction]) -> None:
+        await super().compact(compactions)
+        await self._task(lambda db: db.execute("DELETE FROM meta WHERE name = 'removed_position'").get)
+
+
+@pytest.mark.parametrize("broken", [Unfenced, Forgetful, Silent])
 def test_the_machine_finds_a_broken_journal(broken: type[SqliteJournal]) -> None:
     class Broken(JournalMachine):
         make_suspect = broken

@@ -22,7 +22,7 @@ import autoglm
 import autoglm_server
 from autoglm_server.journal import sqlite
 from autoglm_server.journal._commit import Counters, commit
-from autoglm_server.journal._schema import MIGRATIONS
+from autoglm_server.journal._schema import MIGRATIONS, migrate
 from autoglm_server.journal.journal import (
     Append,
     FencedError,
@@ -191,7 +191,7 @@ async def test_waiters_are_failed_by_a_bug_too(
 
 async def test_a_commit_that_fails_halfway_stores_nothing_of_it(tmp_path: Path, hand: Any) -> None:
     db = apsw.Connection(str(tmp_path / "x.db"))
-    db.execute(MIGRATIONS[0])
+    migrate(db, "x.db")
     db.execute("CREATE TRIGGER no BEFORE INSERT ON event WHEN NEW.sequence = 2 BEGIN SELECT raise(FAIL, 'no'); END")
     counters = Counters.of(db)
     jobs = [Append(name, 1, 1, [b"x"] * count, lambda _: None, hand.row(name)) for name, count in (("a", 1), ("b", 3))]
@@ -251,7 +251,7 @@ async def test_a_newer_schema_is_left_alone(tmp_path: Path) -> None:
         await journal.open()
 
     db = apsw.Connection(str(tmp_path / "data" / "journal.db"))
-    db.execute("UPDATE meta SET value = '1' WHERE name = 'schema_version'")
+    db.execute("UPDATE meta SET value = ? WHERE name = 'schema_version'", (str(len(MIGRATIONS)),))
     db.close()
     await journal.open()  # a refused open lets go of the lock
     await journal.close()
