@@ -119,7 +119,7 @@ async def follow(directory: Path, *, everything: bool) -> str:
 
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(call(journal, plan_id, stop)) for plan_id in plans]
-        while await journal.last_sequence(plans[-1]) is None:  # noqa: ASYNC110 - once, at the start
+        while await journal.last_sequence(plans[-1]) is None:
             await asyncio.sleep(0.001)
 
         for plan_id in plans[:1] if everything else plans:

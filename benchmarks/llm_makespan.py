@@ -44,7 +44,7 @@ GOAL = 1.05
 
 
 @autoglm.tool(name="lookup", effect=Effect.READ_ONLY)
-async def lookup(*, seconds: float, fails: bool = False, needs: list[str] | None = None) -> str:  # noqa: ARG001 - makes it wait
+async def lookup(*, seconds: float, fails: bool = False, needs: list[str] | None = None) -> str:
     """Take a set time.
 
     Args:

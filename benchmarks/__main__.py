@@ -1,0 +1,131 @@
+"""``python -m benchmarks [NAME …] [--quick] [--json FILE]``: measure, and print the table."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"  # read when grpc is first imported; this process starts others
+
+import argparse
+import gc
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "sdk"), str(ROOT / "server")]
+
+import uvloop  # noqa: E402
+
+from benchmarks import makespan, report, steps  # noqa: E402
+from benchmarks.rows import Options, Row  # noqa: E402
+
+GROUPS: dict[str, tuple[str, Callable[[Options], Awaitable[list[Row]]]]] = {
+    "steps": ("durable no-op steps a second over gRPC, watched; and how soon the watcher knows (latency)", steps.steps),
+    "inprocess": ("durable no-op steps a second without gRPC and watchers", steps.in_process),
+    "sequence": ("one plan of 100 steps in sequence", steps.sequence),
+    "makespan": ("fan-out 1 -> 200 -> 1, uneven and random graphs", makespan.makespan),
+}
+PARTS = {"latency": "steps"}
+"""Rows that another group measures."""
+
+
+def parser() -> argparse.ArgumentParser:
+    flags = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    flags.add_argument(
+        "names", nargs="*", metavar="NAME", help="a group, or the beginning of a row's name; all without"
+    )
+    flags.add_argument("--list", action="store_true", help="print the groups and end")
+    flags.add_argument(
+        "--quick", action="store_true", help="two rounds of small sizes: for development, not for claims"
+    )
+    flags.add_argument("--rounds", type=int, help="how often each is measured (5; quick: 2)")
+    flags.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
+    flags.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw the ratios there")
+    flags.add_argument(
+        "--markdown", type=Path, metavar="FILE", help="write the table there, as docs/performance.md has it"
+    )
+    flags.add_argument(
+        "--data-dir", metavar="DIR", help="where journals are written (the temporary folder): choose the disk"
+    )
+    flags.add_argument("--peers-dir", metavar="DIR", default="", help="where the peers' environments are kept")
+    return flags
+
+
+def chosen(names: list[str]) -> dict[str, tuple[str, ...]]:
+    """Give the groups to run, each with the rows that are wanted of it.
+
+    Raises:
+        ValueError: a name is none.
+    """
+    if not names:
+        return dict.fromkeys((name for name in GROUPS if name != "peers"), ())
+
+    groups: dict[str, tuple[str, ...]] = {}
+
+    for name in names:
+        first = name.partition(".")[0]
+        group = PARTS.get(first, first)
+        if group not in GROUPS:
+            raise ValueError(f"{name!r} is no benchmark; there are {', '.join([*GROUPS, *PARTS])}")
+
+        groups[group] = (*groups.get(group, ()), name)
+
+    return groups
+
+
+def main() -> int:
+    given = parser().parse_args()
+
+    if given.list:
+        for name, (what, _) in GROUPS.items():
+            print(f"{name:12}{what}")
+
+        return 0
+
+    try:
+        groups = chosen(given.names)
+    except ValueError as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return 2
+
+    rounds = given.rounds or (2 if given.quick else 5)
+    rows: list[Row] = []
+    failed = []
+    gc.freeze()
+
+    for name, only in groups.items():
+        report.say(f"{name} …")
+        began = time.perf_counter()
+        options = Options(given.quick, only, rounds, given.peers_dir or tempfile.gettempdir(), given.data_dir)
+
+        try:
+            rows += uvloop.run(GROUPS[name][1](options))  # type: ignore[arg-type]
+        except Exception as error:  # noqa: BLE001 - the boundary of a group: the others are measured all the same
+            failed.append(name)
+            report.say(f"{name} FAILED: {type(error).__name__}: {error}")
+
+        report.say(f"{name}: {time.perf_counter() - began:.0f} s")
+
+        if given.json:
+            report.save_json(given.json, rows, quick=given.quick)
+
+    print(" · ".join(f"{name} {each}" for name, each in report.conditions().items()))
+    print(report.table(rows))
+
+    if given.plot and rows:
+        report.save_plot(given.plot, rows)
+
+    if given.markdown:
+        given.markdown.write_text(report.markdown(rows), encoding="utf-8")
+
+    if failed:
+        print(f"benchmarks: FAILED: {', '.join(failed)}", file=sys.stderr)
+
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

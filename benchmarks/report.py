@@ -1,0 +1,124 @@
+"""Rows as a table, as JSON, and as a plot in SVG; the plot needs no library."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from html import escape
+from importlib.metadata import version
+from pathlib import Path
+
+from benchmarks.rows import Row, rounded
+
+_HEAD = ("row", "value", "range", "limit", "ratio", "range", "first bar", "goal", "met", "n")
+
+
+def conditions() -> dict[str, str]:
+    """What the figures were taken on, without a name of the machine."""
+    return {
+        "cores": str(os.cpu_count()),
+        "system": f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}",
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("grpcio", "protobuf", "uvloop", "apsw")},
+    }
+
+
+def figure(number: float) -> str:
+    return f"{number:,.0f}" if abs(number) >= 1000 else f"{rounded(number):.3g}"
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    def span(figures: Sequence[float]) -> str:
+        return f"{figure(min(figures))}..{figure(max(figures))}"
+
+    return (
+        row.name,
+        f"{figure(row.value)} {row.unit}",
+        span(row.values),
+        figure(row.limit),
+        f"{row.ratio:.3g}",
+        span(row.ratios),
+        row.aim.first_bar.told(row) if row.aim else "",
+        row.aim.goal.told(row) if row.aim else "",
+        row.met or "",
+        str(len(row.values)),
+    )
+
+
+def table(rows: Sequence[Row]) -> str:
+    lines = [_HEAD, *(cells(row) for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(_HEAD))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The table as docs/performance.md has it."""
+    head = ("what", "value", "limit", "ratio", "first bar", "goal", "met")
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+
+    for row in rows:
+        cell = cells(row)
+        what = f"`{row.name}`: {row.note}" if row.note else f"`{row.name}`"
+        ratio = f"{cell[4]} [{cell[5]}]"
+        lines.append("| " + " | ".join((what, cell[1], f"{cell[3]} ({row.limit_is})", ratio, *cell[6:9])) + " |")
+
+    return "\n".join(lines) + "\n"
+
+
+def save_json(path: Path, rows: Sequence[Row], *, quick: bool) -> None:
+    told = {"conditions": conditions(), "quick": quick, "rows": [row.to_object() for row in rows]}
+    path.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def save_plot(path: Path, rows: Sequence[Row]) -> None:
+    """Draw the ratio of each row with its range, on a logarithmic axis, and its bars."""
+    left, width, step, top = 230, 560, 22, 46
+    ratios = [each for row in rows for each in row.ratios if each > 0]
+    bounds = [bar.bound for row in rows if row.aim for bar in (row.aim.first_bar, row.aim.goal) if bar.of == "ratio"]
+    low = math.floor(math.log10(min([*ratios, *bounds, 0.5])) * 2) / 2
+    high = math.ceil(math.log10(max([*ratios, *bounds, 2])) * 2) / 2
+
+    def at(ratio: float) -> float:
+        return left + (math.log10(max(ratio, 1e-9)) - low) / (high - low) * width
+
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + width + 80}" height="{top + step * len(rows) + 20}">',
+        "<style>text { font: 12px sans-serif }</style>",
+        '<rect width="100%" height="100%" fill="white"/>',
+        f'<text x="{left}" y="16">ratio to the limit (logarithmic); | first bar, || goal; the line is the range</text>',
+    ]
+
+    for power in range(math.ceil(low), math.floor(high) + 1):
+        x = at(10.0**power)
+        parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{top - 14}" y2="{top + step * len(rows)}" stroke="#ccc"/>')
+        parts.append(f'<text x="{x:.1f}" y="{top - 18}" text-anchor="middle" fill="#555">{10.0**power:g}</text>')
+
+    colours = {"goal": "#2a7d2a", "first bar": "#b8860b", "neither": "#b22222", None: "#4a6fa5"}
+
+    for index, row in enumerate(rows):
+        y, colour = top + step * index + step / 2, colours[row.met]
+        parts.append(f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{escape(row.name)}</text>')
+        ends = at(min(row.ratios)), at(max(row.ratios))
+        parts.append(
+            f'<line x1="{ends[0]:.1f}" x2="{ends[1]:.1f}" y1="{y}" y2="{y}" stroke="{colour}" stroke-width="3"/>'
+        )
+        parts.append(f'<circle cx="{at(row.ratio):.1f}" cy="{y}" r="4.5" fill="{colour}"/>')
+        parts.append(f'<text x="{left + width + 8}" y="{y + 4:.1f}" fill="{colour}">{row.ratio:.3g}</text>')
+
+        for bar, marks in ((row.aim.first_bar, 1), (row.aim.goal, 2)) if row.aim else ():
+            for mark in range(marks if bar.of == "ratio" else 0):
+                x = at(bar.bound) + 3 * mark
+                parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{y - 8}" y2="{y + 8}" stroke="#333"/>')
+
+    path.write_text("\n".join([*parts, "</svg>", ""]), encoding="utf-8")
+
+
+def say(text: str) -> None:
+    """Tell how far it is; results alone go to stdout."""
+    print(text, file=sys.stderr, flush=True)
