@@ -23,7 +23,7 @@ from autoglm_server.scheduler.scheduler import Scheduler
 from autoglm_server.settings import Section, Settings
 from autoglm_server.tools import loading
 from autoglm_server.tools.catalog import Catalog
-from autoglm_server.tools.tool import Provider
+from autoglm_server.tools.tool import Provider, Refreshing
 from autoglm_server.tools.wrappers import Wrappers
 
 _log = logging.getLogger(__name__)
@@ -170,7 +170,10 @@ class Reloader:
             same = same and self.settings.openapi.get(name) == wanted.openapi.get(name)
             why = _why_again(self._providers[name], uri) if same else ""
             if same and not why:
-                providers[name] = self._providers[name]
+                kept = providers[name] = self._providers[name]
+                if isinstance(kept, Refreshing):
+                    kept.refresh()
+
                 continue
 
             providers[name] = self._open_provider(wanted, name, uri)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from datetime import timedelta
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ from autoglm import wire
 from autoglm.model import (
     DOMAIN,
     Approval,
+    Artifact,
     CallContext,
     Effect,
     ErrorReason,
@@ -30,6 +32,7 @@ from autoglm.model import (
     ToolResult,
 )
 from autoglm.v1 import tool_pb2, tool_service_pb2
+from autoglm_server.tools.artifacts import refused
 from autoglm_server.tools.failures import clean, encodable, invalid_output, one_line
 from autoglm_server.tools.providers.endpoints import Endpoint
 from autoglm_server.tools.providers.links import POLL_SECONDS, Link, OfferError
@@ -102,6 +105,10 @@ class GrpcProvider:
     def tools(self) -> Sequence[Tool]:
         """Give the tools it offered last; not available while it cannot be reached."""
         return self._shown
+
+    def refresh(self) -> None:
+        """Ask soon what it offers."""
+        self._link.poke()
 
     async def call(self, invocation: Invocation) -> ToolResult:
         """Make a call; see :class:`~autoglm_server.tools.tool.Provider`."""
@@ -198,26 +205,21 @@ def _request(invocation: Invocation, tool: Tool, digest: str) -> bytes:
 
 async def _outcome(call: Any, invocation: Invocation, name: str) -> ToolResult:
     """Read a call's messages up to the last."""
-    while (data := await call.read()) is not grpc.aio.EOF:
-        try:
-            message = tool_service_pb2.CallToolResponse.FromString(data)
-            match message.WhichOneof("message"):
-                case "progress":
-                    invocation.report(wire.from_message(message.progress))
+    answers = _Answers(call, invocation, name)
+    while (message := await answers.next()) is not None:
+        match message.WhichOneof("message"):
+            case "artifact_chunk":
+                await answers.save(message.artifact_chunk)
 
-                case "result":
-                    result: ToolResult = wire.from_message(message.result)
-                    return result
+            case "result":
+                result: ToolResult = answers.read(message.result)
+                return result
 
-                case "failure":
-                    raise ToolCallError(_own_failure(wire.from_message(message.failure), name))
+            case "failure":
+                raise ToolCallError(_own_failure(answers.read(message.failure), name))
 
-                case _:
-                    continue  # a kind of message to come
-        except (DecodeError, wire.WireError) as error:
-            raise invalid_output(
-                name, f"it answered what is no CallToolResponse: {one_line(str(error), 200)}"
-            ) from None
+            case _:
+                continue  # a kind of message to come
 
     if (code := await call.code()) is not grpc.StatusCode.OK:
         raise grpc.aio.AioRpcError(
@@ -226,6 +228,69 @@ async def _outcome(call: Any, invocation: Invocation, name: str) -> ToolResult:
 
     told = f"{name} ended without a result or a failure, so nobody knows what it did"
     raise ToolCallError(Failure(ErrorReason.INVALID_OUTPUT.name, DOMAIN, told, outcome_unknown=True))
+
+
+class _Answers:
+    """The messages of one call, in order. Progress is reported on the way; of the parts of a file one is read ahead."""
+
+    def __init__(self, call: Any, invocation: Invocation, name: str) -> None:
+        self._call = call
+        self._invocation = invocation
+        self._name = name
+        self._ahead: tool_service_pb2.CallToolResponse | None = None
+
+    async def next(self) -> tool_service_pb2.CallToolResponse | None:
+        """Give the next message that is no progress; None after the last."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            return ahead
+
+        while (data := await self._call.read()) is not grpc.aio.EOF:
+            try:
+                message = tool_service_pb2.CallToolResponse.FromString(data)
+            except DecodeError as error:
+                raise self._meaningless(error) from None
+
+            if message.WhichOneof("message") != "progress":
+                return message
+
+            self._invocation.report(self.read(message.progress))
+
+        return None
+
+    def read(self, message: Any) -> Any:
+        """Give a message's value."""
+        try:
+            return wire.from_message(message)
+        except wire.WireError as error:
+            raise self._meaningless(error) from None
+
+    async def save(self, first: tool_service_pb2.ArtifactChunk) -> None:
+        """Hand in a file, as its parts come; it is what its first part says, or the call has failed."""
+        if not first.HasField("artifact"):
+            raise refused(f"{self._name} ended, but sent a part of a file without saying of which")
+
+        told: Artifact = self.read(first.artifact)
+        name, media_type = told.name, told.media_type
+        async with aclosing(self._parts(first)) as parts:
+            saved = await self._invocation.artifacts.save(name, parts, media_type)
+
+        if (saved.size_bytes, saved.digest) != (told.size_bytes, told.digest):
+            shown = one_line(name, _TITLE_MAX)
+            raise refused(f"{self._name} ended, but the content of its file {shown!r} does not fit its size and digest")
+
+    async def _parts(self, first: tool_service_pb2.ArtifactChunk) -> AsyncGenerator[bytes]:
+        yield first.data
+        while (message := await self.next()) is not None:
+            if message.WhichOneof("message") != "artifact_chunk" or message.artifact_chunk.HasField("artifact"):
+                self._ahead = message
+                return
+
+            yield message.artifact_chunk.data
+
+    def _meaningless(self, error: Exception) -> ToolCallError:
+        told = f"it answered what is no CallToolResponse: {one_line(str(error), 200)}"
+        return invalid_output(self._name, told)
 
 
 def _own_failure(failure: Failure, name: str) -> Failure:

@@ -109,6 +109,10 @@ class ReflectProvider:
         """Give the methods it had last; not available while it cannot be reached."""
         return self._shown
 
+    def refresh(self) -> None:
+        """Ask soon what it offers."""
+        self._link.poke()
+
     async def call(self, invocation: Invocation) -> ToolResult:
         """Make a call; see :class:`~autoglm_server.tools.tool.Provider`."""
         name = f"{self._name}.{invocation.tool}"

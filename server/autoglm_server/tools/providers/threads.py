@@ -155,6 +155,8 @@ class ThreadPool:
                 if job.abandoned:
                     return  # this thread was replaced
 
+            del job  # and with it what it gave: the next one may be long in coming
+
     def _take(self) -> Job[object] | None:
         with self._lock:
             while not self._waiting:

@@ -122,6 +122,10 @@ class McpProvider:
             self._owner.cancel()
             await asyncio.wait({self._owner}, timeout=_STOP_SECONDS)
 
+    def refresh(self) -> None:
+        """List the tools anew, soon."""
+        self._news.set()
+
     # --- calls
 
     async def call(self, invocation: Invocation) -> ToolResult:
@@ -140,7 +144,11 @@ class McpProvider:
         self._calls += 1
         self._served += 1
         try:
-            return mapping.result_of(name, await self._answer(connected, own_name, invocation))
+            answer = await self._answer(connected, own_name, invocation)
+            result, contents = mapping.result_of(name, answer)
+            for artifact in result.artifacts:
+                if artifact.name in contents:
+                    await invocation.artifacts.save(artifact.name, contents[artifact.name], artifact.media_type)
         except MCPError as error:
             raise ToolCallError(self._failure(connected, name, effect, error.error)) from None
         except ValidationError as error:
@@ -152,6 +160,8 @@ class McpProvider:
             raise
         finally:
             self._calls -= 1
+
+        return result
 
     async def _reconnection(self, name: str) -> None:
         """Wait, for a while, if the connection was lost this moment and is being made again."""

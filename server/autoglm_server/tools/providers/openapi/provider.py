@@ -95,6 +95,7 @@ class OpenApiProvider:
         self._clients: list[HttpClient] = []
         self._task: asyncio.Task[None] | None = None
         self._asked = asyncio.Event()
+        self._now = asyncio.Event()
         try:
             self._named = _named(source)
         except RefusedError as error:
@@ -139,6 +140,10 @@ class OpenApiProvider:
         """Give the operations as tools; another list when the document has changed."""
         return self._loaded.tools if self._loaded else ()
 
+    def refresh(self) -> None:
+        """Read the document again, now."""
+        self._now.set()
+
     async def call(self, invocation: Invocation) -> ToolResult:
         """Make a call; see :class:`~autoglm_server.tools.tool.Provider`."""
         loaded = self._loaded
@@ -174,7 +179,11 @@ class OpenApiProvider:
         wait = 0.0 if self._source.is_url else self._source.refresh
         failures = 0
         while True:
-            await asyncio.sleep(wait)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._now.wait()
+
+            self._now.clear()
             try:
                 await self._load()
                 failures = 0
