@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import dataclasses
 import logging
 import re
 import threading
@@ -88,6 +89,8 @@ class Call:
         self._schema = schema
         self._cancelled = threading.Event()
         self._context = context(self._cancelled)
+        self.files = self._context.files
+        """What the function saved; named in its result, and sent before that."""
 
     async def outcome(self, arguments: JsonObject) -> ToolResult | Failure:
         """Make the call. Cancelling stops an async function; a thread is told, and left to itself.
@@ -151,7 +154,10 @@ class Call:
             message = _line(f"{name} ended, but its output cannot be used: {faults[0].description}")
             return Failure(reason.name, DOMAIN, message, violations=tuple(faults))
 
-        return result
+        if not self.files:
+            return result
+
+        return dataclasses.replace(result, artifacts=self.files.joined(result.artifacts))
 
     def _raised(self, error: BaseException) -> Failure:
         _log.warning("the tool %s raised an exception", self._tool.spec.name, exc_info=error)

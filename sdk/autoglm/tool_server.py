@@ -29,6 +29,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 
 from autoglm import wire
+from autoglm._files import Files
 from autoglm._ids import new_id
 from autoglm._tool_call import Call, Reports
 from autoglm.errors import AutoglmError, InvalidRequestError, error
@@ -285,7 +286,11 @@ class _Tools(tool_service_pb2_grpc.ToolServiceServicer):
                 with suppress(wire.WireError):  # data that cannot travel is no reason to fail a call
                     await context.write(tool_service_pb2.CallToolResponse(progress=wire.to_message(progress)))  # type: ignore[arg-type]
 
-            await context.write(_last(await outcome, tool.spec.name))
+            last = _last(await outcome, tool.spec.name)
+            if last.WhichOneof("message") == "result":
+                await _send(call.files, context)
+
+            await context.write(last)
 
     def _admit(self, request: tool_service_pb2.CallToolRequest) -> FunctionTool:
         if request.name not in self._functions:
@@ -364,6 +369,26 @@ def _last(outcome: ToolResult | Failure, name: str) -> tool_service_pb2.CallTool
         return tool_service_pb2.CallToolResponse(failure=message)
 
     return tool_service_pb2.CallToolResponse(result=message)
+
+
+async def _send(files: Files, context: _Context) -> None:
+    """Send the content of what a function saved, in parts."""
+    try:
+        for file in files:
+            told: Any = wire.to_message(file.artifact)
+            for data in file.pieces():  # at most 256 KiB, of a file that was written just now
+                await context.write(_part(told, data))
+                told = None
+
+            if told is not None:
+                await context.write(_part(told, b""))
+    finally:
+        files.close()
+
+
+def _part(artifact: Any, data: bytes) -> tool_service_pb2.CallToolResponse:
+    chunk = tool_service_pb2.ArtifactChunk(artifact=artifact, data=data)
+    return tool_service_pb2.CallToolResponse(artifact_chunk=chunk)
 
 
 def _missing(name: str) -> AutoglmError:

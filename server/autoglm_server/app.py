@@ -11,11 +11,13 @@ import os
 import random
 import signal
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Final
 
 from autoglm._version import __version__
 from autoglm.model import PluginState
@@ -23,6 +25,7 @@ from autoglm_server import telemetry
 from autoglm_server.clock import Clock, SystemClock
 from autoglm_server.configuration import mask_uri
 from autoglm_server.journal._lock import DirectoryLock
+from autoglm_server.journal.artifacts import ArtifactStore, FolderArtifacts
 from autoglm_server.journal.follow import Feed
 from autoglm_server.journal.journal import Journal, JournalError, JournalLockedError
 from autoglm_server.journal.memory import MemoryJournal
@@ -36,15 +39,18 @@ from autoglm_server.presence import Presence, SocketFolder
 from autoglm_server.reload import Reloader, plan_defaults
 from autoglm_server.scheduler.limits import Limits
 from autoglm_server.scheduler.scheduler import Scheduler
+from autoglm_server.scheduler.subplans import SubPlans
 from autoglm_server.service import edge
+from autoglm_server.service.artifacts import Artifacts
 from autoglm_server.service.health import Health
 from autoglm_server.service.interceptors import Boundary
 from autoglm_server.service.plans import About, PlanService
 from autoglm_server.service.tools import ToolService
 from autoglm_server.service.watch import Disconnects, Watches
+from autoglm_server.tools.artifacts import described
 from autoglm_server.tools.catalog import Catalog
 from autoglm_server.tools.limits import ToolLimits
-from autoglm_server.tools.providers import mcp, open_http, open_openapi, open_provider
+from autoglm_server.tools.providers import mcp, open_http, open_openapi, open_provider, open_tables
 from autoglm_server.tools.secrets import Secrets, Source
 from autoglm_server.tools.wrappers import Wrappers
 
@@ -53,6 +59,7 @@ if TYPE_CHECKING:
 
     from autoglm_server.planner.planner import Planner
     from autoglm_server.settings import Settings
+    from autoglm_server.tools.artifacts import Sinks
     from autoglm_server.tools.tool import Provider
 
 EXIT_USAGE: Final = 2
@@ -126,6 +133,7 @@ class Application:
         self._read = read
         self._embedded = embedded
         self._clock = clock or SystemClock()
+        self._subplans = SubPlans()
         self._stopping = asyncio.Event()
         self._status = 0
         self._signalled: float | None = None  # when the first signal to end came
@@ -151,7 +159,17 @@ class Application:
             await self._open(journal, stack)
             plugins = await self._load_plugins(stack)
             providers, catalog = await self._start_catalog(plugins, stack)
-            scheduler = make_scheduler(self._settings, journal, feed, catalog, self._clock, plugins.planners())
+            artifacts = Artifacts(await open_artifacts(self._settings, stack), self._settings.limits)
+            scheduler = make_scheduler(
+                self._settings,
+                journal,
+                feed,
+                catalog,
+                self._clock,
+                plugins.planners(),
+                artifacts.sink,
+                subplans=self._subplans,
+            )
             stack.push_async_callback(close_planners, scheduler)
             parts = _Parts(
                 settings=self._settings,
@@ -159,6 +177,7 @@ class Application:
                 feed=feed,
                 catalog=catalog,
                 scheduler=scheduler,
+                artifacts=artifacts,
                 clock=self._clock,
                 plugins=plugins,
             )
@@ -172,9 +191,13 @@ class Application:
             self._announce(parts, stack)
 
             async with parts.disconnects, asyncio.TaskGroup() as beside:
-                live = beside.create_task(self._live(parts, providers))
+                warming = warm_planner(self._settings, scheduler)
+                works = (self._live(parts, providers), sweep(artifacts.store, journal), *warming)
+                live = [beside.create_task(work) for work in works]
                 await self._until_stopped(parts)
-                live.cancel()
+                for task in live:
+                    task.cancel()
+
                 await parts.drain(self._settings.server.drain if not journal.failure else timedelta(0))
 
         _log.info("ended", extra={"status": self._status})
@@ -211,7 +234,11 @@ class Application:
             settings = self._settings
             secrets = make_secrets(settings)
             self._open_provider = functools.partial(open_configured, secrets)
-            self._fixed = [*open_http(settings.http)]
+            self._fixed = [
+                *open_http(settings.http),
+                *open_tables(settings.table, settings.workspace_dir),
+                self._subplans,
+            ]
             providers = {name: self._open_provider(settings, name, uri) for name, uri in settings.providers.items()}
             catalog = make_catalog(settings, [*plugins.providers(), *self._fixed, *providers.values()], secrets)
             await catalog.start()
@@ -348,10 +375,12 @@ class _Parts:
         feed: Feed,
         catalog: Catalog,
         scheduler: Scheduler,
+        artifacts: Artifacts,
         clock: Clock,
         plugins: Plugins,
     ) -> None:
         self.journal = journal
+        self.artifacts = artifacts
         self.scheduler = scheduler
         self.catalog = catalog
         self.plugins = plugins
@@ -368,11 +397,16 @@ class _Parts:
             feed=feed,
             watches=Watches(settings.limits),
             disconnects=self.disconnects,
+            artifacts=artifacts,
             limits=settings.limits,
             about=self._about(settings),
         )
         self._tools = ToolService(
-            catalog=catalog, server_id=journal.journal_id, limits=settings.limits, timeout=settings.plan.step_timeout
+            catalog=catalog,
+            artifacts=artifacts,
+            server_id=journal.journal_id,
+            limits=settings.limits,
+            timeout=settings.plan.step_timeout,
         )
         self.server = edge.build(
             plans=self._plans,
@@ -401,6 +435,7 @@ class _Parts:
         self.health.drain()
         self.disconnects.drain()
         self._feed.drain()
+        self.artifacts.drain()
         await self.scheduler.drain(limit.total_seconds())
         left = end - self._clock.monotonic() if self._tools.active else 0.0
         await self.server.stop(max(left, STOP_SECONDS))
@@ -427,6 +462,46 @@ def make_journal(settings: Settings) -> Journal:
         case _:
             url = mask_uri(settings.journal.url)
             raise StartError(f"journal.url {url!r} is not known: write sqlite:///FOLDER, memory:, or leave it empty")
+
+
+async def open_artifacts(settings: Settings, stack: AsyncExitStack) -> ArtifactStore:
+    """Open the store of files: beside the journal, or, of a journal in memory, in a folder that goes with the server.
+
+    Raises:
+        StartError: it cannot be opened.
+    """
+    kind, _, rest = settings.journal.url.partition(":")
+    try:
+        if kind == "memory":
+            folder = Path(stack.enter_context(TemporaryDirectory(prefix="autoglm-", ignore_cleanup_errors=True)))
+        else:
+            folder = Path(rest.removeprefix("//")) if kind else settings.data_dir
+
+        limits = settings.limits
+        store = FolderArtifacts(
+            folder / "artifacts",
+            file_bytes=limits.artifact,
+            plan_bytes=limits.plan_artifacts_bytes,
+            durable=kind != "memory",
+        )
+        await store.open()
+    except OSError as error:
+        raise StartError(f"the files of results cannot be kept: {error}") from error
+
+    stack.push_async_callback(store.close)
+    return store
+
+
+async def sweep(artifacts: ArtifactStore, journal: Journal) -> None:
+    """Remove the files that a crash left of plans which the journal does not have."""
+
+    async def known(plan_id: str) -> bool:
+        return await journal.get_row(plan_id) is not None
+
+    try:
+        await artifacts.sweep(known)
+    except (OSError, JournalError) as error:
+        _log.warning("files that nobody has could not be removed: %s", error)
 
 
 def open_configured(secrets: Secrets, settings: Settings, name: str, uri: str) -> Provider:
@@ -484,6 +559,7 @@ def make_scheduler(
     catalog: Catalog,
     clock: Clock,
     planners_of_plugins: Mapping[str, Planner],
+    artifacts: Sinks = described,
 ) -> Scheduler:
     """Make the scheduler and its planners.
 
@@ -504,12 +580,14 @@ def make_scheduler(
         clock=clock,
         jitter=random.random,
         defaults=plan_defaults(settings),
+        artifacts=artifacts,
         limits=Limits(
             steps=limits.steps,
             open_plans=limits.open_plans,
             running_plans=settings.scheduler.max_running_plans,
             running_calls=settings.scheduler.max_running_calls,
             events=limits.events,
+            plan_depth=limits.plan_depth,
             arguments_bytes=limits.arguments,
             answer_bytes=limits.answer,
             step_timeout=plan.step_timeout.total_seconds(),
@@ -517,6 +595,12 @@ def make_scheduler(
             cancel_grace=settings.scheduler.cancel_grace.total_seconds(),
         ),
     )
+
+
+def warm_planner(settings: Settings, scheduler: Scheduler) -> list[Coroutine[Any, Any, None]]:
+    """Give what makes the planner of plans that name none ready, if that takes long and can be done ahead."""
+    planner = scheduler.planners.get(settings.planner.kind)
+    return [planner.warm()] if isinstance(planner, LlmPlanner) else []
 
 
 async def close_planners(scheduler: Scheduler) -> None:

@@ -343,6 +343,15 @@ class HttpSettings(Section):
     """The largest body of an answer."""
 
 
+class TableSettings(Section):
+    """The tool `table.query`, which is there when the extra `data` is installed (`docs/tools.md`)."""
+
+    memory: Bytes = Field(default=ByteSize(512 << 20), ge=64 << 20, le=64 << 30)
+    """How much memory one query may take."""
+    timeout: Duration = Field(default=timedelta(minutes=1), gt=_ZERO, le=timedelta(hours=1))
+    """The longest one query may take, unless the step says."""
+
+
 class LimitSettings(Section):
     """The limits that stand on everything; an error names the one it met."""
 
@@ -368,6 +377,8 @@ class LimitSettings(Section):
     """The most events of one plan; its end still fits."""
     open_plans: int = Field(default=10_000, ge=1, le=1_000_000)
     """The most plans that have not ended; above it creates are refused."""
+    plan_depth: int = Field(default=3, ge=0, le=10)
+    """How many plans deep sub-plans (`plan.run`) may be nested; 0: there is no `plan.run`."""
     watches: int = Field(default=5000, ge=1, le=100_000)
     """The most streams of events open at once. One that is idle costs about 22 KB."""
     watches_per_connection: int = Field(default=500, ge=1, le=100_000)
@@ -375,6 +386,16 @@ class LimitSettings(Section):
     as `watches`."""
     direct_calls: int = Field(default=256, ge=1, le=10_000)
     """The most CallTool under way at once; more wait for a place, within their deadline."""
+    artifact: Bytes = Field(default=ByteSize(64 << 20), ge=1 << 10, le=64 << 30)
+    """The largest file that a call may save."""
+    call_artifacts: int = Field(default=64, ge=0, le=256)
+    """The most files of one call."""
+    call_artifacts_bytes: Bytes = Field(default=ByteSize(256 << 20), ge=1 << 10, le=1 << 40)
+    """All files of one call together."""
+    plan_artifacts_bytes: Bytes = Field(default=ByteSize(1 << 30), ge=1 << 10, le=1 << 40)
+    """All files of one plan together; the same content counts once."""
+    artifact_reads: int = Field(default=64, ge=1, le=10_000)
+    """The most ReadArtifact under way at once."""
     calls_per_connection: int = Field(default=1000, ge=1, le=100_000)
     """The most calls of one connection under way at once; more wait in the transport."""
 
@@ -403,6 +424,7 @@ class Settings(Section):
     openapi: dict[str, OpenApiSettings] = Field(default_factory=dict)
     """How providers `NAME=openapi:…` are used, by NAME."""
     http: HttpSettings = HttpSettings()
+    table: TableSettings = TableSettings()
     limits: LimitSettings = LimitSettings()
 
     @model_validator(mode="after")

@@ -21,7 +21,7 @@ import re
 import stat
 import threading
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -106,7 +106,7 @@ class ArtifactStore(Protocol):
         """
         ...
 
-    def read(self, plan_id: str, digest: str, offset: int = 0) -> AsyncIterator[bytes]:
+    def read(self, plan_id: str, digest: str, offset: int = 0) -> AsyncGenerator[bytes]:
         """Give a file's content from an offset, in pieces of at most 256 KiB.
 
         Raises:
@@ -146,6 +146,8 @@ class FolderArtifacts:
         """Held while links are made or taken away, so that a content does not go while a plan gets it."""
         self._used: OrderedDict[str, int] = OrderedDict()
         self._made = False
+        self._cut = False
+        """A cancelled task left its last step to a thread: what it left may be in nobody's way, and nobody's."""
         self._suspects: list[str] = []
 
     async def open(self) -> None:
@@ -158,9 +160,9 @@ class FolderArtifacts:
         threads, self._threads = self._threads, None
         if threads is not None:
             await asyncio.to_thread(threads.shutdown)
-            if self._made:
+            if not self._cut and not self._suspects:
                 with suppress(OSError):
-                    self._marker.unlink()
+                    self._marker.unlink(missing_ok=True)
 
     async def put(self, plan_id: str, name: str, media_type: str, content: Content) -> Artifact:
         """Keep a file for a plan; see :class:`ArtifactStore`."""
@@ -182,6 +184,9 @@ class FolderArtifacts:
                 digest = await self._run(self._keep, writing, plan)
             finally:
                 self._later(writing.discard)
+        except asyncio.CancelledError:
+            self._cut = True
+            raise
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             raise ArtifactStoreError(f"the file {name!r} cannot be kept: {error.strerror}", full=full) from error
@@ -198,7 +203,7 @@ class FolderArtifacts:
 
         return found.st_size
 
-    async def read(self, plan_id: str, digest: str, offset: int = 0) -> AsyncIterator[bytes]:
+    async def read(self, plan_id: str, digest: str, offset: int = 0) -> AsyncGenerator[bytes]:
         """Give a file's content; see :class:`ArtifactStore`. It may be removed meanwhile: what is open stays readable."""
         path = self._path_of(plan_id, digest)
         try:
@@ -223,10 +228,11 @@ class FolderArtifacts:
 
     async def sweep(self, known: Callable[[str], Awaitable[bool]]) -> None:
         """Remove what plans have that are no longer known; see :class:`ArtifactStore`."""
-        suspects, self._suspects = self._suspects, []
-        for plan_id in suspects:
-            if not await known(plan_id):
-                await self.remove(plan_id)
+        while self._suspects:
+            if not await known(self._suspects[-1]):
+                await self.remove(self._suspects[-1])
+
+            self._suspects.pop()
 
     # --- in a thread
 
@@ -271,7 +277,7 @@ class FolderArtifacts:
         if used + writing.size > most:
             message = (
                 f"the file {writing.name!r} of {writing.size} bytes makes the plan's files {used + writing.size} bytes; "
-                f"at most {most} (limits.artifacts_per_plan)"
+                f"at most {most} (limits.plan_artifacts_bytes)"
             )
             raise ArtifactTooLargeError(message, limit=most, size=used + writing.size)
 

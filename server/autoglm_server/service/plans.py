@@ -22,6 +22,7 @@ from autoglm_server.service.watch import check_journal
 if TYPE_CHECKING:
     import grpc.aio
 
+    from autoglm_server.service.artifacts import Artifacts
     from autoglm_server.service.ports import FollowPort, PlanPort
     from autoglm_server.service.watch import Disconnects, Watches
     from autoglm_server.settings import LimitSettings
@@ -61,6 +62,7 @@ class PlanService(plan_service_pb2_grpc.PlanServiceServicer):
         feed: FollowPort,
         watches: Watches,
         disconnects: Disconnects,
+        artifacts: Artifacts,
         limits: LimitSettings,
         about: About,
     ) -> None:
@@ -70,6 +72,7 @@ class PlanService(plan_service_pb2_grpc.PlanServiceServicer):
         self._feed = feed
         self._watches = watches
         self._disconnects = disconnects
+        self._artifacts = artifacts
         self._limits = limits
         self.about = about
         """What this server says of itself; it changes with the configuration."""
@@ -155,6 +158,14 @@ class PlanService(plan_service_pb2_grpc.PlanServiceServicer):
             principal=principal_of(context),
         )
         return pb.ResolveStepResponse(plan=_message(basic(plan)))
+
+    async def ReadArtifact(self, request: pb.ReadArtifactRequest, context: _Context) -> None:  # type: ignore[override]
+        """Send the content of a file that a result carries."""
+        accept(validate.read_artifact(request))
+
+        with self._artifacts.admit():
+            plan = await self._plans.get(request.plan_id)
+            await self._artifacts.stream(context, plan, request.digest, request.offset)
 
     async def GetServerInfo(self, request: pb.GetServerInfoRequest, context: _Context) -> pb.GetServerInfoResponse:
         """Say what server this is."""

@@ -31,6 +31,7 @@ METADATA_MAX: Final = 8
 _QUOTAS: Final = {
     ErrorReason.TOO_MANY_PLANS.name: "limits.open_plans",
     ErrorReason.TOO_MANY_WATCHES.name: "limits.watches",
+    ErrorReason.TOO_MANY_CALLS.name: "limits.artifact_reads",
 }
 
 DETAILS_KEY: Final = "grpc-status-details-bin"

@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
 from autoglm import wire
+from autoglm._ids import new_id
 from autoglm.errors import error
 from autoglm.model import DOMAIN, CallContext, ErrorReason, Failure, Tool, ToolResult
 from autoglm.v1 import tool_pb2, tool_service_pb2_grpc
@@ -23,6 +24,7 @@ from autoglm_server.tools.tool import AbandonedError, Invocation, ToolCallError
 if TYPE_CHECKING:
     import grpc.aio
 
+    from autoglm_server.service.artifacts import Artifacts
     from autoglm_server.settings import LimitSettings
 
     _Context = grpc.aio.ServicerContext[Any, Any]
@@ -62,9 +64,18 @@ class CatalogPort(Protocol):
 class ToolService(tool_service_pb2_grpc.ToolServiceServicer):
     """The edge of tools. ``server_id`` is what this server adds to a call's route."""
 
-    def __init__(self, *, catalog: CatalogPort, server_id: str, limits: LimitSettings, timeout: timedelta) -> None:
-        """``timeout`` is for tools that name none."""
+    def __init__(
+        self,
+        *,
+        catalog: CatalogPort,
+        artifacts: Artifacts,
+        server_id: str,
+        limits: LimitSettings,
+        timeout: timedelta,
+    ) -> None:
+        """``timeout`` is for tools that name none; ``artifacts`` holds the files of calls until they are sent."""
         self._catalog = catalog
+        self._artifacts = artifacts
         self._server_id = server_id
         self._limits = limits
         self.timeout = timeout
@@ -90,7 +101,7 @@ class ToolService(tool_service_pb2_grpc.ToolServiceServicer):
         return pb.GetToolResponse(tool=_tool_message(self._find(request.name)))
 
     async def CallTool(self, request: pb.CallToolRequest, context: _Context) -> None:  # type: ignore[override]
-        """Call a tool: progress while it runs, then its result or failure."""
+        """Call a tool: progress while it runs, then its files and its result, or its failure."""
         accept(validate.call_tool(request, self._limits))
         tool = self._find(request.name)
         self._admit(request, tool)
@@ -106,16 +117,27 @@ class ToolService(tool_service_pb2_grpc.ToolServiceServicer):
     async def _stream(self, request: pb.CallToolRequest, tool: Tool, context: _Context) -> None:
         """Make the call and send what it reports, then what it came to."""
         mailbox = Mailbox()
-        invocation = self._invocation(request, tool, context, mailbox)
+        place = f"call.{new_id()}"  # no plan's id has a dot
+        files = self._artifacts.sink(place)
+        invocation = replace(self._invocation(request, tool, context, mailbox), artifacts=files)
 
-        async with asyncio.TaskGroup() as tasks:
-            call = tasks.create_task(self._outcome(invocation, request.tool_digest))
-            call.add_done_callback(lambda _: mailbox.close())
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                call = tasks.create_task(self._outcome(invocation, request.tool_digest))
+                call.add_done_callback(lambda _: mailbox.close())
 
-            while (progress := await mailbox.next()) is not None:
-                await context.write(pb.CallToolResponse(progress=wire.to_message(progress)))  # type: ignore[arg-type]
+                while (progress := await mailbox.next()) is not None:
+                    await context.write(pb.CallToolResponse(progress=wire.to_message(progress)))  # type: ignore[arg-type]
 
-            await context.write(await call)
+                last = await call
+                for named in last.result.artifacts:
+                    if (artifact := files.saved.get(named.name)) and artifact.digest == named.digest:
+                        await self._artifacts.chunks(context, place, artifact)
+
+                await context.write(last)
+        finally:
+            if files.used:
+                await self._artifacts.store.remove(place)
 
     def _find(self, name: str) -> Tool:
         if tool := self._catalog.get(name):

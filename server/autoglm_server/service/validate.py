@@ -6,6 +6,7 @@ What needs the catalog or a plan to be judged is checked behind the door.
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -30,6 +31,7 @@ GLOBS_MAX: Final = 256
 NOTE_BYTES_MAX: Final = 4 << 10
 PAGE_TOKEN_MAX: Final = 1024
 ROUTE_MAX: Final = 16
+DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 
 _TOOL_RULE = "a tool's name: 1 to 128 of A-Z a-z 0-9 _ . -"
 _GLOB_RULE = "a tool's name or a glob of * and ?: 1 to 128 of A-Z a-z 0-9 _ . - * ?"
@@ -244,6 +246,15 @@ def resolve_step(request: plan_service_pb2.ResolveStepRequest, limits: LimitSett
         case _:
             pass
 
+    return checks.violations
+
+
+def read_artifact(request: plan_service_pb2.ReadArtifactRequest) -> list[Violation]:
+    """Check which file is to be read."""
+    checks = Checks()
+    checks.id("plan_id", request.plan_id, what="the id of a plan")
+    checks.matches("digest", request.digest, DIGEST, "sha256: and 64 hexadecimal digits in lower case")
+    checks.at_least("offset", request.offset, 0)
     return checks.violations
 
 

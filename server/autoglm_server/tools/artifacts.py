@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -42,23 +43,28 @@ class StoreSink:
         self._size = 0
         self.saved: dict[str, Artifact] = {}
         """What was saved, by name."""
+        self.used = False
+        """Whether anything was to be saved."""
 
     async def save(self, name: str, content: Content, media_type: str = "") -> Artifact:
         """Keep a file; see :class:`~autoglm_server.tools.tool.ArtifactSink`."""
+        self.used = True
         if name in self.saved:
             raise refused(f"the call has two files {name!r}")
 
         if len(self.saved) >= self.limits.call_files:
             most = self.limits.call_files
-            raise refused(f"the call has more than {most} files (limits.artifacts_per_call)", limit=most, size=most + 1)
+            raise refused(f"the call has more than {most} files (limits.call_artifacts)", limit=most, size=most + 1)
 
-        if not isinstance(content, bytes | Path):
-            content = self._counted(name, content)
-        elif isinstance(content, bytes):
+        if isinstance(content, bytes):
             self._check(name, len(content))
 
         try:
-            artifact = await self._store.put(self._plan_id, name, media_type, content)
+            if isinstance(content, bytes | Path):
+                artifact = await self._store.put(self._plan_id, name, media_type, content)
+            else:
+                async with aclosing(self._counted(name, content)) as pieces:
+                    artifact = await self._store.put(self._plan_id, name, media_type, pieces)
         except ArtifactTooLargeError as error:
             raise refused(str(error), limit=error.limit, size=error.size) from None
         except ArtifactError as error:
@@ -75,10 +81,12 @@ class StoreSink:
     def _check(self, name: str, size: int) -> None:
         most = self.limits.call_bytes
         if self._size + size > most:
-            message = f"with the file {name!r} the call's files are larger than {most} bytes (limits.artifacts_bytes)"
+            message = (
+                f"with the file {name!r} the call's files are larger than {most} bytes (limits.call_artifacts_bytes)"
+            )
             raise refused(message, limit=most, size=self._size + size)
 
-    async def _counted(self, name: str, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def _counted(self, name: str, pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
         size = 0
         async for piece in pieces:
             size += len(piece)

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import grpc.aio
@@ -31,10 +33,12 @@ from autoglm.model import (
 )
 from autoglm.v1 import plan_service_pb2_grpc, tool_service_pb2_grpc
 from autoglm_server.clock import SystemClock
+from autoglm_server.journal.artifacts import FolderArtifacts
 from autoglm_server.journal.follow import Feed
 from autoglm_server.journal.journal import Append, JournalError, PlanRow
 from autoglm_server.journal.memory import MemoryJournal
 from autoglm_server.service import edge
+from autoglm_server.service.artifacts import Artifacts
 from autoglm_server.service.health import Health
 from autoglm_server.service.interceptors import Boundary
 from autoglm_server.service.plans import About, PlanService, basic
@@ -174,6 +178,7 @@ class Edge:
     boundary: Boundary
     watches: Watches
     disconnects: Disconnects
+    artifacts: Artifacts
     server: grpc.aio.Server
     address: str
     stack: AsyncExitStack = field(repr=False)
@@ -205,6 +210,11 @@ async def serving(
     plans, catalog = TablePlans(journal, feed), TableCatalog()
 
     async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory()))
+        store = FolderArtifacts(folder, durable=False)
+        await store.open()
+        stack.push_async_callback(store.close)
+        artifacts = Artifacts(store, limits, write_seconds=times.write)
         disconnects = await stack.enter_async_context(Disconnects(plans, seconds=times.disconnect))
         watches = Watches(limits, times)
         health = Health(Watches(limits, times))
@@ -217,10 +227,17 @@ async def serving(
             feed=feed,
             watches=watches,
             disconnects=disconnects,
+            artifacts=artifacts,
             limits=limits,
             about=About("1.2.3", "rules", ("b", "a")),
         )
-        tools = ToolService(catalog=catalog, server_id=journal.journal_id, limits=limits, timeout=timedelta(seconds=30))
+        tools = ToolService(
+            catalog=catalog,
+            artifacts=artifacts,
+            server_id=journal.journal_id,
+            limits=limits,
+            timeout=timedelta(seconds=30),
+        )
         server = edge.build(plans=service, tools=tools, health=health, boundary=boundary, calls_per_connection=1000)
         port = server.add_insecure_port(unix or "127.0.0.1:0")
         await server.start()
@@ -228,7 +245,9 @@ async def serving(
         stack.push_async_callback(journal.close)
         stack.push_async_callback(server.stop, None)
         address = unix or f"127.0.0.1:{port}"
-        yield Edge(plans, catalog, journal, feed, health, boundary, watches, disconnects, server, address, stack)
+        yield Edge(
+            plans, catalog, journal, feed, health, boundary, watches, disconnects, artifacts, server, address, stack
+        )
 
 
 @pytest.fixture

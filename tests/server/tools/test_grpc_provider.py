@@ -23,6 +23,8 @@ from autoglm import wire
 from autoglm.model import CallContext, Effect, Failure, RetryPolicy, Tool, ToolProgress
 from autoglm.v1 import tool_service_pb2, tool_service_pb2_grpc
 from autoglm_server.clock import SystemClock
+from autoglm_server.journal.artifacts import FolderArtifacts
+from autoglm_server.service.artifacts import Artifacts
 from autoglm_server.service.interceptors import Boundary
 from autoglm_server.service.tools import ToolService
 from autoglm_server.settings import LimitSettings
@@ -693,8 +695,15 @@ async def ring(tmp_path: Path) -> Any:
             (tmp_path / name).mkdir()
             providers: list[Provider] = [FunctionProvider("", builtin_tools(tmp_path / name)), provider(other, "peer")]
             catalog = Catalog(providers)
+            store = FolderArtifacts(tmp_path / name / "artifacts", durable=False)
+            await store.open()
+            stack.push_async_callback(store.close)
             service = ToolService(
-                catalog=catalog, server_id=f"server-{name}", limits=LimitSettings(), timeout=timedelta(seconds=10)
+                catalog=catalog,
+                artifacts=Artifacts(store, LimitSettings()),
+                server_id=f"server-{name}",
+                limits=LimitSettings(),
+                timeout=timedelta(seconds=10),
             )
             tool_service_pb2_grpc.add_ToolServiceServicer_to_server(service, server)
             await server.start()

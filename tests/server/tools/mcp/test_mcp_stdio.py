@@ -76,9 +76,9 @@ async def test_what_is_no_text_is_described_and_noted(make: Make) -> None:
     assert result.output.splitlines() == [
         '{"a": 1}',
         "of a file",
-        "[image-1: image/png, 3 bytes; its content is not kept]",
-        "[audio-2: audio/wav, 3 bytes; its content is not kept]",
-        "[file:///b: of no known type, 3 bytes; its content is not kept]",
+        "[image-1: image/png, 3 bytes]",
+        "[audio-2: audio/wav, 3 bytes]",
+        "[file:///b: of no known type, 3 bytes]",
         "[https://example.org/c: text/plain, a link, which is not followed]",
     ]
 

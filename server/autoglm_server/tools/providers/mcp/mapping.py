@@ -12,6 +12,7 @@ from typing import Final
 
 import mcp_types as types
 
+from autoglm._files import MEDIA_TYPE_MAX
 from autoglm.model import DOMAIN, Artifact, Effect, ErrorReason, Failure, Tool, ToolProgress, ToolResult, Violation
 from autoglm_server.tools.failures import one_line, raised
 from autoglm_server.tools.providers.mcp.link import Trouble, trouble_of
@@ -74,26 +75,29 @@ def progress_of(progress: float, total: float | None, message: str | None) -> To
 # --- results
 
 
-def result_of(name: str, result: types.CallToolResult) -> ToolResult:
-    """Give a result: the structured content, else the texts; what else there is, described.
+def result_of(name: str, result: types.CallToolResult) -> tuple[ToolResult, Mapping[str, bytes]]:
+    """Give a result: the structured content, else the texts; what else there is, described, and its content by name.
 
     Raises:
         ToolCallError: the tool says that it failed.
     """
-    texts, artifacts, notes = _contents(result.content)
+    texts, artifacts, notes, contents = _contents(result.content)
     if result.is_error:
         message = "\n".join(texts) or "the tool failed and did not say why"
         raise ToolCallError(Failure("FAILED", name, message))
 
     if result.structured_content is not None or "structured_content" in result.model_fields_set:
-        return ToolResult(result.structured_content, tuple(artifacts))
+        return ToolResult(result.structured_content, tuple(artifacts)), contents
 
-    return ToolResult("\n".join([*texts, *notes]), tuple(artifacts))
+    return ToolResult("\n".join([*texts, *notes]), tuple(artifacts)), contents
 
 
-def _contents(blocks: Iterable[types.ContentBlock]) -> tuple[list[str], list[Artifact], list[str]]:
-    """Sort contents into texts, descriptions of what is no text, and a note on each of these."""
+def _contents(
+    blocks: Iterable[types.ContentBlock],
+) -> tuple[list[str], list[Artifact], list[str], dict[str, bytes]]:
+    """Sort contents into texts, descriptions of what is no text, a note on each of these, and what they hold."""
     texts: list[str] = []
+    contents: dict[str, bytes] = {}
     artifacts: list[Artifact] = []
     notes: list[str] = []
     for block in blocks:
@@ -102,14 +106,16 @@ def _contents(blocks: Iterable[types.ContentBlock]) -> tuple[list[str], list[Art
             texts.append(text)
             continue
 
-        found = _artifact(block, artifacts)
+        found, content = _artifact(block, artifacts)
         kind = found.media_type or "of no known type"
-        what = f"{found.size_bytes} bytes; its content is not kept" if found.digest else "a link, which is not followed"
+        what = "a link, which is not followed" if content is None else f"{found.size_bytes} bytes"
         notes.append(f"[{found.name}: {kind}, {what}]")
         if len(artifacts) < ARTIFACTS_MAX:
             artifacts.append(found)
+            if content is not None:
+                contents[found.name] = content
 
-    return texts, artifacts, notes
+    return texts, artifacts, notes, contents
 
 
 def _text_in(block: types.ContentBlock) -> str | None:
@@ -121,7 +127,8 @@ def _text_in(block: types.ContentBlock) -> str | None:
             return None
 
 
-def _artifact(block: types.ContentBlock, others: list[Artifact]) -> Artifact:
+def _artifact(block: types.ContentBlock, others: list[Artifact]) -> tuple[Artifact, bytes | None]:
+    """Describe what is no text, and give its content, if it is there."""
     match block:
         case types.ImageContent(data=data, mime_type=kind):
             return _described(others, f"image-{len(others) + 1}", kind, data)
@@ -130,7 +137,7 @@ def _artifact(block: types.ContentBlock, others: list[Artifact]) -> Artifact:
             return _described(others, f"audio-{len(others) + 1}", kind, data)
 
         case types.ResourceLink(uri=uri, mime_type=kind_told, size=size):
-            return Artifact(_unique(others, uri), one_line(kind_told or "", _TITLE_MAX), max(size or 0, 0))
+            return Artifact(_unique(others, uri), one_line(kind_told or "", MEDIA_TYPE_MAX), max(size or 0, 0)), None
 
         case types.EmbeddedResource(resource=types.BlobResourceContents() as resource):
             return _described(others, resource.uri, resource.mime_type or "", resource.blob)
@@ -139,18 +146,18 @@ def _artifact(block: types.ContentBlock, others: list[Artifact]) -> Artifact:
             raise AssertionError("texts were taken before")
 
 
-def _described(others: list[Artifact], name: str, kind: str, data: str) -> Artifact:
+def _described(others: list[Artifact], name: str, kind: str, data: str) -> tuple[Artifact, bytes]:
     try:
         content = base64.b64decode(data, validate=True)
     except (binascii.Error, ValueError):
         content = data.encode("utf-8", "replace")
 
     digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
-    return Artifact(_unique(others, name), one_line(kind, _TITLE_MAX), len(content), digest)
+    return Artifact(_unique(others, name), one_line(kind, MEDIA_TYPE_MAX), len(content), digest), content
 
 
 def _unique(others: list[Artifact], name: str) -> str:
-    name = one_line(name, _TITLE_MAX)
+    name = one_line(name, _TITLE_MAX) or "file"
     names = {other.name for other in others}
     return name if name not in names else f"{name} ({len(others) + 1})"
 
