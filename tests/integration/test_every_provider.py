@@ -202,8 +202,8 @@ async def others_work(client: autoglm.AsyncClient, but: str) -> AsyncIterator[No
     """Within: something is wrong with one provider. A plan of the others goes through meanwhile."""
     yield
     others = [name for name in PROVIDERS if name != but]
-    steps = [step(name, f"{name}.read", "echo", "fine", limit=5.0) for name in others]
-    plan = await (await client.run(steps=steps)).result(timeout=10)
+    steps = [step(name, f"{name}.read", "echo", "fine") for name in others]
+    plan = await (await client.run(steps=steps)).result(timeout=30)
     assert [each.result and each.result.output for each in plan.steps] == [f"fine+{name}" for name in others]
 
 
@@ -353,17 +353,18 @@ async def test_what_hangs_is_cut_and_what_reads_is_done_again(
     client: autoglm.AsyncClient, world: World, name: str, do: str
 ) -> None:
     tool, text = f"{name}.read", f"t{next(_numbers)}"
-    handle = await client.run(steps=[step("x", tool, do, text, limit=0.4)])
+    handle = await client.run(steps=[step("x", tool, do, text, limit=0.6)])
     await until(lambda: world.calls(key_of(handle.id, text, tool)))
     async with others_work(client, name):
         pass
 
     plan = await handle.result(timeout=20)
     [done] = plan.steps
-    assert [call.state for call in done.tool_calls] == [ToolCallState.FAILED, ToolCallState.SUCCEEDED]
+    assert done.state is StepState.SUCCEEDED
+    assert len(done.tool_calls) > 1
     assert done.tool_calls[0].failure is not None
     assert done.tool_calls[0].failure.reason == "STEP_TIMEOUT"
-    assert "0.4 s" in done.tool_calls[0].failure.message
+    assert "0.6 s" in done.tool_calls[0].failure.message
 
 
 @pytest.mark.parametrize(("name", "do"), HANGS)
@@ -371,13 +372,13 @@ async def test_what_hangs_is_cut_and_what_writes_asks_a_person(
     client: autoglm.AsyncClient, world: World, name: str, do: str
 ) -> None:
     tool, text = f"{name}.write", f"t{next(_numbers)}"
-    handle = await client.run(steps=[step("x", tool, do, text, limit=0.4)])
+    handle = await client.run(steps=[step("x", tool, do, text, limit=0.6)])
     async with others_work(client, name):
         asked = await settled(client, handle.id)
 
     assert asked.waiting is not None
     assert asked.waiting.reason is WaitingReason.OUTCOME_UNKNOWN
-    assert "took longer than its limit of 0.4 s" in asked.waiting.message
+    assert "took longer than its limit of 0.6 s" in asked.waiting.message
     assert len(world.calls(key_of(handle.id, text, tool))) == 1
     await handle.cancel()
 
@@ -478,21 +479,30 @@ async def change(client: autoglm.AsyncClient, world: World, name: str) -> None:
             os.kill(world.pid, signal.SIGHUP)
 
 
+async def changed_for(client: autoglm.AsyncClient, tool: str, digest: str) -> None:
+    async with asyncio.timeout(15):
+        while (await client.tools.get(tool)).digest == digest:  # noqa: ASYNC110 - a server tells nobody
+            await asyncio.sleep(0.02)
+
+
 @pytest.mark.parametrize("name", PROVIDERS)
 async def test_a_schema_that_changes_while_a_plan_waits(client: autoglm.AsyncClient, world: World, name: str) -> None:
     before = {tool.name: tool.digest async for tool in client.tools.list()}
     gate = "mcp.read" if name == "http" else "http.read"
     text = f"t{next(_numbers)}"
-    # The gate is a call that hangs, and is made again: meanwhile the tool of the step after it becomes another one.
     steps = [
-        step("gate", gate, "hold", text, limit=1.5),
+        step("gate", gate, "gate", text),
         step("x", f"{name}.write", "echo", text, after="gate"),
         step("reads", f"{name}.read", "echo", text, after="gate"),
     ]
     handle = await client.run(steps=steps)
     await until(lambda: world.calls(text if gate == "http.read" else f"{handle.id}/gate"))
     await change(client, world, name)
+    if name != "grpc":  # of which the provider itself says so, before the server has looked
+        await changed_for(client, f"{name}.write", before[f"{name}.write"])
+
     async with others_work(client, name):
+        (world.folder / text).write_text("")
         asked = await settled(client, handle.id)
 
     assert asked.waiting is not None

@@ -22,8 +22,11 @@ def note(peer: str, key: str) -> int:
 
 
 def work(peer: str, do: str, text: str, key: str) -> str:
-    """Do one call: ``hold`` holds the first with a key for ever, ``huge`` gives 100 MiB; all else gives the text."""
+    """Do one call: ``hold`` holds the first with a key for ever, ``gate`` waits for the file ``text``."""
     if note(peer, key) == 1 and do == "hold":
         time.sleep(3600)
+
+    while do == "gate" and not (FOLDER / text).exists():
+        time.sleep(0.01)
 
     return "x" * HUGE if do == "huge" else f"{text}+{peer}"
