@@ -71,6 +71,13 @@ class Workspace:
 
             return data
 
+    @contextmanager
+    def opened(self, path: str) -> Iterator[int]:
+        """Open a file for reading, of any size; give its descriptor, which is closed in the end."""
+        *above, name = _file_parts(path)
+        with self._folder(above, path) as folder, _opened(name, folder, os.O_RDONLY, path) as file:
+            yield file
+
     def write(self, path: str, data: bytes) -> bool:
         """Make ``data`` the content of a file, all or nothing; give whether the file is new."""
         *above, name = _file_parts(path)

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from autoglm_server.settings import HttpSettings
+from autoglm_server.settings import HttpSettings, TableSettings
+from autoglm_server.tools.builtin import tables
 from autoglm_server.tools.loading import load_file, load_module, tools_of
 from autoglm_server.tools.providers import mcp
 from autoglm_server.tools.providers.endpoints import endpoint_opener
@@ -17,7 +18,7 @@ from autoglm_server.tools.providers.openapi import open_openapi
 from autoglm_server.tools.providers.reflect import ReflectProvider
 from autoglm_server.tools.tool import Provider
 
-__all__ = ["SCHEMES", "FunctionProvider", "open_http", "open_openapi", "open_provider"]
+__all__ = ["SCHEMES", "FunctionProvider", "open_http", "open_openapi", "open_provider", "open_tables"]
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,31}")
 
@@ -54,6 +55,11 @@ def open_http(settings: HttpSettings) -> list[Provider]:
         return [HttpProvider(settings)]
     except ValueError as error:
         raise ValueError(f"http: {error}") from None
+
+
+def open_tables(settings: TableSettings, workspace: Path) -> list[Provider]:
+    """Open the provider of ``table.query``, if what it needs is installed."""
+    return [tables.TableProvider(settings, workspace)] if tables.installed() else []
 
 
 SCHEMES: Mapping[str, tuple[str, Callable[[str, str], Provider]]] = MappingProxyType(

@@ -1,0 +1,190 @@
+"""Draws the rows of a result as a chart, in PNG."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from autoglm.model import Json
+from autoglm.tool import ToolError
+from autoglm_server.spelling import nearest
+from autoglm_server.tools.tables.engine import Rows
+from autoglm_server.tools.tables.request import Chart
+from autoglm_server.tools.tables.values import is_moment, is_number
+
+POINTS_MAX: Final = 10_000
+"""How many rows a chart of lines or points may show."""
+BARS_MAX: Final = 200
+"""How many bars, or slices of a pie, there may be."""
+SERIES_MAX: Final = 12
+_LABEL_MAX = 40
+_TITLE_MAX = 120
+_SIZE = (9.6, 5.4)
+_DPI = 125
+_FONTS = (
+    "Noto Sans CJK SC",
+    "Noto Sans SC",
+    "Source Han Sans SC",
+    "WenQuanYi Micro Hei",
+    "PingFang SC",
+    "Hiragino Sans GB",
+    "Arial Unicode MS",
+)
+"""Fonts with Chinese characters; matplotlib's own has none."""
+
+
+def draw(rows: Rows, chart: Chart) -> bytes:
+    """Give the chart.
+
+    Raises:
+        ToolError: INVALID_CHART; the message names the column and says what would do.
+    """
+    xs, series = _read(rows, chart)
+
+    # Imported late: it takes most of a second, and only charts need it.
+    import matplotlib as mpl  # noqa: PLC0415
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    style: dict[str, Any] = {"font.family": _fonts(), "text.parse_math": False, "axes.unicode_minus": False}
+    with mpl.rc_context(style), warnings.catch_warnings():  # type: ignore[arg-type]  # its keys are literals
+        warnings.simplefilter("ignore")  # of a character that no font has
+        figure = Figure(figsize=_SIZE, dpi=_DPI, layout="constrained")
+        axes = figure.add_subplot()
+        _plot(axes, chart.kind, xs, series)
+        if chart.kind != "pie":
+            axes.set_xlabel(_short(chart.x or rows.columns[0].name, _LABEL_MAX))
+            axes.grid(visible=True, alpha=0.3)
+            if len(series) > 1:
+                axes.legend()
+            else:
+                axes.set_ylabel(_short(next(iter(series)), _LABEL_MAX))
+
+        if chart.title:
+            axes.set_title(_short(chart.title, _TITLE_MAX))
+
+        out = io.BytesIO()
+        figure.savefig(out, format="png")
+
+    return out.getvalue()
+
+
+def _plot(axes: Any, kind: str, xs: Sequence[Any], series: dict[str, list[float | None]]) -> None:
+    match kind:
+        case "line":
+            for name, ys in series.items():
+                axes.plot(xs, _gaps(ys), label=_short(name, _LABEL_MAX), marker="." if len(xs) <= 50 else "")
+        case "scatter":
+            for name, ys in series.items():
+                axes.scatter(xs, _gaps(ys), label=_short(name, _LABEL_MAX), s=14)
+        case "bar":
+            _bars(axes, xs, series)
+        case _:
+            (ys,) = series.values()
+            axes.pie([value or 0.0 for value in ys], labels=[_label(x) for x in xs], autopct="%1.1f%%")
+
+    if kind in ("line", "scatter"):
+        axes.tick_params(axis="x", rotation=30 if xs and isinstance(xs[0], str | datetime) else 0)
+
+
+def _bars(axes: Any, xs: Sequence[Any], series: dict[str, list[float | None]]) -> None:
+    width = 0.8 / len(series)
+    for index, (name, ys) in enumerate(series.items()):
+        at = [place + (index - (len(series) - 1) / 2) * width for place in range(len(xs))]
+        axes.bar(at, [value or 0.0 for value in ys], width, label=_short(name, _LABEL_MAX))
+
+    labels = [_label(x) for x in xs]
+    axes.set_xticks(range(len(xs)), labels, rotation=30 if max(map(len, labels)) > 8 or len(xs) > 12 else 0)
+
+
+def _read(rows: Rows, chart: Chart) -> tuple[list[Any], dict[str, list[float | None]]]:
+    """Give the values along the horizontal axis, and the numbers of each series."""
+    if not rows.cells:
+        raise ToolError("the result has no rows, so there is nothing to draw", reason="INVALID_CHART")
+
+    most = POINTS_MAX if chart.kind in ("line", "scatter") else BARS_MAX
+    if rows.truncated or len(rows.cells) > most:
+        remedy = "aggregate it, or add LIMIT"
+        raise ToolError(f"a {chart.kind} chart shows at most {most} rows; {remedy}", reason="INVALID_CHART")
+
+    x = _column(rows, chart.x, "x") if chart.x else 0
+    wanted = chart.y or [
+        column.name for index, column in enumerate(rows.columns) if index != x and is_number(column.type)
+    ]
+    if chart.kind == "pie":
+        wanted = wanted[:1] if not chart.y else wanted
+
+    if not wanted or len(wanted) > (1 if chart.kind == "pie" else SERIES_MAX):
+        number = "one column" if chart.kind == "pie" else f"1 to {SERIES_MAX} columns"
+        raise ToolError(f"a {chart.kind} chart needs {number} of numbers; name them in chart.y", reason="INVALID_CHART")
+
+    series = {name: _numbers(rows, _column(rows, name, "y"), chart.kind) for name in wanted}
+    return _along(rows, x), series
+
+
+def _column(rows: Rows, name: str, field: str) -> int:
+    names = [column.name for column in rows.columns]
+    for index, known in enumerate(names):
+        if known.casefold() == name.casefold():
+            return index
+
+    near = nearest(name, names)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(map(repr, names[:10]))}"
+    raise ToolError(f"chart.{field} is {name!r}, and the result has no such column; {hint}", reason="INVALID_CHART")
+
+
+def _numbers(rows: Rows, index: int, kind: str) -> list[float | None]:
+    column = rows.columns[index]
+    if not is_number(column.type):
+        remedy = "choose a column of numbers, or CAST it in sql"
+        raise ToolError(f"chart.y is {column.name!r}, of type {column.type}; {remedy}", reason="INVALID_CHART")
+
+    found = [None if row[index] is None else float(row[index]) for row in rows.cells]
+    if kind == "pie" and any(value is not None and value < 0 for value in found):
+        raise ToolError(f"chart.y is {column.name!r} and has negative numbers; a pie has none", reason="INVALID_CHART")
+
+    return found
+
+
+def _along(rows: Rows, index: int) -> list[Any]:
+    kind = rows.columns[index].type
+    values = [row[index] for row in rows.cells]
+    if is_number(kind) and None not in values:
+        return [float(value) for value in values]
+
+    moments = [_moment(value) for value in values] if is_moment(kind) else []
+    return moments if moments and None not in moments else [_label(value) for value in values]
+
+
+def _moment(value: Json) -> datetime | None:
+    try:
+        return datetime.fromisoformat(str(value))
+    except ValueError:
+        return None
+
+
+def _gaps(ys: Sequence[float | None]) -> list[float]:
+    return [float("nan") if y is None else y for y in ys]
+
+
+def _label(value: Json) -> str:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+
+    if isinstance(value, datetime):
+        return value.isoformat(" ", "minutes").removesuffix(" 00:00")
+
+    return _short("" if value is None else str(value), _LABEL_MAX)
+
+
+def _short(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def _fonts() -> list[str]:
+    from matplotlib import font_manager  # noqa: PLC0415 - as above
+
+    known = {font.name for font in font_manager.fontManager.ttflist}
+    return ["DejaVu Sans", *(font for font in _FONTS if font in known)]
