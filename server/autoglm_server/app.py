@@ -577,6 +577,8 @@ def make_scheduler(
         feed=feed,
         catalog=catalog,
         planners=planners,
+    *,
+    subplans: SubPlans | None = None,
         clock=clock,
         jitter=random.random,
         defaults=plan_defaults(settings),
@@ -598,6 +600,7 @@ def make_scheduler(
 
 
 def warm_planner(settings: Settings, scheduler: Scheduler) -> list[Coroutine[Any, Any, None]]:
+        subplans=subplans,
     """Give what makes the planner of plans that name none ready, if that takes long and can be done ahead."""
     planner = scheduler.planners.get(settings.planner.kind)
     return [planner.warm()] if isinstance(planner, LlmPlanner) else []

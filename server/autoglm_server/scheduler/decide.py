@@ -149,9 +149,7 @@ def decide(state: State, now: float, places: int, *, hold: bool = False) -> Deci
             for step_id in plan.unapproved
         ]
         if not commands and _spent(state):
-            limit = plan.usage.tool_calls
-            message = f"another tool call would exceed budget.max_tool_calls {limit}"
-            commands.append(ReachLimit(_over_budget("max_tool_calls", f"{limit}", message)))
+            commands.append(ReachLimit(_no_more_calls(state)))
         elif not commands:
             _round(state, now, commands)
 
@@ -176,8 +174,10 @@ def _calls(state: State, now: float, places: int, commands: list[Command]) -> bo
     _prune(state)
     for step_id in plan.interrupted:
         command = _interrupted(state, step_id)
-        if not isinstance(command, StartStep):
-            commands.append(command)
+        if not isinstance(command, StartStep) or (places and plan.steps[step_id].child_plan_id):
+            commands.append(
+                command
+            )  # a sub-plan goes on by itself: following it again takes no place and costs nothing
         elif room:
             commands.append(command)
             room -= 1
@@ -200,6 +200,9 @@ def _free(state: State) -> int:
 
 def _calls_left(state: State) -> int:
     """Give how many calls the budget still allows."""
+    if state.pool is not None:
+        return sys.maxsize if state.pool.calls is None else state.pool.calls
+
     budget = state.options.budget
     if budget is None or budget.max_tool_calls is None:
         return sys.maxsize
@@ -250,7 +253,7 @@ def _interrupted(state: State, step_id: str) -> Command:
     step = state.plan.steps[step_id]
     if step.added.effect in (Effect.READ_ONLY, Effect.IDEMPOTENT):
         times = state.interruptions.get(step_id, 0)
-        if times >= state.limits.interruptions:
+        if times >= state.limits.interruptions and not step.child_plan_id:
             message = f"the call was interrupted {times} times in a row, so it is not made again"
             return FailStep(step_id, failure_of(ErrorReason.INTERRUPTED, message))
 
@@ -300,10 +303,14 @@ def _stop(state: State, now: float) -> Decided:
 
     grace_end = (now if state.stop_time is None else state.stop_time) + state.limits.cancel_grace
     if plan.running and now >= grace_end:
+        # A sub-plan gives its own calls as long, and ends a little later.
+        child_grace_end = grace_end + state.limits.child_grace
         commands += [
             CancelStep(step_id, outcome_unknown=may_have_taken_effect(plan.steps[step_id]), abandoned=True)
             for step_id in plan.running
+            if now >= child_grace_end or not plan.steps[step_id].child_plan_id
         ]
+        grace_end = child_grace_end
 
     if commands:
         return Decided(commands, None)
@@ -320,6 +327,15 @@ def _stop(state: State, now: float) -> Decided:
 
 def _over_budget(name: str, limit: str, message: str) -> Failure:
     return failure_of(ErrorReason.BUDGET_EXCEEDED, message, budget=name, limit=limit)
+
+
+def _no_more_calls(state: State) -> Failure:
+    budget, most = state.options.budget, state.plan.usage.tool_calls
+    if state.pool is not None and (budget is None or budget.max_tool_calls is None or most < budget.max_tool_calls):
+        message = "another tool call would exceed budget.max_tool_calls of the plans that this one shares it with"
+        return _over_budget("max_tool_calls", "", message)
+
+    return _over_budget("max_tool_calls", f"{most}", f"another tool call would exceed budget.max_tool_calls {most}")
 
 
 def _limit(state: State, now: float) -> Failure | None:
@@ -343,9 +359,13 @@ def _limit(state: State, now: float) -> Failure | None:
             return _over_budget("max_tokens", f"{budget.max_tokens}", message)
 
         if state.budget_deadline is not None and now >= state.budget_deadline and budget.max_duration is not None:
-            seconds = f"{budget.max_duration.total_seconds():.12g}s"
-            message = f"the plan is not done within budget.max_duration {seconds} of its start"
-            return _over_budget("max_duration", seconds, message)
+            longest = f"{budget.max_duration.total_seconds():.12g}s"
+            message = f"the plan is not done within budget.max_duration {longest} of its start"
+            return _over_budget("max_duration", longest, message)
+
+    if state.pool is not None and state.pool.tokens is not None and state.pool.tokens < 0:
+        message = "the plan and those it shares its budget with used more tokens than budget.max_tokens"
+        return _over_budget("max_tokens", "", message)
 
     return None
 

@@ -12,6 +12,7 @@ from autoglm.errors import InvalidRequestError
 from autoglm.model import Effect, PlanOptions, RetryPolicy, Step, StepDraft, StepState, Tool, Violation
 from autoglm.wire import WireError, check_json, normal_json
 from autoglm_server.scheduler.dependencies import Before, Given, Known, unmet
+from autoglm_server.scheduler.subplans import NAME as PLAN_RUN
 from autoglm_server.tools.references import References, compile_references
 
 if TYPE_CHECKING:
@@ -42,11 +43,23 @@ class Checked:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What drafts are checked against."""
+    """What drafts are checked against. ``depth`` is how many plans are above theirs."""
 
     catalog: Catalog
     options: PlanOptions
     limits: Limits
+    depth: int = 0
+
+    @property
+    def tools(self) -> list[Tool]:
+        """The tools that the plan may use."""
+        tools = self.catalog.tools(self.options.allowed_tools) if self.options.enable_tool_call else []
+        return tools if self.may_nest else [tool for tool in tools if tool.name != PLAN_RUN]
+
+    @property
+    def may_nest(self) -> bool:
+        """Whether the plan may have sub-plans."""
+        return self.depth < self.limits.plan_depth
 
 
 def allowed(name: str, options: PlanOptions) -> bool:
@@ -140,6 +153,9 @@ def _check(draft: StepDraft, field: str, rules: Rules, known: Known) -> tuple[Ch
     elif not allowed(draft.tool, rules.options):
         description = f"tool {draft.tool!r} is not among options.allowed_tools {list(rules.options.allowed_tools)}"
         violations.append(Violation(f"{at}tool", description, "NOT_ALLOWED"))
+    elif draft.tool == PLAN_RUN and not rules.may_nest:
+        description = f"this plan is {rules.depth} deep in others, and limits.plan_depth is {rules.limits.plan_depth}"
+        violations.append(Violation(f"{at}tool", f"{description}; do it with steps of its own", "TOO_DEEP"))
     elif not oversize:
         violations += rules.catalog.check_arguments(draft.tool, arguments, field=f"{at}arguments", references=True)
 

@@ -37,5 +37,9 @@ class Limits:
     """How often in a row a call may be interrupted before it is not made again."""
     round_attempts: int = 3
     """How often a round that failed retryably is made in all."""
+    plan_depth: int = 3
+    """How many plans deep sub-plans may be nested; 0 is no sub-plan at all."""
+    child_grace: float = 5.0
+    """How much longer than a call a sub-plan may take to stop: its own calls have ``cancel_grace``."""
     run_ahead: int = 256
     """How many events of a plan may not be durable yet when a READ_ONLY call still starts."""

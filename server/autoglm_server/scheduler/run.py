@@ -73,7 +73,7 @@ from autoglm_server.planner.planner import (
     RoundView,
     UsageMeter,
 )
-from autoglm_server.scheduler import answers
+from autoglm_server.scheduler import answers, families
 from autoglm_server.scheduler.decide import (
     AskPerson,
     CancelStep,
@@ -92,6 +92,8 @@ from autoglm_server.scheduler.decide import (
 from autoglm_server.scheduler.drafts import RETRY_POLICY, Rules, check_planned, resolve
 from autoglm_server.scheduler.outcome import Outcome, Stopped, backoff, judge
 from autoglm_server.scheduler.state import State, apply
+from autoglm_server.scheduler.subplans import NAME as PLAN_RUN
+from autoglm_server.scheduler.subplans import READ_AGAIN
 from autoglm_server.tools.failures import MESSAGE_MAX, clean, encodable, one_line
 from autoglm_server.tools.references import References, compile_references, invalid_arguments
 from autoglm_server.tools.tool import AbandonedError, Invocation, ToolCallError
@@ -99,6 +101,7 @@ from autoglm_server.tools.tool import AbandonedError, Invocation, ToolCallError
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
 
+    from autoglm.fold import StepFold
     from autoglm_server.clock import Clock
     from autoglm_server.journal.follow import Feed
     from autoglm_server.journal.journal import Journal
@@ -167,6 +170,14 @@ class Host(Protocol):
         """Start a task that belongs to the plan."""
         ...
 
+    def child_of(self, step: StepFold) -> str:
+        """Give the id of the plan that the step's next call runs as its own; empty if its tool makes none."""
+        ...
+
+    def parted(self, child: PlanRun) -> None:
+        """Let a sub-plan go whose step has ended: if it has not, it is to stop."""
+        ...
+
     async def context_of(self, items: Sequence[ContextItem]) -> tuple[Plan | ContextMessage, ...]:
         """Give what came before a request; earlier plans that are gone are left out."""
         ...
@@ -188,6 +199,8 @@ class Attempt:
     began: bool = False
     told: int = 0
     """How many characters of progress text have been shown."""
+    usage: Usage | None = None
+    """What its sub-plan has used by now."""
 
 
 @dataclass(slots=True, eq=False)
@@ -226,6 +239,11 @@ class PlanRun:
         self.plan = state.plan
         self.epoch = epoch
         self.durable = durable
+        self.parent: PlanRun | None = None
+        self.children: dict[str, PlanRun] = {}
+        """Sub-plans under way, by the steps that run them."""
+        self.depth = 0
+        """How many plans are above it."""
         self.admitted = False
         self.queued = False
         self.gone = False
@@ -234,6 +252,8 @@ class PlanRun:
         self.making: Making | None = None
         self.request_key: RequestKey | None = None
         self.tasks: dict[asyncio.Task[None], None] = {}  # in the order they began, so that a simulation can be replayed
+        self.following: set[asyncio.Task[None]] = set()
+        """Those of the tasks that follow a sub-plan."""
         self._out: list[bytes] = []
         self._out_first = durable + 1
         self._row_state: PlanState | None = None
@@ -406,7 +426,8 @@ class PlanRun:
                 happened()
 
             while True:
-                hold = host.holding or not self.admitted
+                hold = host.holding or not families.root_of(self).admitted
+                self.state.pool = families.pool(self) if self.parent is not None or self.children else None
                 decided = decide(self.state, host.clock.monotonic(), host.places(), hold=hold)
                 if not decided.commands:
                     break
@@ -466,7 +487,7 @@ class PlanRun:
         if references is None:
             references = self._references[step.id] = compile_references(step.arguments or {}, "arguments")
 
-        return references.resolve(self._output_of)
+        return references.resolve(self._output_of, read_again=READ_AGAIN if step.tool == PLAN_RUN else "")
 
     def _arguments(self, step: Step) -> JsonObject:
         """Resolve a step's arguments, and check them in full.
@@ -498,7 +519,7 @@ class PlanRun:
             return
 
         tool = host.catalog.get(added.tool)
-        ask = changed_tool(step)
+        ask = None if step.child_plan_id else changed_tool(step)
         meant = self._accepted.get(step_id, added.tool_digest) if ask is not None else ""
         if tool is not None and ask is not None and tool.digest not in (added.tool_digest, meant):
             self._ask(step_id, ask.reason, ask.message)
@@ -511,7 +532,9 @@ class PlanRun:
         key = f"{self.plan.id}/{step_id}"
         text = canonical_json(arguments)
         small = len(text) <= host.limits.journaled_arguments_bytes
-        started = StepStarted(key, arguments if small else None, arguments_digest="" if small else digest_text(text))
+        child = host.child_of(step)
+        digest = "" if small else digest_text(text)
+        started = StepStarted(key, arguments if small else None, child, digest)
         self.emit(started, step_id=step_id, attempt=number)
         sequence = self.plan.sequence
         ahead = sequence - self.durable > host.limits.run_ahead
@@ -529,13 +552,15 @@ class PlanRun:
                 report=lambda progress: self._progressed(attempt, progress),
                 artifacts=host.artifacts(self.plan.id),
             ),
+                child_plan_id=child,
             tool_digest=meant,
             intent=sequence,
             waits=ahead or added.effect is not Effect.READ_ONLY,
         )
         self.attempts[step_id] = attempt
         self._launches.append(attempt)
-        host.call_began()
+        if not child:
+            host.call_began()
 
     def _launch(self) -> None:
         """Start the calls that may leave the process by now."""
@@ -552,6 +577,9 @@ class PlanRun:
             else:
                 attempt.task = self.host.spawn(self, self._call(attempt))
 
+                if attempt.invocation.child_plan_id:
+                    self.following.add(attempt.task)
+                    attempt.task.add_done_callback(self.following.discard)
         self._launches = waiting
 
     async def _call(self, attempt: Attempt) -> None:
@@ -581,8 +609,7 @@ class PlanRun:
             )
             return
 
-        del self.attempts[attempt.step_id]
-        self.host.call_ended()
+        self._leave(attempt)
         if self.gone:
             return
 
@@ -592,9 +619,29 @@ class PlanRun:
         self.turn(lambda: self._record(attempt, outcome))
 
     def _record(self, attempt: Attempt, outcome: Outcome) -> None:
+    def _leave(self, attempt: Attempt) -> None:
+        """Let go of an attempt, and give its place back; one that runs a sub-plan has none."""
+        del self.attempts[attempt.step_id]
+        if not attempt.invocation.child_plan_id:
+            self.host.call_ended()
+
+    def _part(self, step_id: str, usage: Usage | None) -> Usage | None:
+        """Let go of a step's sub-plan, which is to stop if it has not ended; gives what it used."""
+        child = self.children.pop(step_id, None)
+        if child is None:
+            return usage
+
+        usage = families.used(child)
+        self.host.parted(child)
+        return usage
+
         now = self.now()
         fact = judge(self.state, attempt.step_id, outcome, now, self.host.jitter)
         if isinstance(fact, AskPerson):
+        usage = self._part(attempt.step_id, attempt.usage)
+        if isinstance(fact, (StepFailed, StepCancelled)):
+            fact = replace(fact, usage=usage)
+
             self._ask(fact.step_id, fact.reason, fact.message)
         else:
             try:
@@ -646,13 +693,14 @@ class PlanRun:
 
     def _cancel_step(self, step_id: str, fact: StepCancelled) -> None:
         step = self.plan.steps[step_id]
-        attempt = self.attempts.pop(step_id, None)
+        attempt = self.attempts.get(step_id)
         if attempt is not None:
-            self.host.call_ended()
+            self._leave(attempt)
             if attempt.task is not None:
                 attempt.task.cancel()
 
-        self.emit(fact, step_id=step_id, attempt=step.attempt)
+        usage = self._part(step_id, attempt.usage if attempt is not None else None)
+        self.emit(replace(fact, usage=usage), step_id=step_id, attempt=step.attempt)
 
     # --- stopping
 
@@ -671,8 +719,7 @@ class PlanRun:
         """Tell every call to stop; those that have not left the process end at once."""
         for attempt in list(self.attempts.values()):
             if attempt.task is None or not attempt.began:
-                del self.attempts[attempt.step_id]
-                self.host.call_ended()
+                self._leave(attempt)
                 if attempt.task is not None:
                     attempt.task.cancel()
 
@@ -727,9 +774,12 @@ class PlanRun:
         making.task = self.host.spawn(self, self._plan_round(making, planner, view))
 
     def view(self, number: int, attempt: int, rejected: tuple[StepRejected, ...]) -> RoundView:
+    def rules(self) -> Rules:
+        """Give what the plan's drafts are checked against."""
+        return Rules(self.host.catalog, self.state.options, self.host.limits, self.depth)
+
         """Give what the planner sees."""
-        options = self.state.options
-        tools = self.host.catalog.tools(options.allowed_tools) if options.enable_tool_call else []
+        tools = self.rules().tools
         last = self.state.last
         return RoundView(self.plan.snapshot(), number, attempt, tools, rejected, self.state.steps_left, last)
 
@@ -802,7 +852,7 @@ class PlanRun:
                 assert_never(item)
 
     def _draft(self, making: Making, draft: StepDraft) -> None:
-        rules = Rules(self.host.catalog, self.state.options, self.host.limits)
+        rules = self.rules()
         checked, violations = check_planned(draft, self.plan.steps, making.number, rules)
         bound = self._bound()
         if bound is not None:
@@ -960,10 +1010,9 @@ class PlanRun:
                 future.set_exception(self._not_held())
 
         self.host.timers.set(self, None)
-        for _ in range(len(self.attempts)):
-            self.host.call_ended()
+        for attempt in list(self.attempts.values()):
+            self._leave(attempt)
 
-        self.attempts.clear()
         self._launches.clear()
         for task in self.tasks:
             task.cancel()

@@ -26,15 +26,16 @@ from autoglm.model import (
     PlanCreated,
     PlanOptions,
     PlanResumed,
-    PlanState,
     Reject,
     Retry,
     StepDraft,
+    StepRef,
     StepRejected,
     StepState,
     ToolResult,
     UnknownFact,
     UnknownOutcomeAction,
+    Usage,
     Violation,
     WaitingReason,
 )
@@ -47,21 +48,25 @@ from autoglm_server.scheduler.limits import Limits
 from autoglm_server.scheduler.run import PlanRun
 from autoglm_server.scheduler.state import State, apply, clamp
 from autoglm_server.scheduler.timers import Timers
+from autoglm_server.scheduler import families
 from autoglm_server.tools.artifacts import described
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
 
+from autoglm_server.scheduler.subplans import NAME as PLAN_RUN
     from autoglm_server.clock import Clock
-    from autoglm_server.journal.follow import Feed
+    from autoglm_server.journal.follow import Cursor, Feed
     from autoglm_server.journal.journal import Claim, Journal
     from autoglm_server.planner.planner import Planner
     from autoglm_server.tools.artifacts import Sinks
     from autoglm_server.tools.catalog import Catalog
+    from autoglm.fold import StepFold
 
 log = logging.getLogger(__name__)
 
 _RETRY_LATER = timedelta(seconds=5)
+    from autoglm_server.scheduler.subplans import SubPlans
 _PAGE = 2_000
 """Events read at once when a plan is folded from disk."""
 _STEPS_BESIDE = 200
@@ -75,6 +80,8 @@ _ALLOWED: Mapping[WaitingReason, tuple[type, ...]] = {
     WaitingReason.TOOL_CHANGED: (Approve, Reject, ToolResult),
     WaitingReason.INPUT: (Reject, ToolResult),
 }
+_PARENT_ENDED = "the step that runs this plan was stopped"
+
 """What may be decided of a step that waits for this reason."""
 
 
@@ -96,9 +103,10 @@ class Scheduler:
     ) -> None:
         """Take the ports. ``defaults`` fills in what a request leaves open; ``jitter`` gives a number from 0 to 1.
 
-        ``artifacts`` gives where the files of a plan's calls go.
+        ``artifacts`` gives where the files of a plan's calls go; ``subplans`` is the catalog's provider of ``plan.run``.
         """
         self.journal = journal
+        subplans: SubPlans | None = None,
         self.feed = feed
         self.catalog = catalog
         self.planners = planners
@@ -124,6 +132,9 @@ class Scheduler:
     async def start(self) -> None:
         """Take up every plan that has not ended."""
         open_plans = await self.journal.open_plans()
+        self._subplans = subplans
+        if subplans is not None:
+            subplans.bind(self, depth=self.limits.plan_depth)
         if not open_plans:
             return
 
@@ -143,9 +154,58 @@ class Scheduler:
     async def _resume(self, claim: Claim) -> None:
         offset = self.clock.monotonic() - self.clock.now().timestamp()
         state: State | None = None
+        stray = await self._join_families()
+        for run in self._runs.values():
+            if run.parent is None:
+                self._enter(run)
+
         sequence = 0
         while sequence < claim.sequence:
             bodies = await self.journal.read(claim.plan_id, sequence, limit=_PAGE)
+        for run in stray:
+            run.cancel(_PARENT_ENDED, "")
+
+    async def _join_families(self) -> list[PlanRun]:
+        """Put sub-plans below the plans whose steps wait for them; gives those whose step waits no more."""
+        stray: list[PlanRun] = []
+        for run in self._runs.values():
+            parent = run.plan.created.parent
+            if parent is None:
+                continue
+
+            run.depth = await self._depth_below(parent)
+            holder = self._runs.get(parent.plan_id)
+            step = holder.plan.steps.get(parent.step_id) if holder is not None else None
+            if holder is None:
+                row = await self.journal.get_row(parent.plan_id)
+                over = row is None or row.state.terminal
+            else:
+                over = step is None or step.state.terminal or step.child_plan_id != run.plan.id
+
+            if over:
+                stray.append(run)
+            elif holder is not None:
+                self._join(holder, parent.step_id, run)
+
+        return stray
+
+    async def _depth_below(self, parent: StepRef) -> int:
+        """Give how many plans are above a sub-plan of ``parent``; as many as may be if that is not known any more."""
+        depth, plan_id = 0, parent.plan_id
+        while plan_id and depth < self.limits.plan_depth:
+            depth += 1
+            run = self._runs.get(plan_id)
+            row = await self.journal.get_row(plan_id) if run is None else None
+            if run is not None:
+                above = run.plan.created.parent
+                plan_id = above.plan_id if above is not None else ""
+            elif row is not None:
+                plan_id = row.parent_plan_id
+            else:
+                return self.limits.plan_depth
+
+        return depth
+
             if not bodies:
                 break
 
@@ -168,7 +228,6 @@ class Scheduler:
         clamp(state, self.clock.monotonic())
         run = PlanRun(self, state, claim.epoch, claim.sequence)
         self._runs[claim.plan_id] = run
-        self._enter(run)
         run.emit(PlanResumed(claim.epoch, self.owner))
         run.flush()
 
@@ -182,16 +241,16 @@ class Scheduler:
         """Start no call any more, and give those under way ``seconds`` to end."""
         self._draining = True
         end = self.clock.monotonic() + seconds
-        while self._busy_tasks():
+        while tasks := self._busy_tasks():
             left = end - self.clock.monotonic()
             if left <= 0:
                 break
 
-            tasks = [task for run in self._runs.values() for task in run.tasks]
             await asyncio.wait(tasks, timeout=left, return_when=asyncio.FIRST_COMPLETED)
 
-    def _busy_tasks(self) -> bool:
-        return any(run.tasks for run in self._runs.values())
+    def _busy_tasks(self) -> list[asyncio.Task[None]]:
+        """Give what may end by itself; calls that follow a sub-plan go on at the next start, as that does."""
+        return [task for run in self._runs.values() for task in run.tasks if task not in run.following]
 
     async def stop(self) -> None:
         """Cut what is still running; it is dealt with at the next start."""
@@ -273,21 +332,26 @@ class Scheduler:
 
     def moved(self, run: PlanRun) -> None:
         """Let a plan that only waits, or has ended, leave its place to the next in the queue."""
-        rests = run.plan.state.terminal or run.plan.state is PlanState.WAITING
-        if rests == (run.admitted or run.queued):
+        root = families.root_of(run)
+        rests = families.rests(root)
+        if rests == (root.admitted or root.queued):
             if rests:
-                self._leave(run)
+                self._leave(root)
             else:
-                self._enter(run)
-                if run.admitted:
-                    asyncio.get_running_loop().call_soon(run.turn)
+                self._enter(root)
+                if root.admitted:
+                    self._turn_soon(root)
 
     def _enter(self, run: PlanRun) -> None:
         self._admission.enter(run)
 
     def _leave(self, run: PlanRun) -> None:
         for following in self._admission.leave(run):
-            asyncio.get_running_loop().call_soon(following.turn)
+            self._turn_soon(following)
+
+    def _turn_soon(self, root: PlanRun) -> None:
+        for member in families.members(root):
+            asyncio.get_running_loop().call_soon(member.turn)
 
     def ended(self, run: PlanRun) -> None:
         """Let go of a plan whose end is durable."""
@@ -317,6 +381,113 @@ class Scheduler:
         task = asyncio.get_running_loop().create_task(work)
         run.tasks[task] = None
         task.add_done_callback(lambda ended: run.tasks.pop(ended, None))
+        for child in run.children.values():
+            self._set_free(child)
+
+        run.children.clear()
+
+    # --- what plan.run asks for (SubPlanPort), and what comes of it
+
+    def child_of(self, step: StepFold) -> str:
+        """Give the id of the plan that the step's next call runs as its own; empty if its tool makes none."""
+        if self._subplans is None or step.added.tool != PLAN_RUN:
+            return ""
+
+        return step.child_plan_id or new_id()
+
+    async def begin_child(self, parent: StepRef, plan_id: str, request: CreatePlanRequest) -> None:
+        """Make a sub-plan of a step, durable when this returns; one that is there is taken up.
+
+        Raises:
+            AutoglmError: it cannot be made.
+            ToolCallError: there is nothing left for it to use.
+        """
+        child = self._runs.get(plan_id)
+        known = child is not None or await self.journal.last_sequence(plan_id) is not None
+        holder = self._runs.get(parent.plan_id)
+        if holder is None or (self._draining and not known):
+            await asyncio.get_running_loop().create_future()  # until the call is cut; the next start makes it again
+
+        assert holder is not None
+        if child is not None:
+            self._join(holder, parent.step_id, child)
+            await child.until_durable(1)
+        elif not known:
+            await self._create_child(holder, parent, plan_id, request)
+
+    async def _create_child(self, holder: PlanRun, parent: StepRef, plan_id: str, request: CreatePlanRequest) -> None:
+        child = self._new_child(holder, parent, plan_id, request)
+        self._runs[plan_id] = child
+        self._join(holder, parent.step_id, child)
+        try:
+            await asyncio.shield(self._create_beside(child, child.plan.sequence))
+        except (DuplicateRequestError, FencedError):
+            holder.children.pop(parent.step_id, None)
+            message = f"request_id {request.request_id!r} was used for another plan; plan it anew, under another id"
+            raise error(ErrorReason.REQUEST_ID_CONFLICT, message, plan_id=plan_id) from None
+
+    def _new_child(self, holder: PlanRun, parent: StepRef, plan_id: str, request: CreatePlanRequest) -> PlanRun:
+        if holder.depth >= self.limits.plan_depth:
+            told = f"the plan is {holder.depth} deep in others, and limits.plan_depth is {self.limits.plan_depth}"
+            raise error(ErrorReason.INVALID_REQUEST, told)
+
+        self._refuse_above_limit()
+        share = families.share_of(holder, self.clock.monotonic())
+        asked = request.options or PlanOptions()
+        narrowed = families.options_of_child(asked, share, self.catalog, plans=bool(request.request))
+        created = holder.plan.created
+        request = replace(request, options=narrowed, labels=created.labels, context_id=created.context_id)
+        options = self.options(request)
+        checked, violations = self._check(request, options, holder.depth + 1)
+        if violations:
+            raise InvalidRequestError.of(violations)
+
+        digest = digest_text(to_json(replace(request, request_id="")))
+        child = self._new(request, checked, options, holder.plan.principal, digest, plan_id=plan_id, parent=parent)
+        child.depth = holder.depth + 1
+        child.request_key = RequestKey("", holder.plan.principal, request.request_id, digest)
+        return child
+
+    def _join(self, holder: PlanRun, step_id: str, child: PlanRun) -> None:
+        if child.parent is None and not child.gone:
+            self._leave(child)
+            child.parent = holder
+            holder.children[step_id] = child
+
+    def stop_child(self, parent: StepRef, plan_id: str) -> bool:
+        """Ask a sub-plan to stop; False if it is only this process that lets go of the plan above it."""
+        holder, child = self._runs.get(parent.plan_id), self._runs.get(plan_id)
+        if holder is None or holder.gone:
+            return False
+
+        if child is not None:
+            child.cancel(_PARENT_ENDED, "")
+
+        return True
+
+    def child_used(self, parent: StepRef, usage: Usage) -> None:
+        """Take in what a sub-plan has used by now."""
+        holder = self._runs.get(parent.plan_id)
+        attempt = holder.attempts.get(parent.step_id) if holder is not None else None
+        if attempt is not None:
+            attempt.usage = usage
+
+    def follow_child(self, plan_id: str) -> Cursor:
+        """Give a cursor at the start of a sub-plan's log."""
+        return self.feed.follow(plan_id)
+
+    def parted(self, child: PlanRun) -> None:
+        """Let a sub-plan go whose step has ended: if it has not, it is to stop."""
+        self._set_free(child)
+        if not child.plan.state.terminal:
+            asyncio.get_running_loop().call_soon(child.cancel, _PARENT_ENDED, "")
+
+    def _set_free(self, child: PlanRun) -> None:
+        """Let a sub-plan stand for itself."""
+        child.parent = None
+        if not child.gone and not child.plan.state.terminal:
+            self._enter(child)
+            self._turn_soon(child)
         return task
 
     # --- what callers ask for (PlanPort)
@@ -343,8 +514,10 @@ class Scheduler:
         """Give every fault of the request that takes the catalog and the other steps to find."""
         return self._check(request, self.options(request))[1]
 
-    def _check(self, request: CreatePlanRequest, options: PlanOptions) -> tuple[list[Checked], list[Violation]]:
-        checked, violations = check_given(request.steps, Rules(self.catalog, options, self.limits))
+    def _check(
+        self, request: CreatePlanRequest, options: PlanOptions, depth: int = 0
+    ) -> tuple[list[Checked], list[Violation]]:
+        checked, violations = check_given(request.steps, Rules(self.catalog, options, self.limits, depth))
         if request.request and options.planner not in self.planners:
             known = ", ".join(sorted(self.planners))
             description = f"there is no planner {options.planner!r}; this server has: {known}"
@@ -426,11 +599,8 @@ class Scheduler:
         snapshot, sequence = run.plan.snapshot(), run.plan.sequence
         plan_id = run.plan.id
         self._runs[plan_id] = run
-        acknowledged = asyncio.get_running_loop().create_task(self._begin(run, sequence))
-        self._creating.add(acknowledged)
-        acknowledged.add_done_callback(self._created)
         try:
-            await asyncio.shield(acknowledged)
+            await asyncio.shield(self._create_beside(run, sequence))
         except DuplicateRequestError as duplicate:
             if duplicate.request_digest != digest:
                 message = f"request_id {request.request_id!r} made plan {duplicate.plan_id} from another request; use a new one"
@@ -454,10 +624,19 @@ class Scheduler:
             acknowledged.exception()  # its caller may have gone away; then nobody else asks
 
     async def _begin(self, run: PlanRun, sequence: int) -> None:
+    def _create_beside(self, run: PlanRun, sequence: int) -> asyncio.Task[None]:
+        """Create a plan in a task of its own, which goes on when the caller does not wait any more."""
+        acknowledged = asyncio.get_running_loop().create_task(self._begin(run, sequence))
+        self._creating.add(acknowledged)
+        acknowledged.add_done_callback(self._created)
+        return acknowledged
+
         """Make the plan durable, then let it run; goes on when the caller does not wait any more."""
         run.flush()
         await run.until_durable(sequence)
-        self._enter(run)
+        if run.parent is None:
+            self._enter(run)
+
         run.turn()
 
     def _refuse_when_full(self) -> None:
@@ -473,10 +652,21 @@ class Scheduler:
             raise error(ErrorReason.TOO_MANY_PLANS, message, retry_after=_RETRY_LATER)
 
     def _new(
-        self, request: CreatePlanRequest, checked: list[Checked], options: PlanOptions, principal: str, digest: str
+        self,
+        request: CreatePlanRequest,
+        checked: list[Checked],
+        options: PlanOptions,
+        principal: str,
+        digest: str,
+        *,
+        plan_id: str = "",
+        parent: StepRef | None = None,
+        self._refuse_above_limit()
+
+    def _refuse_above_limit(self) -> None:
     ) -> PlanRun:
         planner = self.planners.get(options.planner)
-        state = State(PlanFold(new_id()), self.limits, revises=planner is not None and planner.revises)
+        state = State(PlanFold(plan_id or new_id()), self.limits, revises=planner is not None and planner.revises)
         run = PlanRun(self, state, 1, 0)
         now = run.now()
         created = PlanCreated(
@@ -491,6 +681,7 @@ class Scheduler:
         try:
             run.emit(created, principal=principal, now=now)
         except InternalError as large:
+            parent=parent,
             description = (
                 f"{large}, at most {self.limits.event_bytes}; leave out or shorten what came before the request"
             )
@@ -556,7 +747,7 @@ class Scheduler:
 
         fold = await self._fold(plan_id)
         if not fold.sequence:
-            raise error(ErrorReason.PLAN_NOT_FOUND, f"there is no plan {plan_id!r}", plan_id=plan_id)
+            raise _no_plan(plan_id)
 
         return fold.snapshot()
 
@@ -604,12 +795,19 @@ class Scheduler:
         run = self._runs.get(plan_id)
         plan = run.plan if run is not None else await self._fold(plan_id)
         if not plan.sequence:
-            raise error(ErrorReason.PLAN_NOT_FOUND, f"there is no plan {plan_id!r}", plan_id=plan_id)
+            raise _no_plan(plan_id)
 
         if step_id not in plan.steps:
             raise error(ErrorReason.STEP_NOT_FOUND, f"plan {plan_id} has no step {step_id!r}", step_id=step_id)
 
-        due = _must_wait(plan, step_id, wait_sequence, decision)
+        try:
+            due = _must_wait(plan, step_id, wait_sequence, decision)
+        except AutoglmError:
+            if run is not None:
+                await self._acknowledged(run)  # what it is refused for must have happened for good, as all that is told
+
+            raise
+
         if run is None:
             snapshot = plan.snapshot()
             _must_have_ended(snapshot)
@@ -667,6 +865,20 @@ def _must_wait(plan: PlanFold, step_id: str, wait_sequence: int, decision: Decis
     if waiting is None or step.state is not StepState.WAITING:
         if decided is None:
             message = f"step {step_id} is {step.state.name} and does not wait for a decision"
+def _no_plan(plan_id: str) -> AutoglmError:
+    return error(ErrorReason.PLAN_NOT_FOUND, f"there is no plan {plan_id!r}", plan_id=plan_id)
+
+
+def _decided_long_ago(plan: Plan, step_id: str) -> AutoglmError:
+    """Refuse a decision on a plan whose events have gone, and with them who decided what."""
+    step = next((step for step in plan.steps if step.id == step_id), None)
+    if step is None:
+        return error(ErrorReason.STEP_NOT_FOUND, f"plan {plan.id} has no step {step_id!r}", step_id=step_id)
+
+    message = f"step {step_id} is {step.state.name} and does not wait for a decision"
+    return error(ErrorReason.STEP_NOT_WAITING, message, state=step.state.name)
+
+
             raise error(ErrorReason.STEP_NOT_WAITING, message, state=step.state.name)
 
         sequence, earlier = decided

@@ -40,6 +40,14 @@ BOUND_REASONS = frozenset({"MAX_STEPS", "MAX_ROUNDS"})
 """Why a draft is refused whatever it says: making the round again would not help."""
 
 
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """What is left to a plan that has sub-plans or is one; ``None`` is no bound."""
+
+    calls: int | None
+    tokens: int | None
+
+
 @dataclass(slots=True)
 class State:
     """Everything :func:`~autoglm_server.scheduler.decide.decide` looks at."""
@@ -81,6 +89,8 @@ class State:
     """When ``budget.max_duration`` is over; it runs from the start, also while the plan waits or no process holds it."""
     stop_time: float | None = None
     """Since when the plan is being stopped."""
+    pool: Pool | None = None
+    """What is left of the budgets that it shares with other plans; None if it shares none."""
 
     @property
     def options(self) -> PlanOptions:

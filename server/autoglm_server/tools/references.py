@@ -85,15 +85,18 @@ class References:
         self.step_ids = tuple(dict.fromkeys(reference.step_id for _, reference in found))
         """The steps referred to, each once, in the order of their first mention."""
 
-    def resolve(self, output_of: Callable[[str], Json]) -> JsonObject:
+    def resolve(self, output_of: Callable[[str], Json], *, read_again: str = "") -> JsonObject:
         """Give the arguments with every reference filled in; they share nothing with the outputs.
+
+        What is filled in below the member ``read_again`` is escaped, because references are read there once more.
 
         Raises:
             ToolCallError: INVALID_ARGUMENTS, with every reference that could not be filled in.
         """
         violations: list[Violation] = []
+        again = f"{self.field}.{read_again}" if read_again else ""
         try:
-            resolved: JsonObject = _fill(self._compiled, _Outputs(output_of, violations), _Room(RESOLVED_MAX))
+            resolved: JsonObject = _fill(self._compiled, _Outputs(output_of, violations, again), _Room(RESOLVED_MAX))
         except _TooLargeError:
             told = f"the resolved arguments have more than {RESOLVED_MAX} characters; refer to less of an output"
             violations = [Violation(self.field, told, "TOO_LARGE")]
@@ -295,8 +298,9 @@ class _Room:
 class _Outputs:
     """The outputs of steps, each asked for once; faults are gathered with the field they are at."""
 
-    def __init__(self, output_of: Callable[[str], Json], violations: list[Violation]) -> None:
+    def __init__(self, output_of: Callable[[str], Json], violations: list[Violation], read_again: str) -> None:
         self._output_of = output_of
+        self._read_again = read_again
         self._known: dict[str, Json] = {}
         self._violations = violations
 
@@ -307,7 +311,8 @@ class _Outputs:
             self._known[step_id] = self._output_of(step_id)
 
         try:
-            return reference.select(self._known[step_id])
+            found = reference.select(self._known[step_id])
+            return escape(found) if self._read_again and field.startswith(self._read_again) else found
         except ExpressionError as error:
             self.fault(field, f"{_shown(reference.text)} does not fit the output of step {step_id!r}: {error}")
             return None

@@ -83,6 +83,8 @@ class Invocation:
     context: CallContext = field(default_factory=CallContext)
     report: Callable[[ToolProgress], None] = field(default=lambda _progress: None)
     artifacts: ArtifactSink = field(default_factory=Described)
+    child_plan_id: str = ""
+    """The plan that this call is to run as its own; set by the scheduler alone."""
 
 
 class Provider(Protocol):

@@ -33,6 +33,7 @@ from autoglm_server.planner import planner
 from autoglm_server.planner.planner import PlannerError, RoundItem, RoundView
 from autoglm_server.scheduler.limits import Limits
 from autoglm_server.scheduler.scheduler import Scheduler
+from autoglm_server.scheduler.subplans import SubPlans
 from autoglm_server.tools.catalog import Catalog
 from autoglm_server.tools.tool import AbandonedError, Invocation, Provider, ToolCallError
 
@@ -205,7 +206,8 @@ class World:
 
     async def boot(self) -> None:
         self.feed = Feed(self.journal)
-        catalog = Catalog(self.providers)
+        subplans = SubPlans()
+        catalog = Catalog([*self.providers, subplans])
         await catalog.start()
         self.scheduler = Scheduler(
             journal=self.journal,
@@ -216,6 +218,7 @@ class World:
             jitter=lambda: 1.0,
             defaults=DEFAULTS,
             limits=self.limits,
+            subplans=subplans,
         )
         await self.scheduler.start()
 
