@@ -38,6 +38,7 @@ RULES: Rules = (
     (r"\bthe asynchronous client\b", "the synchronous client"),
     (r"\basync (def|for|with)\b", r"\1"),
     (r"\bawait asyncio\.to_thread\(([\w.]+)\)", r"\1()"),
+    (r"\bawait asyncio\.to_thread\(([\w.]+), ", r"\1("),
     (r"\bawait asyncio\.sleep\b", "time.sleep"),
     (r"\(await ([^()]+(?:\([^()]*\))?)\)\.", r"\1."),
     (r"\bawait ", ""),

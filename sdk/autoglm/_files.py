@@ -14,14 +14,15 @@ import stat
 import tempfile
 import unicodedata
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from autoglm._ids import new_id
-from autoglm.model import Artifact
+from autoglm.errors import InternalError
+from autoglm.model import Artifact, ErrorReason
 
 CHUNK_BYTES: Final = 256 << 10
 """The most of a file that one message carries."""
@@ -218,6 +219,11 @@ class Files:
         return place, size, hashed.hexdigest()
 
 
+def placed(path: Path, name: str) -> Path:
+    """Give where a file goes: ``path``, or what it is called there if that is a folder."""
+    return path / name if path.is_dir() else path
+
+
 class Target:
     """A file that a caller saves: written beside its place, checked, and put there whole."""
 
@@ -275,3 +281,72 @@ class Target:
         self._file.close()
         with suppress(OSError):
             self._part.unlink(missing_ok=True)
+
+
+class Received:
+    """The files of a direct call, as they come: into a folder, or dropped."""
+
+    def __init__(self, folder: Path | None) -> None:
+        """Put them into ``folder``, which is made if need be.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        self._folder = folder
+        self._targets: dict[str, tuple[Artifact, Target]] = {}
+        self._last: Target | None = None
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def add(self, artifact: Artifact | None, data: bytes) -> None:
+        """Take a part of a file; ``artifact`` says which in its first part, and only there."""
+        if self._folder is None:
+            return
+
+        if artifact is not None:
+            if artifact.name in self._targets:
+                raise InternalError(f"Two files {artifact.name!r} came.", reason=ErrorReason.INTERNAL)
+
+            taken = {target.path.name for _, target in self._targets.values()}
+            self._last = Target(_free(self._folder, disk_name(artifact.name), taken), overwrite=False)
+            self._targets[artifact.name] = artifact, self._last
+
+        if self._last is None:
+            raise InternalError("A part of a file came without saying of which.", reason=ErrorReason.INTERNAL)
+
+        self._last.write(data)
+
+    def keep(self, named: Sequence[Artifact], told: Callable[[Artifact, Path], None] | None) -> None:
+        """Put those that the result names in their places, and tell of each.
+
+        Raises:
+            InternalError: what came is not what was announced.
+        """
+        for artifact in named:
+            announced, target = self._targets.get(artifact.name, (artifact, None))
+            if target is None or announced.digest != artifact.digest:
+                continue
+
+            if target.digest != artifact.digest:
+                raise InternalError(f"The file {artifact.name!r} came damaged.", reason=ErrorReason.INTERNAL)
+
+            target.keep()
+            if told is not None:
+                told(artifact, target.path)
+
+    def discard(self) -> None:
+        """Let go of what was not kept."""
+        for _, target in self._targets.values():
+            target.discard()
+
+
+def _free(folder: Path, name: str, taken: set[str]) -> Path:
+    """Give a path in ``folder`` that nothing has: ``name``, or the like with a number."""
+    stem, dot, ending = name.rpartition(".")
+    stem, dot, ending = (stem, dot, ending) if stem else (name, "", "")
+    candidates = (name, *(f"{stem} ({number}){dot}{ending}" for number in range(2, 10_000)))
+    for candidate in candidates:
+        if candidate not in taken and not os.path.lexists(folder / candidate):
+            return folder / candidate
+
+    raise FileExistsError(f"{folder} has too many files called {name}")

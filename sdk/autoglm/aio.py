@@ -9,11 +9,13 @@ spawn rather than fork, because gRPC's threads do not survive a fork. Policy is 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -21,6 +23,7 @@ import grpc
 
 from autoglm import _grpc, _watch, local
 from autoglm._aio_link import AsyncLink, AsyncWatch, closed_meanwhile
+from autoglm._files import Received, Target, disk_name, placed
 from autoglm._requests import (
     create_request,
     events_of,
@@ -32,18 +35,21 @@ from autoglm._requests import (
     to_message,
     to_struct,
 )
+from autoglm._retry import Attempts
 from autoglm._stream import AsyncReader, AsyncTurn, Closed
 from autoglm.errors import (
     AutoglmError,
     CompactedError,
     InternalError,
     InvalidRequestError,
+    NotFoundError,
     ResultTimeoutError,
     ToolFailedError,
 )
 from autoglm.fold import PlanFold
 from autoglm.model import (
     Approve,
+    Artifact,
     ContextItem,
     ContextMessage,
     CreatePlanRequest,
@@ -76,6 +82,8 @@ __all__ = ["AsyncClient", "AsyncPlanHandle", "AsyncTools", "AsyncWatch"]
 
 _PAGE_SIZE = 200
 _INFINITE = float("inf")
+_SILENT = 60.0
+"""Seconds without a piece of a file after which its connection counts as lost."""
 _PLAN_TIMED_OUT = "The plan {} has not ended within {:g} s; it goes on. Ask again, or cancel it."
 
 
@@ -457,6 +465,99 @@ class AsyncClient:
         )
         return from_message(answer.plan, Plan)
 
+    async def read_artifact(self, plan_id: str, digest: str, *, offset: int = 0) -> AsyncIterator[bytes]:
+        """Give the content of a file that a result of the plan carries, in pieces, from an offset.
+
+        A connection that is lost is made again, and the reading goes on where it was.
+
+        Raises:
+            NotFoundError: there is no such plan, or no such file in it, or its content is not kept.
+            UnavailableError: the server stays away.
+
+        >>> async for piece in client.read_artifact(plan.id, plan.artifacts[0].digest):  # doctest: +SKIP
+        ...     size += len(piece)
+        """
+        attempts = Attempts(self._link.random)
+
+        while True:
+            connection = await self._link.connected()
+            message = plan_service_pb2.ReadArtifactRequest(plan_id=plan_id, digest=digest, offset=offset)
+            reader: AsyncReader[Any] = AsyncReader(connection.plans.ReadArtifact(message))
+            size = 0
+
+            try:
+                while (answer := await reader.read(_SILENT)) is not None:
+                    if answer.HasField("artifact"):
+                        size = answer.artifact.size_bytes
+                    elif answer.data:
+                        offset += len(answer.data)
+                        attempts = Attempts(self._link.random)
+                        yield answer.data
+
+            except TimeoutError:
+                error: AutoglmError = _grpc.frozen(connection.address, _SILENT)
+            except grpc.RpcError as failure:
+                error = self._link.failed(failure, connection)
+            except Closed:
+                raise closed_meanwhile() from None
+            else:
+                if offset == size:
+                    return
+
+                told = f"The file ended after {offset} of {size} bytes."
+                raise InternalError(told, reason=ErrorReason.INTERNAL)
+            finally:
+                reader.close()
+
+            await asyncio.sleep(attempts.pause(error, remaining=_INFINITE))
+
+    async def save_artifact(
+        self,
+        plan_id: str,
+        artifact: Artifact | str,
+        path: str | os.PathLike[str],
+        *,
+        overwrite: bool = False,
+        progress: Callable[[int], None] | None = None,
+    ) -> Path:
+        """Save a file that a result of the plan carries, and give where it is; checked by its digest, and put there whole.
+
+        ``artifact`` may be a digest alone. In a ``path`` that is a folder the file gets its own name, as far as it can be
+        one; it never leads out of the folder. ``progress`` is called with the bytes that have come so far.
+
+        Raises:
+            NotFoundError: there is no such plan, or no such file in it, or its content is not kept.
+            FileExistsError: the path exists, and is not to be overwritten.
+            OSError: it cannot be written.
+
+        >>> path = await client.save_artifact(plan.id, plan.artifacts[0], "charts")  # doctest: +SKIP
+        """
+        digest = artifact if isinstance(artifact, str) else artifact.digest
+
+        if not digest:
+            told = "The file is described alone: who named it did not give its content."
+            raise NotFoundError(told, reason=ErrorReason.ARTIFACT_NOT_FOUND, metadata={"plan_id": plan_id})
+
+        name = disk_name(digest if isinstance(artifact, str) else artifact.name)
+        target = Target(placed(Path(path), name), overwrite=overwrite)
+
+        try:
+            async for piece in self.read_artifact(plan_id, digest):
+                await asyncio.to_thread(target.write, piece)
+
+                if progress is not None:
+                    progress(target.size)
+
+            if target.digest != digest:
+                told = f"What came is not the file {digest}, but {target.digest}."
+                raise InternalError(told, reason=ErrorReason.INTERNAL)
+
+            await asyncio.to_thread(target.keep)
+        finally:
+            target.discard()
+
+        return target.path
+
     async def info(self) -> ServerInfo:
         """Tell what server this is: version, journal, capabilities, planner.
 
@@ -518,6 +619,21 @@ class AsyncPlanHandle:
     def plan(self) -> Plan:
         """The plan, by what was seen so far; nobody is asked. Iterate, or ``client.get(handle.id)``, to see more."""
         return self._snapshot if self._snapshot and self._is_ahead(self._snapshot) else self._fold.snapshot()
+
+    @property
+    def artifacts(self) -> tuple[Artifact, ...]:
+        """The files that the plan's results carry, by what was seen so far; nobody is asked."""
+        return tuple(artifact for step in self.plan.steps if step.result for artifact in step.result.artifacts)
+
+    async def save_artifact(
+        self, artifact: Artifact | str, path: str | os.PathLike[str], *, overwrite: bool = False
+    ) -> Path:
+        """Save one of the plan's files; as :meth:`AsyncClient.save_artifact`.
+
+        >>> for artifact in plan.artifacts:  # doctest: +SKIP
+        ...     await plan.save_artifact(artifact, "charts")
+        """
+        return await self._client.save_artifact(self.id, artifact, path, overwrite=overwrite)
 
     async def __aiter__(self) -> AsyncIterator[Event]:
         seen = 0
@@ -651,11 +767,17 @@ class AsyncTools:
         idempotency_key: str = "",
         tool_digest: str = "",
         progress: Callable[[ToolProgress], None] | None = None,
+        save_to: str | os.PathLike[str] | None = None,
+        on_file: Callable[[Artifact, Path], None] | None = None,
     ) -> ToolResult:
         """Call a tool directly, without a plan: the same checks, no journal. It is never made again by itself.
 
         ``timeout`` is in seconds, the client's if None. ``idempotency_key`` is what the tool de-duplicates by; with a
         ``tool_digest``, a tool that is no longer that one is refused. ``progress`` is called with each progress.
+
+        Files that the result carries are put into the folder ``save_to``, which is made if need be, under their own names
+        as far as these can be ones, and beside what is there; ``on_file`` is told of each and where it is. Without a
+        folder their content is dropped.
 
         Raises:
             ToolFailedError: the tool failed; ``error.failure`` says how.
@@ -671,6 +793,7 @@ class AsyncTools:
             tool_digest=tool_digest,
         )
         limit = self._link.timeout if timeout is None else timeout
+        received = Received(None if save_to is None else Path(save_to))
         connection = await self._link.connected()
         reader: AsyncReader[Any] = AsyncReader(connection.tools.CallTool(message, timeout=limit))
 
@@ -678,8 +801,15 @@ class AsyncTools:
             while (answer := await reader.read(None)) is not None:  # the call has its deadline
                 kind = answer.WhichOneof("message")
 
+                if kind == "artifact_chunk":
+                    chunk = answer.artifact_chunk
+                    told = from_message(chunk.artifact, Artifact) if chunk.HasField("artifact") else None
+                    await asyncio.to_thread(received.add, told, chunk.data)
+
                 if kind == "result":
-                    return from_message(answer.result, ToolResult)
+                    result = from_message(answer.result, ToolResult)
+                    await asyncio.to_thread(received.keep, result.artifacts, on_file)
+                    return result
 
                 if kind == "failure":
                     raise ToolFailedError(name, from_message(answer.failure, Failure))
@@ -692,5 +822,6 @@ class AsyncTools:
             raise closed_meanwhile() from None
         finally:
             reader.close()
+            received.discard()
 
         raise InternalError(f"The call of {name} ended without a result.", reason=ErrorReason.INTERNAL)

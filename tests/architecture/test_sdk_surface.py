@@ -34,6 +34,7 @@ METHODS = {
     "WatchPlans": "watch_all",
     "CancelPlan": "cancel",
     "ResolveStep": "resolve",
+    "ReadArtifact": "read_artifact",
     "GetServerInfo": "info",
     "ListTools": "tools.list",
     "GetTool": "tools.get",
