@@ -40,13 +40,13 @@ def test_each_operation_is_a_tool_with_the_effect_of_its_method() -> None:
         "GET_pets_petId": Effect.READ_ONLY,
         "putPet": Effect.IDEMPOTENT,
         "deletePet": Effect.IDEMPOTENT,
+        "upload": Effect.NON_IDEMPOTENT,
     }
 
 
 def test_what_cannot_be_offered_says_why() -> None:
     refused = pets().refused
-    assert refused.keys() == {"upload", "remote"}
-    assert "multipart/form-data" in refused["upload"]
+    assert refused.keys() == {"remote"}
     assert "only references inside the document" in refused["remote"]
 
 

@@ -174,7 +174,7 @@ async def test_a_credential_that_is_missing_fails_before_anything_is_sent() -> N
         (answer(204), None),
         (
             answer(200, b"\x89PNG\xff", [("Content-Type", "image/png")]),
-            {"media_type": "image/png", "base64": "iVBOR/8="},
+            {"media_type": "image/png", "artifact": "listPets.png", "size_bytes": 5, "base64": "iVBOR/8="},
         ),
     ],
 )

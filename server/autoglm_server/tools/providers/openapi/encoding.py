@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 from urllib.parse import quote
 
 from autoglm.model import Json, JsonObject
+from autoglm_server.tools.providers.openapi.files import FileError, file_of, multipart
 
 Place = Literal["path", "query", "header", "cookie"]
 STYLES: Final[dict[str, tuple[str, ...]]] = {
@@ -52,19 +53,37 @@ class Body:
     """A body: the argument ``body``, written as ``kind`` and sent as ``media_type``."""
 
     media_type: str
-    kind: Literal["json", "form", "text"]
+    kind: Literal["json", "form", "text", "parts", "bytes"]
     styles: dict[str, tuple[str, bool]] = field(default_factory=dict)
     """Of a form: the style and explode of a property that is not ``form``."""
+    files: frozenset[str] = frozenset()
+    """Of parts: which are files."""
+    media_types: Mapping[str, str] = field(default_factory=dict)
+    """Of parts: what they are said to be."""
 
-    def write(self, value: Json) -> bytes:
-        """Give the bytes of a body."""
-        match self.kind:
-            case "json":
-                return _json(value).encode()
-            case "form":
-                return "&".join(f"{name}={text}" for name, text in self._form(value)).encode()
-            case "text":
-                return (value if isinstance(value, str) else _json(value)).encode()
+    def write(self, value: Json) -> tuple[str, bytes]:
+        """Give the media type and the bytes of a body.
+
+        Raises:
+            UnwritableError: it is, or has, no file where one must be.
+        """
+        try:
+            match self.kind:
+                case "json":
+                    return self.media_type, _json(value).encode()
+                case "form":
+                    pairs = self._form(value)
+                    return self.media_type, "&".join(f"{name}={text}" for name, text in pairs).encode()
+                case "text":
+                    return self.media_type, (value if isinstance(value, str) else _json(value)).encode()
+                case "parts":
+                    return multipart(value, self.files, self.media_types)
+                case "bytes":
+                    file = file_of(value, "body")
+                    # A document that takes any kind lets the file say which it is.
+                    return (file.media_type if "*" in self.media_type else self.media_type), file.data
+        except FileError as error:
+            raise UnwritableError("body", str(error)) from None
 
     def _form(self, value: Json) -> Pairs:
         pairs: Pairs = []

@@ -16,6 +16,7 @@ from autoglm_server.tools.http.errors import RefusedError
 from autoglm_server.tools.http.urls import parse_url
 from autoglm_server.tools.providers.openapi.document import Document, DocumentError
 from autoglm_server.tools.providers.openapi.encoding import STYLES, Body, Parameter, Place
+from autoglm_server.tools.providers.openapi.files import described, is_media_type, with_files
 from autoglm_server.tools.providers.openapi.schemas import SchemaReader, without_words
 from autoglm_server.tools.providers.openapi.security import chosen, read_schemes
 
@@ -241,15 +242,52 @@ class _Reader:
         required = given.get("required") is True
         for media_type, value in sorted(content.items(), key=lambda pair: _preference(pair[0])):
             media = value if isinstance(value, dict) else {}
-            body = _body_of(media_type, media)
+            body, schema = self._body_of(media_type, media)
             if body is not None:
-                schema = self._sent.read(media.get("schema", {}))
-                return body, _with_description(schema, given.get("description")), required
+                read = self._sent.read(schema)
+                return body, _with_description(read, given.get("description")), required
 
         if not required:
             return None, {}, False
 
-        raise DocumentError(f"its body is {' or '.join(content)}; JSON, forms and text are understood")
+        raise DocumentError(f"its body is {' or '.join(content)}, which is no media type")
+
+    def _body_of(self, media_type: str, media: JsonObject) -> tuple[Body | None, Json]:
+        """Give how a body is written, and the schema of what it is written from."""
+        kind = media_type.partition(";")[0].strip().lower()
+        schema = media.get("schema", {})
+        if kind == "multipart/form-data":
+            return self._parts(kind, media)
+
+        body = _body_of(kind, media)
+        if body is not None or "/" not in kind or kind.startswith("multipart/"):
+            return body, schema
+
+        return Body(kind, "bytes"), described(schema.get("description") if isinstance(schema, dict) else None)
+
+    def _parts(self, kind: str, media: JsonObject) -> tuple[Body, Json]:
+        schema = self._document.resolved(media.get("schema", {}))
+        listed = schema.get("properties")
+        properties: JsonObject = {}
+        files: set[str] = set()
+        for name, part in (listed if isinstance(listed, dict) else {}).items():
+            properties[name], is_file = with_files(part, self._at)
+            files |= {name} if is_file else set()
+
+        encoding = media.get("encoding")
+        media_types = {
+            name: value["contentType"]
+            for name, value in (encoding if isinstance(encoding, dict) else {}).items()
+            if isinstance(value, dict) and is_media_type(value.get("contentType"))
+        }
+        made = {**schema, "properties": properties} if properties else {"type": "object", **schema}
+        return Body(kind, "parts", files=frozenset(files), media_types=media_types), made
+
+    def _at(self, reference: str) -> JsonObject | None:
+        try:
+            return self._document.resolved({"$ref": reference})
+        except DocumentError:
+            return None
 
     # --- schemas
 
@@ -345,11 +383,11 @@ def _has_path(parameters: Sequence[Parameter], name: str) -> bool:
 
 def _preference(media_type: str) -> int:
     kind = media_type.partition(";")[0].strip().lower()
-    return 0 if kind == "application/json" else 1 if is_json(media_type) else 2
+    known = ("application/json", "application/x-www-form-urlencoded", "multipart/form-data")
+    return known.index(kind) * 2 if kind in known else 1 if is_json(kind) else 5 if kind.startswith("text/") else 6
 
 
-def _body_of(media_type: str, media: JsonObject) -> Body | None:
-    kind = media_type.partition(";")[0].strip().lower()
+def _body_of(kind: str, media: JsonObject) -> Body | None:
     if is_json(kind):
         return Body(kind, "json")
 

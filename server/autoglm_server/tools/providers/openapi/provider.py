@@ -162,7 +162,7 @@ class OpenApiProvider:
             told = f"{tool} was not called: a credential of it is missing; the server's log says which"
             raise ToolCallError(Failure(ErrorReason.TOOL_UNAVAILABLE.name, DOMAIN, told)) from None
 
-        return ToolResult(read_answer(answer, operation, tool, self._source.depth_max))
+        return await read_answer(answer, operation, tool, self._source.depth_max, invocation.artifacts)
 
     def _request(self, loaded: _Loaded, operation: Operation, invocation: Invocation) -> Request:
         shown = Shown()

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import base64
+import mimetypes
+import re
+from typing import Final
 
-from autoglm.model import DOMAIN, ErrorReason, Failure, Json, JsonObject, Violation
+from autoglm._files import check_label
+from autoglm.model import DOMAIN, ErrorReason, Failure, Json, JsonObject, ToolResult, Violation
 from autoglm.wire import parse_json
 from autoglm_server.tools.fields import member
 from autoglm_server.tools.http.client import Answer, Request
@@ -15,10 +19,17 @@ from autoglm_server.tools.providers.openapi.encoding import UnwritableError
 from autoglm_server.tools.providers.openapi.operations import Operation, is_json
 from autoglm_server.tools.providers.openapi.security import Headers, Shown
 from autoglm_server.tools.references import invalid_arguments
-from autoglm_server.tools.tool import ToolCallError
+from autoglm_server.tools.tool import ArtifactSink, ToolCallError
 
 IDEMPOTENCY_KEY = "Idempotency-Key"
 """The header by which services know a repeated request."""
+INLINE_BYTES_MAX: Final = 64 << 10
+"""A file that is no larger stands in the output as well: a later step may want it for an argument."""
+
+_FILE: Final[JsonObject] = {}
+"""Stands for an answer that is no output, but a file."""
+_FILE_NAME = re.compile(r'filename=(?:"([^"\\]{1,200})"|([^\s;"]{1,200}))', re.IGNORECASE)
+_KINDS = mimetypes.MimeTypes()  # without the files of the system: the same on every machine
 
 
 def make_request(operation: Operation, arguments: JsonObject, shown: Shown, headers: Headers, key: str) -> Request:
@@ -28,9 +39,13 @@ def make_request(operation: Operation, arguments: JsonObject, shown: Shown, head
         ToolCallError: INVALID_ARGUMENTS, an argument cannot be written.
         RefusedError: the URL it makes is none.
     """
+    body = b""
+    media_type = ""
     try:
         path = encoding.path(operation.path, operation.parameters, arguments)
         query, own, cookies = _written(operation, arguments)
+        if operation.body is not None and "body" in arguments:
+            media_type, body = operation.body.write(arguments["body"])
     except UnwritableError as error:
         fault = Violation(member("arguments", error.key), str(error), "REFUSED")
         raise ToolCallError(invalid_arguments([fault])) from None
@@ -41,10 +56,8 @@ def make_request(operation: Operation, arguments: JsonObject, shown: Shown, head
     if cookies or shown.cookies:
         all_headers.append(("Cookie", "; ".join([*cookies, *shown.cookies])))
 
-    body = b""
-    if operation.body is not None and "body" in arguments:
-        body = operation.body.write(arguments["body"])
-        all_headers.append(("Content-Type", operation.body.media_type))
+    if media_type:
+        all_headers.append(("Content-Type", media_type))
 
     names = {name.lower() for name, _ in all_headers}
     if "accept" not in names:
@@ -56,12 +69,38 @@ def make_request(operation: Operation, arguments: JsonObject, shown: Shown, head
     return Request(operation.method, parse_url(operation.base + target), tuple(all_headers), body)
 
 
-def read_answer(answer: Answer, operation: Operation, tool: str, depth_max: int) -> Json:
-    """Give the output of a call: JSON as it is, text as text, nothing as null, all else as Base64 with its type.
+async def read_answer(
+    answer: Answer, operation: Operation, tool: str, depth_max: int, artifacts: ArtifactSink
+) -> ToolResult:
+    """Give the result of a call: JSON as it is, text as text, nothing as null, all else as a file, which is described.
 
     Raises:
-        ToolCallError: the service said no, or what it says is JSON is none.
+        ToolCallError: the service said no, what it says is JSON is none, or a file cannot be kept.
     """
+    output = _output(answer, operation, tool, depth_max)
+    if output is not _FILE:
+        return ToolResult(output)
+
+    media_type = answer.header("content-type").partition(";")[0].strip().lower()[:100]
+    saved = await artifacts.save(_name(answer, operation, media_type), answer.body, media_type)
+    about: JsonObject = {"media_type": media_type, "artifact": saved.name, "size_bytes": saved.size_bytes}
+    if saved.size_bytes <= INLINE_BYTES_MAX:
+        about["base64"] = base64.b64encode(answer.body).decode()
+
+    return ToolResult(about, (saved,))
+
+
+def _name(answer: Answer, operation: Operation, media_type: str) -> str:
+    """Give a file's name: as the service says, if that is one, else of the operation and what it is."""
+    found = _FILE_NAME.search(answer.header("content-disposition"))
+    given = (found[1] or found[2]).rpartition("/")[2].strip() if found else ""
+    if given and not check_label(given, media_type):
+        return given
+
+    return operation.tool.name + (_KINDS.guess_extension(media_type) or ".bin")
+
+
+def _output(answer: Answer, operation: Operation, tool: str, depth_max: int) -> Json:
     media_type = answer.header("content-type")
     if not 200 <= answer.status < 300:
         after = retry_after(answer.header("retry-after"), answer.header("date"))
@@ -84,7 +123,7 @@ def read_answer(answer: Answer, operation: Operation, tool: str, depth_max: int)
     except UnicodeDecodeError:
         pass
 
-    return {"media_type": media_type, "base64": base64.b64encode(answer.body).decode()}
+    return _FILE
 
 
 def _written(operation: Operation, arguments: JsonObject) -> tuple[encoding.Pairs, Headers, list[str]]:
