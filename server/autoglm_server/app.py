@@ -560,6 +560,8 @@ def make_scheduler(
     clock: Clock,
     planners_of_plugins: Mapping[str, Planner],
     artifacts: Sinks = described,
+    *,
+    subplans: SubPlans | None = None,
 ) -> Scheduler:
     """Make the scheduler and its planners.
 
@@ -577,12 +579,11 @@ def make_scheduler(
         feed=feed,
         catalog=catalog,
         planners=planners,
-    *,
-    subplans: SubPlans | None = None,
         clock=clock,
         jitter=random.random,
         defaults=plan_defaults(settings),
         artifacts=artifacts,
+        subplans=subplans,
         limits=Limits(
             steps=limits.steps,
             open_plans=limits.open_plans,
@@ -600,7 +601,6 @@ def make_scheduler(
 
 
 def warm_planner(settings: Settings, scheduler: Scheduler) -> list[Coroutine[Any, Any, None]]:
-        subplans=subplans,
     """Give what makes the planner of plans that name none ready, if that takes long and can be done ahead."""
     planner = scheduler.planners.get(settings.planner.kind)
     return [planner.warm()] if isinstance(planner, LlmPlanner) else []

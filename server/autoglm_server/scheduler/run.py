@@ -551,8 +551,8 @@ class PlanRun:
                 ),
                 report=lambda progress: self._progressed(attempt, progress),
                 artifacts=host.artifacts(self.plan.id),
-            ),
                 child_plan_id=child,
+            ),
             tool_digest=meant,
             intent=sequence,
             waits=ahead or added.effect is not Effect.READ_ONLY,
@@ -576,10 +576,10 @@ class PlanRun:
                 waiting.append(attempt)
             else:
                 attempt.task = self.host.spawn(self, self._call(attempt))
-
                 if attempt.invocation.child_plan_id:
                     self.following.add(attempt.task)
                     attempt.task.add_done_callback(self.following.discard)
+
         self._launches = waiting
 
     async def _call(self, attempt: Attempt) -> None:
@@ -618,7 +618,6 @@ class PlanRun:
 
         self.turn(lambda: self._record(attempt, outcome))
 
-    def _record(self, attempt: Attempt, outcome: Outcome) -> None:
     def _leave(self, attempt: Attempt) -> None:
         """Let go of an attempt, and give its place back; one that runs a sub-plan has none."""
         del self.attempts[attempt.step_id]
@@ -635,13 +634,14 @@ class PlanRun:
         self.host.parted(child)
         return usage
 
+    def _record(self, attempt: Attempt, outcome: Outcome) -> None:
         now = self.now()
         fact = judge(self.state, attempt.step_id, outcome, now, self.host.jitter)
-        if isinstance(fact, AskPerson):
         usage = self._part(attempt.step_id, attempt.usage)
         if isinstance(fact, (StepFailed, StepCancelled)):
             fact = replace(fact, usage=usage)
 
+        if isinstance(fact, AskPerson):
             self._ask(fact.step_id, fact.reason, fact.message)
         else:
             try:
@@ -773,11 +773,11 @@ class PlanRun:
         view = self.view(number, attempt, rejected)
         making.task = self.host.spawn(self, self._plan_round(making, planner, view))
 
-    def view(self, number: int, attempt: int, rejected: tuple[StepRejected, ...]) -> RoundView:
     def rules(self) -> Rules:
         """Give what the plan's drafts are checked against."""
         return Rules(self.host.catalog, self.state.options, self.host.limits, self.depth)
 
+    def view(self, number: int, attempt: int, rejected: tuple[StepRejected, ...]) -> RoundView:
         """Give what the planner sees."""
         tools = self.rules().tools
         last = self.state.last

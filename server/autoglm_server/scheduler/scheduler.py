@@ -39,34 +39,34 @@ from autoglm.model import (
     Violation,
     WaitingReason,
 )
-from autoglm.wire import decode
+from autoglm.wire import decode, digest_text, to_json
 from autoglm_server.journal.journal import DuplicateRequestError, FencedError, JournalError, RequestKey
 from autoglm_server.planner.planner import OptionsChecker, PlannerError
+from autoglm_server.scheduler import families
 from autoglm_server.scheduler.admission import Admission
 from autoglm_server.scheduler.drafts import Checked, Rules, check_given, check_planned, resolve
 from autoglm_server.scheduler.limits import Limits
 from autoglm_server.scheduler.run import PlanRun
 from autoglm_server.scheduler.state import State, apply, clamp
+from autoglm_server.scheduler.subplans import NAME as PLAN_RUN
 from autoglm_server.scheduler.timers import Timers
-from autoglm_server.scheduler import families
 from autoglm_server.tools.artifacts import described
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
 
-from autoglm_server.scheduler.subplans import NAME as PLAN_RUN
+    from autoglm.fold import StepFold
     from autoglm_server.clock import Clock
     from autoglm_server.journal.follow import Cursor, Feed
     from autoglm_server.journal.journal import Claim, Journal
     from autoglm_server.planner.planner import Planner
+    from autoglm_server.scheduler.subplans import SubPlans
     from autoglm_server.tools.artifacts import Sinks
     from autoglm_server.tools.catalog import Catalog
-    from autoglm.fold import StepFold
 
 log = logging.getLogger(__name__)
 
 _RETRY_LATER = timedelta(seconds=5)
-    from autoglm_server.scheduler.subplans import SubPlans
 _PAGE = 2_000
 """Events read at once when a plan is folded from disk."""
 _STEPS_BESIDE = 200
@@ -74,14 +74,14 @@ _STEPS_BESIDE = 200
 _CUT_SECONDS = 2.0
 """How long calls that are cut at the end of a drain may take to notice."""
 
+_PARENT_ENDED = "the step that runs this plan was stopped"
+
 _ALLOWED: Mapping[WaitingReason, tuple[type, ...]] = {
     WaitingReason.APPROVAL: (Approve, Reject, ToolResult),
     WaitingReason.OUTCOME_UNKNOWN: (Retry, Reject, ToolResult),
     WaitingReason.TOOL_CHANGED: (Approve, Reject, ToolResult),
     WaitingReason.INPUT: (Reject, ToolResult),
 }
-_PARENT_ENDED = "the step that runs this plan was stopped"
-
 """What may be decided of a step that waits for this reason."""
 
 
@@ -100,13 +100,13 @@ class Scheduler:
         defaults: PlanOptions,
         limits: Limits | None = None,
         artifacts: Sinks = described,
+        subplans: SubPlans | None = None,
     ) -> None:
         """Take the ports. ``defaults`` fills in what a request leaves open; ``jitter`` gives a number from 0 to 1.
 
         ``artifacts`` gives where the files of a plan's calls go; ``subplans`` is the catalog's provider of ``plan.run``.
         """
         self.journal = journal
-        subplans: SubPlans | None = None,
         self.feed = feed
         self.catalog = catalog
         self.planners = planners
@@ -126,15 +126,15 @@ class Scheduler:
         self._draining = False
         self._creating: set[asyncio.Task[None]] = set()
         """Creates under way; they go on when their callers do not wait any more."""
+        self._subplans = subplans
+        if subplans is not None:
+            subplans.bind(self, depth=self.limits.plan_depth)
 
     # --- life
 
     async def start(self) -> None:
         """Take up every plan that has not ended."""
         open_plans = await self.journal.open_plans()
-        self._subplans = subplans
-        if subplans is not None:
-            subplans.bind(self, depth=self.limits.plan_depth)
         if not open_plans:
             return
 
@@ -148,20 +148,14 @@ class Scheduler:
                 log.exception("cannot take the plan up", extra={"plan_id": claim.plan_id})
 
         log.info("took up %d of %d plans that had not ended", len(self._runs), len(open_plans))
-        for run in list(self._runs.values()):
-            run.turn()
-
-    async def _resume(self, claim: Claim) -> None:
-        offset = self.clock.monotonic() - self.clock.now().timestamp()
-        state: State | None = None
         stray = await self._join_families()
         for run in self._runs.values():
             if run.parent is None:
                 self._enter(run)
 
-        sequence = 0
-        while sequence < claim.sequence:
-            bodies = await self.journal.read(claim.plan_id, sequence, limit=_PAGE)
+        for run in list(self._runs.values()):
+            run.turn()
+
         for run in stray:
             run.cancel(_PARENT_ENDED, "")
 
@@ -206,6 +200,12 @@ class Scheduler:
 
         return depth
 
+    async def _resume(self, claim: Claim) -> None:
+        offset = self.clock.monotonic() - self.clock.now().timestamp()
+        state: State | None = None
+        sequence = 0
+        while sequence < claim.sequence:
+            bodies = await self.journal.read(claim.plan_id, sequence, limit=_PAGE)
             if not bodies:
                 break
 
@@ -375,12 +375,6 @@ class Scheduler:
         self._runs.pop(run.plan.id, None)
         self._starving.pop(run, None)
         self._leave(run)
-
-    def spawn(self, run: PlanRun, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Start a task that the plan owns; it is cancelled and awaited when the plan is let go of."""
-        task = asyncio.get_running_loop().create_task(work)
-        run.tasks[task] = None
-        task.add_done_callback(lambda ended: run.tasks.pop(ended, None))
         for child in run.children.values():
             self._set_free(child)
 
@@ -488,6 +482,12 @@ class Scheduler:
         if not child.gone and not child.plan.state.terminal:
             self._enter(child)
             self._turn_soon(child)
+
+    def spawn(self, run: PlanRun, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Start a task that the plan owns; it is cancelled and awaited when the plan is let go of."""
+        task = asyncio.get_running_loop().create_task(work)
+        run.tasks[task] = None
+        task.add_done_callback(lambda ended: run.tasks.pop(ended, None))
         return task
 
     # --- what callers ask for (PlanPort)
@@ -618,12 +618,6 @@ class Scheduler:
         found = await self.journal.find_request("", principal, request_id) if request_id else None
         return await self.get(found[0]) if found is not None and found[1] == digest else None
 
-    def _created(self, acknowledged: asyncio.Task[None]) -> None:
-        self._creating.discard(acknowledged)
-        if not acknowledged.cancelled():
-            acknowledged.exception()  # its caller may have gone away; then nobody else asks
-
-    async def _begin(self, run: PlanRun, sequence: int) -> None:
     def _create_beside(self, run: PlanRun, sequence: int) -> asyncio.Task[None]:
         """Create a plan in a task of its own, which goes on when the caller does not wait any more."""
         acknowledged = asyncio.get_running_loop().create_task(self._begin(run, sequence))
@@ -631,6 +625,12 @@ class Scheduler:
         acknowledged.add_done_callback(self._created)
         return acknowledged
 
+    def _created(self, acknowledged: asyncio.Task[None]) -> None:
+        self._creating.discard(acknowledged)
+        if not acknowledged.cancelled():
+            acknowledged.exception()  # its caller may have gone away; then nobody else asks
+
+    async def _begin(self, run: PlanRun, sequence: int) -> None:
         """Make the plan durable, then let it run; goes on when the caller does not wait any more."""
         run.flush()
         await run.until_durable(sequence)
@@ -647,6 +647,9 @@ class Scheduler:
             message = f"the journal cannot be written: {self.journal.stalled}; make room and try again"
             raise error(ErrorReason.JOURNAL_FULL, message, retry_after=_RETRY_LATER)
 
+        self._refuse_above_limit()
+
+    def _refuse_above_limit(self) -> None:
         if len(self._runs) >= self.limits.open_plans:
             message = f"{len(self._runs)} plans are open, the limit limits.open_plans; try again when some have ended"
             raise error(ErrorReason.TOO_MANY_PLANS, message, retry_after=_RETRY_LATER)
@@ -661,9 +664,6 @@ class Scheduler:
         *,
         plan_id: str = "",
         parent: StepRef | None = None,
-        self._refuse_above_limit()
-
-    def _refuse_above_limit(self) -> None:
     ) -> PlanRun:
         planner = self.planners.get(options.planner)
         state = State(PlanFold(plan_id or new_id()), self.limits, revises=planner is not None and planner.revises)
@@ -675,13 +675,13 @@ class Scheduler:
             labels=request.labels,
             request_id=request.request_id,
             request_digest=digest,
+            parent=parent,
             context_id=request.context_id,
             context=request.context,
         )
         try:
             run.emit(created, principal=principal, now=now)
         except InternalError as large:
-            parent=parent,
             description = (
                 f"{large}, at most {self.limits.event_bytes}; leave out or shorten what came before the request"
             )
@@ -847,6 +847,20 @@ def _budget(asked: Budget | None, default: Budget | None) -> Budget | None:
     )
 
 
+def _no_plan(plan_id: str) -> AutoglmError:
+    return error(ErrorReason.PLAN_NOT_FOUND, f"there is no plan {plan_id!r}", plan_id=plan_id)
+
+
+def _decided_long_ago(plan: Plan, step_id: str) -> AutoglmError:
+    """Refuse a decision on a plan whose events have gone, and with them who decided what."""
+    step = next((step for step in plan.steps if step.id == step_id), None)
+    if step is None:
+        return error(ErrorReason.STEP_NOT_FOUND, f"plan {plan.id} has no step {step_id!r}", step_id=step_id)
+
+    message = f"step {step_id} is {step.state.name} and does not wait for a decision"
+    return error(ErrorReason.STEP_NOT_WAITING, message, state=step.state.name)
+
+
 def _must_have_ended(plan: Plan) -> None:
     """Refuse what only the holder of a plan can do, when nobody here holds it."""
     if not plan.state.terminal:
@@ -865,20 +879,6 @@ def _must_wait(plan: PlanFold, step_id: str, wait_sequence: int, decision: Decis
     if waiting is None or step.state is not StepState.WAITING:
         if decided is None:
             message = f"step {step_id} is {step.state.name} and does not wait for a decision"
-def _no_plan(plan_id: str) -> AutoglmError:
-    return error(ErrorReason.PLAN_NOT_FOUND, f"there is no plan {plan_id!r}", plan_id=plan_id)
-
-
-def _decided_long_ago(plan: Plan, step_id: str) -> AutoglmError:
-    """Refuse a decision on a plan whose events have gone, and with them who decided what."""
-    step = next((step for step in plan.steps if step.id == step_id), None)
-    if step is None:
-        return error(ErrorReason.STEP_NOT_FOUND, f"plan {plan.id} has no step {step_id!r}", step_id=step_id)
-
-    message = f"step {step_id} is {step.state.name} and does not wait for a decision"
-    return error(ErrorReason.STEP_NOT_WAITING, message, state=step.state.name)
-
-
             raise error(ErrorReason.STEP_NOT_WAITING, message, state=step.state.name)
 
         sequence, earlier = decided
