@@ -1,0 +1,911 @@
+"""The scheduler: the only writer. It holds the live plans, and carries out what callers ask for."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from autoglm._ids import new_id
+from autoglm.errors import AutoglmError, InternalError, InvalidRequestError, NotFoundError, error
+from autoglm.fold import PlanFold
+from autoglm.model import (
+    Approve,
+    Budget,
+    ContextItem,
+    ContextMessage,
+    CreatePlanRequest,
+    Decision,
+    ErrorReason,
+    Event,
+    Plan,
+    PlanCreated,
+    PlanOptions,
+    PlanResumed,
+    Reject,
+    Retry,
+    StepDraft,
+    StepRef,
+    StepRejected,
+    StepState,
+    ToolResult,
+    UnknownFact,
+    UnknownOutcomeAction,
+    Usage,
+    Violation,
+    WaitingReason,
+)
+from autoglm.wire import decode, digest_text, to_json
+from autoglm_server.journal.journal import DuplicateRequestError, FencedError, JournalError, RequestKey
+from autoglm_server.planner.planner import OptionsChecker, PlannerError
+from autoglm_server.scheduler import families
+from autoglm_server.scheduler.admission import Admission
+from autoglm_server.scheduler.drafts import Checked, Rules, check_given, check_planned, resolve
+from autoglm_server.scheduler.limits import Limits
+from autoglm_server.scheduler.run import PlanRun
+from autoglm_server.scheduler.state import State, apply, clamp
+from autoglm_server.scheduler.subplans import NAME as PLAN_RUN
+from autoglm_server.scheduler.timers import Timers
+from autoglm_server.tools.artifacts import described
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
+
+    from autoglm.fold import StepFold
+    from autoglm_server.clock import Clock
+    from autoglm_server.journal.follow import Cursor, Feed
+    from autoglm_server.journal.journal import Claim, Journal
+    from autoglm_server.planner.planner import Planner
+    from autoglm_server.scheduler.subplans import SubPlans
+    from autoglm_server.tools.artifacts import Sinks
+    from autoglm_server.tools.catalog import Catalog
+
+log = logging.getLogger(__name__)
+
+_RETRY_LATER = timedelta(seconds=5)
+_PAGE = 2_000
+"""Events read at once when a plan is folded from disk."""
+_STEPS_BESIDE = 200
+"""A request of more given steps than this is made into a plan beside the loop, which others need meanwhile."""
+_CUT_SECONDS = 2.0
+"""How long calls that are cut at the end of a drain may take to notice."""
+
+_PARENT_ENDED = "the step that runs this plan was stopped"
+
+_ALLOWED: Mapping[WaitingReason, tuple[type, ...]] = {
+    WaitingReason.APPROVAL: (Approve, Reject, ToolResult),
+    WaitingReason.OUTCOME_UNKNOWN: (Retry, Reject, ToolResult),
+    WaitingReason.TOOL_CHANGED: (Approve, Reject, ToolResult),
+    WaitingReason.INPUT: (Reject, ToolResult),
+}
+"""What may be decided of a step that waits for this reason."""
+
+
+class Scheduler:
+    """Holds the live plans. One instance a process; everything happens on its loop."""
+
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        feed: Feed,
+        catalog: Catalog,
+        planners: Mapping[str, Planner],
+        clock: Clock,
+        jitter: Callable[[], float],
+        defaults: PlanOptions,
+        limits: Limits | None = None,
+        artifacts: Sinks = described,
+        subplans: SubPlans | None = None,
+    ) -> None:
+        """Take the ports. ``defaults`` fills in what a request leaves open; ``jitter`` gives a number from 0 to 1.
+
+        ``artifacts`` gives where the files of a plan's calls go; ``subplans`` is the catalog's provider of ``plan.run``.
+        """
+        self.journal = journal
+        self.feed = feed
+        self.catalog = catalog
+        self.planners = planners
+        self.clock = clock
+        self.jitter = jitter
+        self.artifacts = artifacts
+        self.defaults = defaults
+        self.limits = limits or Limits()
+        self.timers = Timers(clock)
+        self.owner = new_id()
+        """New at every start of a process, so that nobody mistakes an earlier one for this one."""
+        self._runs: dict[str, PlanRun] = {}
+        self._admission = Admission(self.limits.running_plans)
+        self._starving: dict[PlanRun, None] = {}
+        self._serving = False
+        self._calls = 0
+        self._draining = False
+        self._creating: set[asyncio.Task[None]] = set()
+        """Creates under way; they go on when their callers do not wait any more."""
+        self._subplans = subplans
+        if subplans is not None:
+            subplans.bind(self, depth=self.limits.plan_depth)
+
+    # --- life
+
+    async def start(self) -> None:
+        """Take up every plan that has not ended."""
+        open_plans = await self.journal.open_plans()
+        if not open_plans:
+            return
+
+        for claim in await self.journal.claim(open_plans, self.owner):
+            try:
+                await self._resume(claim)
+            except JournalError:
+                raise
+            except Exception:
+                # A boundary: one plan that cannot be read does not keep the others, or the server, from going on.
+                log.exception("cannot take the plan up", extra={"plan_id": claim.plan_id})
+
+        log.info("took up %d of %d plans that had not ended", len(self._runs), len(open_plans))
+        stray = await self._join_families()
+        for run in self._runs.values():
+            if run.parent is None:
+                self._enter(run)
+
+        for run in list(self._runs.values()):
+            run.turn()
+
+        for run in stray:
+            run.cancel(_PARENT_ENDED, "")
+
+    async def _join_families(self) -> list[PlanRun]:
+        """Put sub-plans below the plans whose steps wait for them; gives those whose step waits no more."""
+        stray: list[PlanRun] = []
+        for run in self._runs.values():
+            parent = run.plan.created.parent
+            if parent is None:
+                continue
+
+            run.depth = await self._depth_below(parent)
+            holder = self._runs.get(parent.plan_id)
+            step = holder.plan.steps.get(parent.step_id) if holder is not None else None
+            if holder is None:
+                row = await self.journal.get_row(parent.plan_id)
+                over = row is None or row.state.terminal
+            else:
+                over = step is None or step.state.terminal or step.child_plan_id != run.plan.id
+
+            if over:
+                stray.append(run)
+            elif holder is not None:
+                self._join(holder, parent.step_id, run)
+
+        return stray
+
+    async def _depth_below(self, parent: StepRef) -> int:
+        """Give how many plans are above a sub-plan of ``parent``; as many as may be if that is not known any more."""
+        depth, plan_id = 0, parent.plan_id
+        while plan_id and depth < self.limits.plan_depth:
+            depth += 1
+            run = self._runs.get(plan_id)
+            row = await self.journal.get_row(plan_id) if run is None else None
+            if run is not None:
+                above = run.plan.created.parent
+                plan_id = above.plan_id if above is not None else ""
+            elif row is not None:
+                plan_id = row.parent_plan_id
+            else:
+                return self.limits.plan_depth
+
+        return depth
+
+    async def _resume(self, claim: Claim) -> None:
+        offset = self.clock.monotonic() - self.clock.now().timestamp()
+        state: State | None = None
+        sequence = 0
+        while sequence < claim.sequence:
+            bodies = await self.journal.read(claim.plan_id, sequence, limit=_PAGE)
+            if not bodies:
+                break
+
+            for body in bodies:
+                event = decode(Event, body)
+                if isinstance(event.fact, UnknownFact):
+                    raise InternalError(f"event {event.sequence} is of a kind only a newer version knows")
+
+                if state is None:
+                    state = self._state(claim.plan_id, event)
+
+                time = event.event_time.timestamp() if event.event_time is not None else 0.0
+                apply(state, event, time + offset)
+
+            sequence += len(bodies)
+
+        if state is None or state.plan.state.terminal:
+            return
+
+        clamp(state, self.clock.monotonic())
+        run = PlanRun(self, state, claim.epoch, claim.sequence)
+        self._runs[claim.plan_id] = run
+        run.emit(PlanResumed(claim.epoch, self.owner))
+        run.flush()
+
+    def _state(self, plan_id: str, created: Event) -> State:
+        fact = created.fact
+        name = fact.options.planner if isinstance(fact, PlanCreated) and fact.options is not None else ""
+        planner = self.planners.get(name)
+        return State(PlanFold(plan_id), self.limits, revises=planner is not None and planner.revises)
+
+    async def drain(self, seconds: float) -> None:
+        """Start no call any more, and give those under way ``seconds`` to end."""
+        self._draining = True
+        end = self.clock.monotonic() + seconds
+        while tasks := self._busy_tasks():
+            left = end - self.clock.monotonic()
+            if left <= 0:
+                break
+
+            await asyncio.wait(tasks, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+
+    def _busy_tasks(self) -> list[asyncio.Task[None]]:
+        """Give what may end by itself; calls that follow a sub-plan go on at the next start, as that does."""
+        return [task for run in self._runs.values() for task in run.tasks if task not in run.following]
+
+    async def stop(self) -> None:
+        """Cut what is still running; it is dealt with at the next start."""
+        self._draining = True
+        self.timers.stop()
+        tasks: list[asyncio.Task[None]] = []
+        for run in list(self._runs.values()):
+            tasks += run.let_go()
+
+        self._runs.clear()
+        if tasks:
+            _, pending = await asyncio.wait(tasks, timeout=_CUT_SECONDS)
+            for task in pending:
+                task.cancel()
+
+            if pending:
+                log.warning("%d calls did not stop and are abandoned with the process", len(pending))
+                await asyncio.wait(pending, timeout=_CUT_SECONDS)
+
+    def journal_health_changed(self) -> None:
+        """Let reads go on without what cannot be written for now; go on when it can be again."""
+        for run in list(self._runs.values()):
+            if self.journal.stalled:
+                run.stalled()
+            elif run.durable:  # one that is still being created begins when it is
+                run.turn()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a plan can make progress."""
+        return len(self._admission) > 0
+
+    @property
+    def open_plans(self) -> int:
+        """How many plans are held."""
+        return len(self._runs)
+
+    def tick(self) -> None:
+        """Wake what is due by now; for tests that move a fake clock."""
+        self.timers.tick()
+
+    # --- what a live plan asks for (run.Host)
+
+    @property
+    def holding(self) -> bool:
+        """Whether no call and no round may start."""
+        return self._draining or bool(self.journal.stalled)
+
+    def places(self) -> int:
+        """How many calls may start, over all plans."""
+        return self.limits.running_calls - self._calls
+
+    def call_began(self) -> None:
+        """Take a place."""
+        self._calls += 1
+
+    def call_ended(self) -> None:
+        """Give a place back, to the plan that has waited longest for one."""
+        self._calls -= 1
+        if self._starving and not self._serving:
+            self._serving = True
+            asyncio.get_running_loop().call_soon(self._serve)
+
+    def _serve(self) -> None:
+        self._serving = False
+        for run in list(self._starving):
+            if self.places() <= 0:
+                break
+
+            self._starving.pop(run, None)
+            run.turn()
+
+    def starving(self, run: PlanRun, *, starved: bool) -> None:
+        """Note whether the plan could start more calls if there were places."""
+        if starved:
+            self._starving.setdefault(run)
+        else:
+            self._starving.pop(run, None)
+
+    def moved(self, run: PlanRun) -> None:
+        """Let a plan that only waits, or has ended, leave its place to the next in the queue."""
+        root = families.root_of(run)
+        rests = families.rests(root)
+        if rests == (root.admitted or root.queued):
+            if rests:
+                self._leave(root)
+            else:
+                self._enter(root)
+                if root.admitted:
+                    self._turn_soon(root)
+
+    def _enter(self, run: PlanRun) -> None:
+        self._admission.enter(run)
+
+    def _leave(self, run: PlanRun) -> None:
+        for following in self._admission.leave(run):
+            self._turn_soon(following)
+
+    def _turn_soon(self, root: PlanRun) -> None:
+        for member in families.members(root):
+            asyncio.get_running_loop().call_soon(member.turn)
+
+    def ended(self, run: PlanRun) -> None:
+        """Let go of a plan whose end is durable."""
+        run.gone = True
+        self.timers.set(run, None)
+        self._forget(run)
+        log.info("plan %s", run.plan.state.name.lower(), extra={"plan_id": run.plan.id, "sequence": run.plan.sequence})
+
+    def lost(self, run: PlanRun, error: Exception) -> None:
+        """Let go of a plan that this process may not or cannot go on with."""
+        if run.gone:
+            return
+
+        run.let_go()
+        self.feed.release(run.plan.id)
+        self._forget(run)
+        if isinstance(error, FencedError):
+            log.warning("another process has taken the plan up", extra={"plan_id": run.plan.id})
+
+    def _forget(self, run: PlanRun) -> None:
+        self._runs.pop(run.plan.id, None)
+        self._starving.pop(run, None)
+        self._leave(run)
+        for child in run.children.values():
+            self._set_free(child)
+
+        run.children.clear()
+
+    # --- what plan.run asks for (SubPlanPort), and what comes of it
+
+    def child_of(self, step: StepFold) -> str:
+        """Give the id of the plan that the step's next call runs as its own; empty if its tool makes none."""
+        if self._subplans is None or step.added.tool != PLAN_RUN:
+            return ""
+
+        return step.child_plan_id or new_id()
+
+    async def begin_child(self, parent: StepRef, plan_id: str, request: CreatePlanRequest) -> None:
+        """Make a sub-plan of a step, durable when this returns; one that is there is taken up.
+
+        Raises:
+            AutoglmError: it cannot be made.
+            ToolCallError: there is nothing left for it to use.
+        """
+        child = self._runs.get(plan_id)
+        known = child is not None or await self.journal.last_sequence(plan_id) is not None
+        holder = self._runs.get(parent.plan_id)
+        if holder is None or (self._draining and not known):
+            await asyncio.get_running_loop().create_future()  # until the call is cut; the next start makes it again
+
+        assert holder is not None
+        if child is not None:
+            self._join(holder, parent.step_id, child)
+            await child.until_durable(1)
+        elif not known:
+            await self._create_child(holder, parent, plan_id, request)
+
+    async def _create_child(self, holder: PlanRun, parent: StepRef, plan_id: str, request: CreatePlanRequest) -> None:
+        child = self._new_child(holder, parent, plan_id, request)
+        self._runs[plan_id] = child
+        self._join(holder, parent.step_id, child)
+        try:
+            await asyncio.shield(self._create_beside(child, child.plan.sequence))
+        except (DuplicateRequestError, FencedError):
+            holder.children.pop(parent.step_id, None)
+            message = f"request_id {request.request_id!r} was used for another plan; plan it anew, under another id"
+            raise error(ErrorReason.REQUEST_ID_CONFLICT, message, plan_id=plan_id) from None
+
+    def _new_child(self, holder: PlanRun, parent: StepRef, plan_id: str, request: CreatePlanRequest) -> PlanRun:
+        if holder.depth >= self.limits.plan_depth:
+            told = f"the plan is {holder.depth} deep in others, and limits.plan_depth is {self.limits.plan_depth}"
+            raise error(ErrorReason.INVALID_REQUEST, told)
+
+        self._refuse_above_limit()
+        share = families.share_of(holder, self.clock.monotonic())
+        asked = request.options or PlanOptions()
+        narrowed = families.options_of_child(asked, share, self.catalog, plans=bool(request.request))
+        created = holder.plan.created
+        request = replace(request, options=narrowed, labels=created.labels, context_id=created.context_id)
+        options = self.options(request)
+        checked, violations = self._check(request, options, holder.depth + 1)
+        if violations:
+            raise InvalidRequestError.of(violations)
+
+        digest = digest_text(to_json(replace(request, request_id="")))
+        child = self._new(request, checked, options, holder.plan.principal, digest, plan_id=plan_id, parent=parent)
+        child.depth = holder.depth + 1
+        child.request_key = RequestKey("", holder.plan.principal, request.request_id, digest)
+        return child
+
+    def _join(self, holder: PlanRun, step_id: str, child: PlanRun) -> None:
+        if child.parent is None and not child.gone:
+            self._leave(child)
+            child.parent = holder
+            holder.children[step_id] = child
+
+    def stop_child(self, parent: StepRef, plan_id: str) -> bool:
+        """Ask a sub-plan to stop; False if it is only this process that lets go of the plan above it."""
+        holder, child = self._runs.get(parent.plan_id), self._runs.get(plan_id)
+        if holder is None or holder.gone:
+            return False
+
+        if child is not None:
+            child.cancel(_PARENT_ENDED, "")
+
+        return True
+
+    def child_used(self, parent: StepRef, usage: Usage) -> None:
+        """Take in what a sub-plan has used by now."""
+        holder = self._runs.get(parent.plan_id)
+        attempt = holder.attempts.get(parent.step_id) if holder is not None else None
+        if attempt is not None:
+            attempt.usage = usage
+
+    def follow_child(self, plan_id: str) -> Cursor:
+        """Give a cursor at the start of a sub-plan's log."""
+        return self.feed.follow(plan_id)
+
+    def parted(self, child: PlanRun) -> None:
+        """Let a sub-plan go whose step has ended: if it has not, it is to stop."""
+        self._set_free(child)
+        if not child.plan.state.terminal:
+            asyncio.get_running_loop().call_soon(child.cancel, _PARENT_ENDED, "")
+
+    def _set_free(self, child: PlanRun) -> None:
+        """Let a sub-plan stand for itself."""
+        child.parent = None
+        if not child.gone and not child.plan.state.terminal:
+            self._enter(child)
+            self._turn_soon(child)
+
+    def spawn(self, run: PlanRun, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Start a task that the plan owns; it is cancelled and awaited when the plan is let go of."""
+        task = asyncio.get_running_loop().create_task(work)
+        run.tasks[task] = None
+        task.add_done_callback(lambda ended: run.tasks.pop(ended, None))
+        return task
+
+    # --- what callers ask for (PlanPort)
+
+    def options(self, request: CreatePlanRequest) -> PlanOptions:
+        """Fill in every default: what a plan is created with never changes with the configuration."""
+        asked, default = request.options or PlanOptions(), self.defaults
+        return PlanOptions(
+            max_steps=default.max_steps if asked.max_steps is None else asked.max_steps,
+            enable_tool_call=default.enable_tool_call if asked.enable_tool_call is None else asked.enable_tool_call,
+            max_rounds=default.max_rounds if asked.max_rounds is None else asked.max_rounds,
+            timeout=asked.timeout or default.timeout,
+            waiting_timeout=asked.waiting_timeout or default.waiting_timeout,
+            max_parallel_steps=asked.max_parallel_steps or default.max_parallel_steps,
+            planner=asked.planner or default.planner,
+            model=asked.model or default.model,
+            allowed_tools=asked.allowed_tools or default.allowed_tools,
+            approval_tools=tuple(dict.fromkeys((*default.approval_tools, *asked.approval_tools))),
+            on_unknown_outcome=asked.on_unknown_outcome or default.on_unknown_outcome or UnknownOutcomeAction.WAIT,
+            budget=_budget(asked.budget, default.budget),
+        )
+
+    def check(self, request: CreatePlanRequest) -> list[Violation]:
+        """Give every fault of the request that takes the catalog and the other steps to find."""
+        return self._check(request, self.options(request))[1]
+
+    def _check(
+        self, request: CreatePlanRequest, options: PlanOptions, depth: int = 0
+    ) -> tuple[list[Checked], list[Violation]]:
+        checked, violations = check_given(request.steps, Rules(self.catalog, options, self.limits, depth))
+        if request.request and options.planner not in self.planners:
+            known = ", ".join(sorted(self.planners))
+            description = f"there is no planner {options.planner!r}; this server has: {known}"
+            violations.append(Violation("options.planner", description, "UNKNOWN_PLANNER"))
+
+        planner: object = self.planners.get(options.planner)
+        if request.request and isinstance(planner, OptionsChecker):
+            violations += planner.check(options)
+
+        if request.steps and not options.enable_tool_call:
+            description = "given steps call tools, but options.enable_tool_call is false; leave one of them out"
+            violations.append(Violation("options.enable_tool_call", description, "CONFLICT"))
+
+        return checked, violations
+
+    async def _check_context(self, items: Sequence[ContextItem]) -> list[Violation]:
+        violations: list[Violation] = []
+        for index, item in enumerate(items):
+            if isinstance(item.item, str) and not await self.context_of([item]):
+                description = f"there is no plan {item.item[:64]!r}; name one that this server still keeps"
+                violations.append(Violation(f"context[{index}].plan_id", description, "UNKNOWN_PLAN"))
+
+        return violations
+
+    async def context_of(self, items: Sequence[ContextItem]) -> tuple[Plan | ContextMessage, ...]:
+        """Give what came before a request; earlier plans that are gone are left out."""
+        found: list[Plan | ContextMessage] = []
+        for item in items:
+            match item.item:
+                case ContextMessage() as message:
+                    found.append(message)
+                case str(plan_id):
+                    with suppress(NotFoundError):
+                        found.append(await self.get(plan_id))
+                case None:
+                    pass
+
+        return tuple(found)
+
+    async def create(self, request: CreatePlanRequest, *, principal: str, digest: str) -> tuple[Plan, bool]:
+        """Create a plan, or find the one that this request made before.
+
+        Raises:
+            InvalidRequestError: with every violation.
+            ConflictError: the request_id was used with other content.
+            LimitError: too many plans are open, or the disk is full.
+            UnavailableError: the server is going away.
+        """
+        options = self.options(request)
+        beside = len(request.steps) > _STEPS_BESIDE
+        found = await asyncio.to_thread(self._check, request, options) if beside else self._check(request, options)
+        checked, violations = found
+        violations += await self._check_context(request.context)
+        if violations:
+            known = await self._known(request.request_id, principal, digest)
+            if known is not None:
+                return known, True
+
+            raise InvalidRequestError.of(violations)
+
+        if request.validate_only:
+            return await self._dry_run(request, checked, options, principal), False
+
+        try:
+            self._refuse_when_full()
+        except AutoglmError:
+            known = await self._known(request.request_id, principal, digest)
+            if known is None:
+                raise
+
+            return known, True
+
+        make = partial(self._new, request, checked, options, principal, digest)
+        run = await asyncio.to_thread(make) if beside else make()
+        self._refuse_when_full()
+        if request.request_id:
+            run.request_key = RequestKey("", principal, request.request_id, digest)
+
+        snapshot, sequence = run.plan.snapshot(), run.plan.sequence
+        plan_id = run.plan.id
+        self._runs[plan_id] = run
+        try:
+            await asyncio.shield(self._create_beside(run, sequence))
+        except DuplicateRequestError as duplicate:
+            if duplicate.request_digest != digest:
+                message = f"request_id {request.request_id!r} made plan {duplicate.plan_id} from another request; use a new one"
+                raise error(ErrorReason.REQUEST_ID_CONFLICT, message, plan_id=duplicate.plan_id) from None
+
+            return await self.get(duplicate.plan_id), True
+        except FencedError:
+            message = "another process has taken the plan up; ask again"
+            raise error(ErrorReason.SERVER_DRAINING, message, plan_id=run.plan.id) from None
+
+        return snapshot, False
+
+    async def _known(self, request_id: str, principal: str, digest: str) -> Plan | None:
+        """Give the plan that this very request made before, whatever became of its tools since."""
+        found = await self.journal.find_request("", principal, request_id) if request_id else None
+        return await self.get(found[0]) if found is not None and found[1] == digest else None
+
+    def _create_beside(self, run: PlanRun, sequence: int) -> asyncio.Task[None]:
+        """Create a plan in a task of its own, which goes on when the caller does not wait any more."""
+        acknowledged = asyncio.get_running_loop().create_task(self._begin(run, sequence))
+        self._creating.add(acknowledged)
+        acknowledged.add_done_callback(self._created)
+        return acknowledged
+
+    def _created(self, acknowledged: asyncio.Task[None]) -> None:
+        self._creating.discard(acknowledged)
+        if not acknowledged.cancelled():
+            acknowledged.exception()  # its caller may have gone away; then nobody else asks
+
+    async def _begin(self, run: PlanRun, sequence: int) -> None:
+        """Make the plan durable, then let it run; goes on when the caller does not wait any more."""
+        run.flush()
+        await run.until_durable(sequence)
+        if run.parent is None:
+            self._enter(run)
+
+        run.turn()
+
+    def _refuse_when_full(self) -> None:
+        if self._draining:
+            raise error(ErrorReason.SERVER_DRAINING, "the server is shutting down; ask another or try again")
+
+        if self.journal.stalled:
+            message = f"the journal cannot be written: {self.journal.stalled}; make room and try again"
+            raise error(ErrorReason.JOURNAL_FULL, message, retry_after=_RETRY_LATER)
+
+        self._refuse_above_limit()
+
+    def _refuse_above_limit(self) -> None:
+        if len(self._runs) >= self.limits.open_plans:
+            message = f"{len(self._runs)} plans are open, the limit limits.open_plans; try again when some have ended"
+            raise error(ErrorReason.TOO_MANY_PLANS, message, retry_after=_RETRY_LATER)
+
+    def _new(
+        self,
+        request: CreatePlanRequest,
+        checked: list[Checked],
+        options: PlanOptions,
+        principal: str,
+        digest: str,
+        *,
+        plan_id: str = "",
+        parent: StepRef | None = None,
+    ) -> PlanRun:
+        planner = self.planners.get(options.planner)
+        state = State(PlanFold(plan_id or new_id()), self.limits, revises=planner is not None and planner.revises)
+        run = PlanRun(self, state, 1, 0)
+        now = run.now()
+        created = PlanCreated(
+            request=request.request,
+            options=options,
+            labels=request.labels,
+            request_id=request.request_id,
+            request_digest=digest,
+            parent=parent,
+            context_id=request.context_id,
+            context=request.context,
+        )
+        try:
+            run.emit(created, principal=principal, now=now)
+        except InternalError as large:
+            description = (
+                f"{large}, at most {self.limits.event_bytes}; leave out or shorten what came before the request"
+            )
+            raise InvalidRequestError.of([Violation("context", description, "TOO_LARGE")]) from None
+
+        rules = Rules(self.catalog, options, self.limits)
+        for one in checked:
+            run.added(resolve(one, rules, 0, now), one.references, round_number=0, now=now)
+
+        return run
+
+    async def _dry_run(
+        self, request: CreatePlanRequest, checked: list[Checked], options: PlanOptions, principal: str
+    ) -> Plan:
+        """Show the plan that would run, without an id: the given steps, or the first round's.
+
+        Nothing is written and nothing is called.
+        """
+        run = self._new(request, checked, options, principal, "")
+        planner = self.planners.get(options.planner)
+        if not request.request or request.steps or planner is None:
+            return replace(run.plan.snapshot(), id="")
+
+        drafts: list[Checked] = []
+        violations: list[Violation] = []
+        rules = Rules(self.catalog, options, self.limits)
+        try:
+            view = replace(run.view(1, 1, ()), context=await self.context_of(request.context))
+            async for item in planner.round(view):
+                if isinstance(item, StepRejected):
+                    violations += item.violations
+
+                if not isinstance(item, StepDraft):
+                    continue
+
+                one, faults = check_planned(item, run.plan.steps, 1, rules)
+                violations += [replace(fault, field=f"steps[{len(drafts)}].{fault.field}") for fault in faults]
+                if one is not None:
+                    drafts.append(one)
+                    now = run.now()
+                    run.added(resolve(one, rules, 1, now), one.references, round_number=1, now=now)
+        except PlannerError as refused:
+            failure = refused.failure
+            found = failure.violations or (Violation("request", failure.message, failure.reason),)
+            raise InvalidRequestError(failure.message, reason=failure.reason, violations=found) from None
+
+        if violations:
+            raise InvalidRequestError.of(violations)
+
+        return replace(run.plan.snapshot(), id="")
+
+    async def get(self, plan_id: str) -> Plan:
+        """Give a plan as it is; durable up to its sequence. While nothing can be written, as it was when that began.
+
+        Raises:
+            NotFoundError: there is no such plan.
+        """
+        run = self._runs.get(plan_id)
+        if run is not None:
+            snapshot = await self._durable(run, reads=True)
+            if snapshot is not None:
+                return snapshot
+
+        fold = await self._fold(plan_id)
+        if not fold.sequence:
+            raise _no_plan(plan_id)
+
+        return fold.snapshot()
+
+    async def _acknowledged(self, run: PlanRun) -> Plan:
+        """Give the plan as it is now, when it is durable."""
+        snapshot = await self._durable(run, reads=False)
+        assert snapshot is not None
+        return snapshot
+
+    async def _durable(self, run: PlanRun, *, reads: bool) -> Plan | None:
+        """Give the plan as it is now, when it is durable; None to who only reads while the journal is stalled."""
+        snapshot = run.plan.snapshot()
+        try:
+            durable = await run.until_durable(snapshot.sequence, reads=reads)
+        except DuplicateRequestError:
+            raise error(ErrorReason.PLAN_NOT_FOUND, f"there is no plan {run.plan.id!r}") from None
+        except FencedError:
+            message = "another process has taken the plan up; ask again"
+            raise error(ErrorReason.SERVER_DRAINING, message, plan_id=run.plan.id) from None
+
+        return snapshot if durable else None
+
+    async def cancel(self, plan_id: str, *, reason: str, principal: str) -> Plan:
+        """Ask a plan to stop; the request is durable when it returns. A finished plan is left as it is."""
+        run = self._runs.get(plan_id)
+        if run is None:
+            plan = await self.get(plan_id)
+            _must_have_ended(plan)
+            return plan
+
+        run.cancel(reason, principal)
+        return await self._acknowledged(run)
+
+    async def resolve(
+        self, plan_id: str, step_id: str, *, wait_sequence: int, decision: Decision, comment: str, principal: str
+    ) -> Plan:
+        """Decide for a step that waits: the first decision wins, the same one again is fine.
+
+        Raises:
+            NotFoundError: no such plan or step.
+            InvalidRequestError: DECISION_NOT_ALLOWED for what it waits for.
+            PreconditionError: it does not wait, or was decided otherwise.
+            AbortedError: it waits anew since ``wait_sequence``.
+        """
+        run = self._runs.get(plan_id)
+        plan = run.plan if run is not None else await self._fold(plan_id)
+        if not plan.sequence:
+            raise _no_plan(plan_id)
+
+        if step_id not in plan.steps:
+            raise error(ErrorReason.STEP_NOT_FOUND, f"plan {plan_id} has no step {step_id!r}", step_id=step_id)
+
+        try:
+            due = _must_wait(plan, step_id, wait_sequence, decision)
+        except AutoglmError:
+            if run is not None:
+                await self._acknowledged(run)  # what it is refused for must have happened for good, as all that is told
+
+            raise
+
+        if run is None:
+            snapshot = plan.snapshot()
+            _must_have_ended(snapshot)
+            return snapshot
+
+        if due:
+            waiting = plan.steps[step_id].waiting
+            try:
+                run.decided(step_id, waiting.sequence if waiting is not None else 0, decision, comment, principal)
+            except InternalError as large:
+                fault = Violation(
+                    "decision.result", f"{large}, too many to be journaled; give a smaller one", "TOO_LARGE"
+                )
+                raise InvalidRequestError.of([fault]) from None
+
+        return await self._acknowledged(run)
+
+    async def _fold(self, plan_id: str) -> PlanFold:
+        fold = PlanFold(plan_id)
+        while bodies := await self.journal.read(plan_id, fold.sequence, limit=_PAGE):
+            for body in bodies:
+                fold.apply(decode(Event, body))
+
+        return fold
+
+
+def _budget(asked: Budget | None, default: Budget | None) -> Budget | None:
+    """Fill in each bound that was left out; None if there is none at all."""
+    if asked is None or default is None:
+        return asked or default
+
+    return Budget(
+        max_tokens=default.max_tokens if asked.max_tokens is None else asked.max_tokens,
+        max_tool_calls=default.max_tool_calls if asked.max_tool_calls is None else asked.max_tool_calls,
+        max_rounds=default.max_rounds if asked.max_rounds is None else asked.max_rounds,
+        max_duration=asked.max_duration or default.max_duration,
+    )
+
+
+def _no_plan(plan_id: str) -> AutoglmError:
+    return error(ErrorReason.PLAN_NOT_FOUND, f"there is no plan {plan_id!r}", plan_id=plan_id)
+
+
+def _decided_long_ago(plan: Plan, step_id: str) -> AutoglmError:
+    """Refuse a decision on a plan whose events have gone, and with them who decided what."""
+    step = next((step for step in plan.steps if step.id == step_id), None)
+    if step is None:
+        return error(ErrorReason.STEP_NOT_FOUND, f"plan {plan.id} has no step {step_id!r}", step_id=step_id)
+
+    message = f"step {step_id} is {step.state.name} and does not wait for a decision"
+    return error(ErrorReason.STEP_NOT_WAITING, message, state=step.state.name)
+
+
+def _must_have_ended(plan: Plan) -> None:
+    """Refuse what only the holder of a plan can do, when nobody here holds it."""
+    if not plan.state.terminal:
+        message = f"this server does not hold plan {plan.id} now (its log says why); try again later"
+        raise error(ErrorReason.SERVER_DRAINING, message, plan_id=plan.id)
+
+
+def _must_wait(plan: PlanFold, step_id: str, wait_sequence: int, decision: Decision) -> bool:
+    """Whether the decision is to be carried out; False if it was already.
+
+    Raises:
+        AutoglmError: it cannot be.
+    """
+    step = plan.steps[step_id]
+    waiting, decided = step.waiting, step.decided
+    if waiting is None or step.state is not StepState.WAITING:
+        if decided is None:
+            message = f"step {step_id} is {step.state.name} and does not wait for a decision"
+            raise error(ErrorReason.STEP_NOT_WAITING, message, state=step.state.name)
+
+        sequence, earlier = decided
+        if wait_sequence not in (0, sequence):
+            raise _wait_changed(step_id, wait_sequence, sequence)
+
+        if earlier != decision:
+            kind = type(earlier.kind).__name__.lower()
+            raise error(
+                ErrorReason.STEP_ALREADY_RESOLVED, f"step {step_id} was resolved already, by {kind}", decision=kind
+            )
+
+        return False
+
+    if wait_sequence not in (0, waiting.sequence):
+        raise _wait_changed(step_id, wait_sequence, waiting.sequence)
+
+    allowed = _ALLOWED[waiting.reason]
+    if not isinstance(decision.kind, allowed):
+        names = ", ".join("result" if kind is ToolResult else kind.__name__.lower() for kind in allowed)
+        given = type(decision.kind).__name__.lower()
+        message = f"step {step_id} waits for {waiting.reason.name}, which takes {names}, not {given}"
+        raise error(ErrorReason.DECISION_NOT_ALLOWED, message, waits_for=waiting.reason.name)
+
+    return True
+
+
+def _wait_changed(step_id: str, asked: int, current: int) -> AutoglmError:
+    message = f"step {step_id}: wait {asked} is over, the newest is {current}; look at it and decide anew"
+    return error(ErrorReason.WAIT_CHANGED, message, wait_sequence=str(current))
