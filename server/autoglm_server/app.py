@@ -38,6 +38,7 @@ from autoglm_server.plugins.steps import StepFeed
 from autoglm_server.presence import Presence, SocketFolder
 from autoglm_server.reload import Reloader, plan_defaults
 from autoglm_server.scheduler.limits import Limits
+from autoglm_server.scheduler.retention import Retention, Rules
 from autoglm_server.scheduler.scheduler import Scheduler
 from autoglm_server.scheduler.subplans import SubPlans
 from autoglm_server.service import edge
@@ -192,7 +193,13 @@ class Application:
 
             async with parts.disconnects, asyncio.TaskGroup() as beside:
                 warming = warm_planner(self._settings, scheduler)
-                works = (self._live(parts, providers), sweep(artifacts.store, journal), *warming)
+                retention = make_retention(self._settings, journal, feed, self._clock, artifacts.store)
+                works = (
+                    self._live(parts, providers),
+                    sweep(artifacts.store, journal),
+                    *([] if retention.rules.none else [retention.run()]),
+                    *warming,
+                )
                 live = [beside.create_task(work) for work in works]
                 await self._until_stopped(parts)
                 for task in live:
@@ -400,6 +407,7 @@ class _Parts:
             artifacts=artifacts,
             limits=settings.limits,
             about=self._about(settings),
+            kept=settings.retention.plans,
         )
         self._tools = ToolService(
             catalog=catalog,
@@ -502,6 +510,15 @@ async def sweep(artifacts: ArtifactStore, journal: Journal) -> None:
         await artifacts.sweep(known)
     except (OSError, JournalError) as error:
         _log.warning("files that nobody has could not be removed: %s", error)
+
+
+def make_retention(
+    settings: Settings, journal: Journal, feed: Feed, clock: Clock, artifacts: ArtifactStore
+) -> Retention:
+    """Make what removes finished plans."""
+    kept = settings.retention
+    rules = Rules(events=kept.events, plans=kept.plans, max_plans=kept.max_plans)
+    return Retention(journal, feed, clock, rules, artifacts=artifacts)
 
 
 def open_configured(secrets: Secrets, settings: Settings, name: str, uri: str) -> Provider:

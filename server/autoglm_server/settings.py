@@ -69,6 +69,11 @@ Bytes: TypeAlias = Annotated[ByteSize, PlainSerializer(format_bytes)]
 _ZERO = timedelta(0)
 
 
+def _or_none(value: object) -> object:
+    """Read ``none``, as the text of what is switched off."""
+    return None if isinstance(value, str) and value.strip().lower() in ("", "none") else value
+
+
 def _words(value: object) -> object:
     """Read a list that an environment variable gives as text."""
     return tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
@@ -104,6 +109,21 @@ class JournalSettings(Section):
     url: str = ""
     """`sqlite:///PATH`, or `memory:` for a journal that is gone when the process ends. Empty: SQLite in the data
     directory."""
+
+
+class RetentionSettings(Section):
+    """How long finished plans are kept (`docs/operations.md`). A plan that has not ended is kept whatever stands here."""
+
+    events: Annotated[Duration | None, BeforeValidator(_or_none)] = Field(default=timedelta(days=7), gt=_ZERO)
+    """How long after its end a plan's events can be watched. Then its last snapshot stays. `none`: as long as the plan."""
+    plans: Annotated[Duration | None, BeforeValidator(_or_none)] = Field(
+        default=timedelta(days=30), ge=timedelta(hours=24)
+    )
+    """How long after its end a plan is there at all, with its files and its request_id; at least a day, since a request_id
+    promises that. `none`: for good."""
+    max_plans: Annotated[int | None, BeforeValidator(_or_none)] = Field(default=100_000, ge=1)
+    """The most finished plans that are kept; of more, the oldest go, but not in the first day: until then only their events
+    do. `none`: no bound."""
 
 
 class LogSettings(Section):
@@ -409,6 +429,7 @@ class Settings(Section):
     """The one folder the built-in file tools see. Empty: `workspace` in the data directory."""
     server: ServerSettings = ServerSettings()
     journal: JournalSettings = JournalSettings()
+    retention: RetentionSettings = RetentionSettings()
     log: LogSettings = LogSettings()
     plan: PlanSettings = PlanSettings()
     scheduler: SchedulerSettings = SchedulerSettings()

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from autoglm.errors import InvalidRequestError, error
+from autoglm.errors import AutoglmError, InvalidRequestError, error
 from autoglm.model import ErrorReason, Violation
 from autoglm_server.journal._progress import Seen
-from autoglm_server.journal._tail import PlanTail
-from autoglm_server.journal.journal import Record
+from autoglm_server.journal._tail import PlanTail, Waiter
+from autoglm_server.journal.journal import Ended, EventsRemovedError, Record
 
 if TYPE_CHECKING:
     from autoglm_server.journal.follow import Feed
@@ -48,6 +48,7 @@ class Cursor:
         self._tail = tail
         self._sequence = after_sequence
         self._seen = None if durable_only else Seen()
+        self._waiter = Waiter()
         self._checked = False
         self._closed = False
 
@@ -76,17 +77,17 @@ class Cursor:
 
                 continue
 
-            remaining = deadline - loop.time()
-            if remaining <= 0:
+            if loop.time() >= deadline:
                 return Batch((), self._sequence)
 
             # Nothing was awaited since the look into memory, so no commit can have been missed.
-            await self._tail.waiters.wait(remaining)
+            await self._waiter.wait(self._tail.waiters, deadline)
 
     def close(self) -> None:
         """Give the place up."""
         if not self._closed:
             self._closed = True
+            self._waiter.close()
             self._feed.leave(self._tail)
 
     def _take(self) -> Batch | None:
@@ -108,19 +109,29 @@ class Cursor:
 
     async def _read(self) -> Batch | None:
         """Give a page from the journal, or None if it holds nothing more."""
-        bodies = await self._feed.journal.read(self._tail.plan_id, self._sequence)
+        try:
+            bodies = await self._feed.journal.read(self._tail.plan_id, self._sequence)
+        except EventsRemovedError as removed:
+            raise self._compacted(removed.sequence) from None
+
         if bodies:
             return self._give(bodies)
 
         if self._tail.first and self._sequence + 1 < self._tail.first:
-            raise error(
-                ErrorReason.SEQUENCE_COMPACTED,
-                f"events after sequence {self._sequence} of plan {self._tail.plan_id} are no longer kept; "
-                "get the plan, and watch from its sequence",
-            )
+            raise self._compacted(self._tail.last)
 
         self._tail.ends_at(self._sequence)
         return None
+
+    def _compacted(self, last: int) -> AutoglmError:
+        plan_id = self._tail.plan_id
+        return error(
+            ErrorReason.SEQUENCE_COMPACTED,
+            f"events after sequence {self._sequence} of plan {plan_id} are no longer kept; get the plan, which is true up "
+            f"to sequence {last}",
+            plan_id=plan_id,
+            sequence=str(last),
+        )
 
     def _give(self, bodies: Sequence[bytes]) -> Batch:
         self._sequence += len(bodies)
@@ -163,8 +174,14 @@ class AllCursor:
         self._feed = feed
         self._position = position or 0
         self._from_now = position is None
+        self._all_kept = position == 0
+        """Whether it was to begin with the oldest that is kept: a plan that goes before its turn is none of it."""
+        self._from_start = self._all_kept
+        """Until it has given something."""
+        self._removing: list[Ended] = []
         self._labels = labels
         self._seen = None if durable_only else Seen()
+        self._waiter = Waiter()
         self._checked = False
         self._closed = False
 
@@ -173,6 +190,7 @@ class AllCursor:
 
         Raises:
             PreconditionError: the journal has not come to the place the cursor names.
+            CompactedError: events behind it are no longer kept.
         """
         if not self._checked:
             await self._check()
@@ -185,28 +203,47 @@ class AllCursor:
             if records is None:
                 records = await self._feed.journal.read_all(self._position)
                 if not records:
-                    self._reach_end()
+                    await self._reach_end()
                     continue
 
             bodies = await self._matching(records)
+            self._check_removing()
             if records:
                 self._position = records[-1].position
+                self._from_start = False
 
             if not records and not behind:
                 bodies = await self._progressed()
 
-            remaining = deadline - loop.time()
-            if bodies or self._feed.draining or remaining <= 0:
+            if bodies or self._feed.draining or loop.time() >= deadline:
                 return AllBatch(bodies, make_cursor(self._feed.journal.journal_id, self._position), self._feed.draining)
 
             if not records and self._idle:
-                await self._feed.waiters.wait(remaining)
+                await self._waiter.wait(self._feed.waiters, deadline)
 
     def close(self) -> None:
         """Give the place up."""
         if not self._closed:
             self._closed = True
-            self._feed.leave_all()
+            self._waiter.close()
+            self._feed.leave_all(self)
+
+    def removing(self, plans: Sequence[Ended]) -> None:
+        """Note that the events of plans are about to be removed."""
+        self._removing += [plan for plan in plans if plan.last_position > self._position]
+
+    def _check_removing(self) -> None:
+        """Refuse to pass over events that may be gone.
+
+        Raises:
+            CompactedError: there is one.
+        """
+        if not self._removing:
+            return
+
+        self._removing = [plan for plan in self._removing if plan.last_position > self._position]
+        if any(plan.first_position <= self._position or not self._all_kept for plan in self._removing):
+            raise _all_compacted()
 
     async def _matching(self, records: Sequence[Record]) -> list[bytes]:
         if not self._labels:
@@ -239,14 +276,15 @@ class AllCursor:
         seen.stamp = newest
         return bodies
 
-    def _reach_end(self) -> None:
+    async def _reach_end(self) -> None:
+        self._check_removing()
+        if self._from_start:  # all there was has been removed
+            self._position = max(self._position, await self._feed.journal.removed_position())
+
         ring = self._feed.ring
         ring.ends_at(self._position)
         if ring.after(self._position) is None:
-            raise error(
-                ErrorReason.SEQUENCE_COMPACTED,
-                "events after the cursor are no longer kept; read the plans again and watch from now",
-            )
+            raise _all_compacted()
 
     @property
     def _idle(self) -> bool:
@@ -256,6 +294,9 @@ class AllCursor:
 
     async def _check(self) -> None:
         end = self._feed.ring.end
+        if not self._from_now and not self._from_start:
+            await self._check_removed()
+
         if self._from_now:
             self._position = await self._feed.journal.last_position() if end is None else end
         elif end is None or self._position > end:
@@ -267,6 +308,17 @@ class AllCursor:
                 )
 
         self._checked = True
+
+    async def _check_removed(self) -> None:
+        if self._position < await self._feed.journal.removed_position():
+            raise _all_compacted()
+
+
+def _all_compacted() -> AutoglmError:
+    return error(
+        ErrorReason.SEQUENCE_COMPACTED,
+        "events after the cursor are no longer kept; read the plans again, and watch without a cursor or from now",
+    )
 
 
 def make_cursor(journal_id: str, position: int) -> str:

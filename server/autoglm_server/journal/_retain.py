@@ -46,8 +46,9 @@ def ended_plans(db: apsw.Connection, before: datetime | None, limit: int, *, com
     return [Ended(*found) for found in json.loads(str(db.execute(_ENDED, values).get))]
 
 
-def count_ended(db: apsw.Connection) -> int:
-    return int(db.execute("SELECT count(*) FROM plan WHERE end_time IS NOT NULL").get)
+def count_ended(db: apsw.Connection, *, compacted: bool) -> int:
+    kept = 0 if compacted else 2
+    return int(db.execute("SELECT count(*) FROM plan WHERE end_time IS NOT NULL AND kept = ?", (kept,)).get)
 
 
 def get_snapshot(db: apsw.Connection, plan_id: str) -> bytes | None:

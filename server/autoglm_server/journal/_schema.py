@@ -126,14 +126,15 @@ def migrate(db: apsw.Connection, where: str) -> str:
     return journal_id
 
 
-def _ended_at(body: Any, create_time: Any) -> int:
+def _ended_at(*values: Any) -> int:
     """Give when a plan ended, of the row that a server wrote which did not note it."""
+    body, create_time = values
     end_time = decode(Plan, body).end_time
     return int(create_time) if end_time is None else microseconds(end_time)
 
 
-def _event_checksum(plan_id: Any, sequence: Any, position: Any, body: Any) -> int:
-    return checksum(plan_id, sequence, position, body)
+def _event_checksum(*values: Any) -> int:
+    return checksum(*values)
 
 
 def _version(db: apsw.Connection, where: str) -> int:

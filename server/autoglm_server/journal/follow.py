@@ -16,7 +16,7 @@ from autoglm.model import Event
 from autoglm_server.journal._cursors import AllBatch, AllCursor, Batch, Cursor, read_cursor
 from autoglm_server.journal._progress import Encode, Place, Progress, key_of
 from autoglm_server.journal._tail import PlanTail, Ring, Waiters
-from autoglm_server.journal.journal import Journal, Record
+from autoglm_server.journal.journal import Ended, Journal, Record
 
 __all__ = ["AllBatch", "AllCursor", "Batch", "Cursor", "Feed"]
 
@@ -63,7 +63,7 @@ class Feed:
         self._recent: dict[PlanTail, None] = {}
         self._bytes = 0
         self._stamp = 0
-        self._all_cursors = 0
+        self._all_cursors: set[AllCursor] = set()
         self._labels: OrderedDict[str, Mapping[str, str]] = OrderedDict()
         journal.on_commit = self.committed
 
@@ -160,6 +160,14 @@ class Feed:
             tail.final = 0
             self._drop_if_unused(tail)
 
+    def removing(self, plans: Sequence[Ended]) -> None:
+        """Say that the events of plans are about to be removed: a cursor that has given a part of one cannot go on.
+
+        It is said before the journal is told, so that no cursor passes over the rest without notice.
+        """
+        for cursor in self._all_cursors:
+            cursor.removing(plans)
+
     def drain(self) -> None:
         """End every cursor's wait, now and from now on: the server goes away."""
         self.draining = True
@@ -190,17 +198,18 @@ class Feed:
             PreconditionError: it is another journal's.
         """
         position = read_cursor(cursor, self.journal.journal_id) if cursor else None if from_now else 0
-        self._all_cursors += 1
-        return AllCursor(self, position, labels or {}, durable_only=durable_only)
+        all_cursor = AllCursor(self, position, labels or {}, durable_only=durable_only)
+        self._all_cursors.add(all_cursor)
+        return all_cursor
 
     def leave(self, tail: PlanTail) -> None:
         """Take leave of a closed cursor of ``tail``."""
         tail.cursors -= 1
         self._drop_if_unused(tail)
 
-    def leave_all(self) -> None:
+    def leave_all(self, cursor: AllCursor) -> None:
         """Take leave of a closed cursor over all plans."""
-        self._all_cursors -= 1
+        self._all_cursors.discard(cursor)
         if not self._all_cursors:
             self.ring.reset()
 

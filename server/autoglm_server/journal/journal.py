@@ -282,8 +282,8 @@ class Journal(Protocol):
         """
         ...
 
-    async def count_ended(self) -> int:
-        """Give how many plans there are that have ended."""
+    async def count_ended(self, *, compacted: bool) -> int:
+        """Give how many plans :meth:`ended_plans` would give."""
         ...
 
     async def compact(self, compactions: Sequence[Compaction]) -> None:

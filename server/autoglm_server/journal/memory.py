@@ -255,8 +255,8 @@ class MemoryJournal:
         ended = [(plan.row.end_time, plan.key, plan) for plan in self._plans.values() if plan.row.end_time is not None]
         return [plan for _, _, plan in sorted(ended, key=lambda one: one[:2])]
 
-    async def count_ended(self) -> int:
-        return sum(plan.row.end_time is not None for plan in self._plans.values())
+    async def count_ended(self, *, compacted: bool) -> int:
+        return sum(bool(plan.compacted) is compacted and not plan.unpurged for plan in self._by_end())
 
     async def compact(self, compactions: Sequence[Compaction]) -> None:
         gone: set[str] = set()

@@ -304,8 +304,8 @@ class SqliteJournal:
     ) -> Sequence[Ended]:
         return await self._read(lambda db: _retain.ended_plans(db, before, limit, compacted=compacted))
 
-    async def count_ended(self) -> int:
-        return await self._read(_retain.count_ended)
+    async def count_ended(self, *, compacted: bool) -> int:
+        return await self._read(lambda db: _retain.count_ended(db, compacted=compacted))
 
     async def compact(self, compactions: Sequence[Compaction]) -> None:
         await self._task(lambda db: _retain.compact(db, compactions))

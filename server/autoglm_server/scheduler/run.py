@@ -344,6 +344,7 @@ class PlanRun:
             parent_plan_id=created.parent.plan_id if created.parent is not None else "",
             create_time=plan.create_time or self.now(),
             body=encode(plan.basic()),
+            end_time=plan.end_time,
         )
 
     def _settled(self, last: int, error: JournalError | None) -> None:

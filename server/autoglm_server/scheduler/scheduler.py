@@ -40,7 +40,13 @@ from autoglm.model import (
     WaitingReason,
 )
 from autoglm.wire import decode, digest_text, to_json
-from autoglm_server.journal.journal import DuplicateRequestError, FencedError, JournalError, RequestKey
+from autoglm_server.journal.journal import (
+    DuplicateRequestError,
+    EventsRemovedError,
+    FencedError,
+    JournalError,
+    RequestKey,
+)
 from autoglm_server.planner.planner import OptionsChecker, PlannerError
 from autoglm_server.scheduler import families
 from autoglm_server.scheduler.admission import Admission
@@ -745,7 +751,15 @@ class Scheduler:
             if snapshot is not None:
                 return snapshot
 
-        fold = await self._fold(plan_id)
+        try:
+            fold = await self._fold(plan_id)
+        except EventsRemovedError:
+            snapshot_bytes = await self.journal.get_snapshot(plan_id)
+            if snapshot_bytes is None:
+                raise _no_plan(plan_id) from None
+
+            return decode(Plan, snapshot_bytes)
+
         if not fold.sequence:
             raise _no_plan(plan_id)
 
@@ -793,7 +807,11 @@ class Scheduler:
             AbortedError: it waits anew since ``wait_sequence``.
         """
         run = self._runs.get(plan_id)
-        plan = run.plan if run is not None else await self._fold(plan_id)
+        try:
+            plan = run.plan if run is not None else await self._fold(plan_id)
+        except EventsRemovedError:
+            raise _decided_long_ago(await self.get(plan_id), step_id) from None
+
         if not plan.sequence:
             raise _no_plan(plan_id)
 

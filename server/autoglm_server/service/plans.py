@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
@@ -65,8 +66,9 @@ class PlanService(plan_service_pb2_grpc.PlanServiceServicer):
         artifacts: Artifacts,
         limits: LimitSettings,
         about: About,
+        kept: timedelta | None = None,
     ) -> None:
-        """Join the pieces; none of them is owned."""
+        """Join the pieces; none of them is owned. ``kept``: how long after its end a plan is there, None for good."""
         self._plans = plans
         self._journal = journal
         self._feed = feed
@@ -74,16 +76,17 @@ class PlanService(plan_service_pb2_grpc.PlanServiceServicer):
         self._disconnects = disconnects
         self._artifacts = artifacts
         self._limits = limits
+        self._kept = kept
         self.about = about
         """What this server says of itself; it changes with the configuration."""
 
     async def CreatePlan(self, request: pb.CreatePlanRequest, context: _Context) -> pb.CreatePlanResponse:
         """Accept a plan."""
         plan, existing = await self._create(request, principal_of(context))
-        response = pb.CreatePlanResponse(plan=_message(plan), existing=existing)
+        response = pb.CreatePlanResponse(plan=self._message(plan), existing=existing)
 
         if response.ByteSize() > self._limits.response_bytes:  # the plan is made; its steps are read with ListSteps
-            response = pb.CreatePlanResponse(plan=_message(basic(plan)), existing=existing)
+            response = pb.CreatePlanResponse(plan=self._message(basic(plan)), existing=existing)
 
         return response
 
@@ -100,13 +103,13 @@ class PlanService(plan_service_pb2_grpc.PlanServiceServicer):
         accept(validate.get_plan(request))
         plan = await self._plans.get(request.plan_id)
         view = basic(plan) if request.view == pb.PLAN_VIEW_BASIC else plan
-        return pb.GetPlanResponse(plan=_message(view))
+        return pb.GetPlanResponse(plan=self._message(view))
 
     async def ListPlans(self, request: pb.ListPlansRequest, context: _Context) -> pb.ListPlansResponse:
         """Give a page of plans."""
         accept(validate.list_plans(request, self._limits))
         page = await self._page(_query(request))
-        plans = [plan_pb2.Plan.FromString(row.body) for row in page.rows]
+        plans = [self._expiring(plan_pb2.Plan.FromString(row.body)) for row in page.rows]
         return pb.ListPlansResponse(plans=plans, next_page_token=page.next_page_token)
 
     async def ListSteps(self, request: pb.ListStepsRequest, context: _Context) -> pb.ListStepsResponse:
@@ -144,7 +147,7 @@ class PlanService(plan_service_pb2_grpc.PlanServiceServicer):
         """Ask a plan to stop."""
         accept(validate.cancel_plan(request))
         plan = await self._plans.cancel(request.plan_id, reason=request.reason, principal=principal_of(context))
-        return pb.CancelPlanResponse(plan=_message(basic(plan)))
+        return pb.CancelPlanResponse(plan=self._message(basic(plan)))
 
     async def ResolveStep(self, request: pb.ResolveStepRequest, context: _Context) -> pb.ResolveStepResponse:
         """Decide what a step waits for."""
@@ -157,7 +160,7 @@ class PlanService(plan_service_pb2_grpc.PlanServiceServicer):
             comment=request.comment,
             principal=principal_of(context),
         )
-        return pb.ResolveStepResponse(plan=_message(basic(plan)))
+        return pb.ResolveStepResponse(plan=self._message(basic(plan)))
 
     async def ReadArtifact(self, request: pb.ReadArtifactRequest, context: _Context) -> None:  # type: ignore[override]
         """Send the content of a file that a result carries."""
@@ -176,6 +179,19 @@ class PlanService(plan_service_pb2_grpc.PlanServiceServicer):
             planner=self.about.planner,
             plugins=[wire.to_message(plugin) for plugin in self.about.plugins()],  # type: ignore[misc]
         )
+
+    def _message(self, plan: Plan) -> plan_pb2.Plan:
+        message = wire.to_message(plan)
+        assert isinstance(message, plan_pb2.Plan)
+        return self._expiring(message)
+
+    def _expiring(self, message: plan_pb2.Plan) -> plan_pb2.Plan:
+        """Add when retention may remove the plan; it goes by the configuration, so no event and no snapshot holds it."""
+        if self._kept is not None and message.HasField("end_time"):
+            message.expire_time.CopyFrom(message.end_time)
+            message.expire_time.seconds += int(self._kept.total_seconds())
+
+        return message
 
     async def _create(self, message: pb.CreatePlanRequest | pb.RunPlanRequest, principal: str) -> tuple[Plan, bool]:
         """Check the shape of a request and hand it over; its meaning is checked there."""
@@ -294,12 +310,6 @@ def request_digest(request: CreatePlanRequest) -> str:
 def basic(plan: Plan) -> Plan:
     """Give the plan in view BASIC."""
     return replace(plan, steps=(), rounds=(), context=())
-
-
-def _message(plan: Plan) -> plan_pb2.Plan:
-    message = wire.to_message(plan)
-    assert isinstance(message, plan_pb2.Plan)
-    return message
 
 
 def _query(request: pb.ListPlansRequest) -> PlanQuery:
