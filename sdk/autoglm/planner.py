@@ -23,7 +23,7 @@ from autoglm.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
 __all__ = [
     "AnswerOutput",
@@ -34,6 +34,7 @@ __all__ = [
     "PlannerError",
     "RoundItem",
     "RoundView",
+    "UsageMeter",
 ]
 
 
@@ -78,7 +79,18 @@ class Note:
     text: str
 
 
-RoundItem: TypeAlias = "StepDraft | StepRejected | AnswerText | AnswerOutput | Note | Usage"
+@dataclass(frozen=True, slots=True)
+class UsageMeter:
+    """A way to learn what the round has used so far, for planners that know in full only at its end.
+
+    It is read when the round is cut or fails before a Usage was given, and counts then, marked as an estimate; a Usage
+    that comes after it counts instead. So a budget cannot be escaped by cutting rounds.
+    """
+
+    read: Callable[[], Usage]
+
+
+RoundItem: TypeAlias = "StepDraft | StepRejected | AnswerText | AnswerOutput | Note | Usage | UsageMeter"
 """What a round gives, one at a time, as soon as it is complete. A StepRejected is a draft whose very form was wrong."""
 
 

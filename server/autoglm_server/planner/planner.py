@@ -11,6 +11,7 @@ from autoglm.planner import (
     PlannerError,
     RoundItem,
     RoundView,
+    UsageMeter,
 )
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     "PlannerError",
     "RoundItem",
     "RoundView",
+    "UsageMeter",
 ]

@@ -8,13 +8,14 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from autoglm.model import DOMAIN, ErrorReason, Failure, JsonObject, Usage
 from autoglm.wire import canonical_json
 from autoglm_server.planner.llm import failures
 from autoglm_server.planner.llm.models import EXTRA_LINE, Access, ModelName, Profile, Wire
+from autoglm_server.planner.llm.tokens import TokenCount, tokens_in
 from autoglm_server.planner.planner import PlannerError
 
 if TYPE_CHECKING:
@@ -42,6 +43,12 @@ class Ask:
     temperature: float | None
     stall_timeout: float
 
+    @property
+    def tokens(self) -> int:
+        """About how many tokens it has."""
+        form = canonical_json(self.schema) if self.profile is not Profile.TEXT else ""
+        return tokens_in(self.system) + tokens_in(self.user) + tokens_in(form)
+
 
 @dataclass(frozen=True, slots=True)
 class Delta:
@@ -53,12 +60,39 @@ class Delta:
 
 @dataclass(slots=True)
 class Reply:
-    """What is known of a reply, also of one that broke off."""
+    """What is known of a reply, also while it comes, and of one that broke off."""
 
-    usage: Usage = field(default_factory=lambda: Usage(model_calls=1))
+    stream: StreamedResponse | None = None
+    asked: int = 0
+    """About how many tokens the server was asked with; 0 if it did not take the request."""
+    written: TokenCount = field(default_factory=TokenCount)
+    """About how many tokens came, what the model thinks included."""
     finish_reason: str = ""
     """Why the model stopped: ``stop``, ``length``, ``content_filter``, ``tool_call``, ``error``; empty: it did not say."""
     refusal: str = ""
+
+    @property
+    def told(self) -> Usage:
+        """What the server itself said up to now."""
+        used = self.stream.usage if self.stream is not None else None
+        return (
+            Usage(model_calls=1)
+            if used is None
+            else Usage(used.input_tokens, used.output_tokens, used.cache_read_tokens, model_calls=1)
+        )
+
+    @property
+    def usage(self) -> Usage:
+        """What the request cost: what the server said, and an estimate of what it did not come to say."""
+        told = self.told
+        over = self.finish_reason and told.output_tokens
+        output = told.output_tokens if over else max(told.output_tokens, self.written.tokens)
+        return replace(told, input_tokens=told.input_tokens or self.asked, output_tokens=output)
+
+    @property
+    def estimated(self) -> bool:
+        """Whether `usage` is in part an estimate."""
+        return self.usage != self.told
 
 
 class Backend:
@@ -83,6 +117,7 @@ class Backend:
         from pydantic_ai.messages import ModelRequest, SystemPromptPart, UserPromptPart  # noqa: PLC0415
 
         await self._enter()
+        reply.asked = ask.tokens
         messages: list[Any] = [ModelRequest(parts=[SystemPromptPart(ask.system), UserPromptPart(ask.user)])]
         stream: StreamedResponse | None = None
 
@@ -94,15 +129,20 @@ class Backend:
                     model_settings=self._settings(ask),
                     model_request_parameters=_parameters(ask),
                 ) as stream,
-                aclosing(_texts(stream)) as texts,
+                aclosing(_texts(stream, reply)) as texts,
             ):
+                reply.stream = stream
                 async for delta in texts:
                     yield delta
         except exceptions.ContentFilterError:
             reply.finish_reason = "content_filter"
         except exceptions.ModelAPIError as error:
+            if stream is None and _refused_or_unsent(error):
+                reply.asked = 0
+
             raise PlannerError(self._failure(error)) from None
         except exceptions.UserError as error:
+            reply.asked = 0
             said = failures.masked(error.message, self._secrets())[: failures.TOLD_CHARS_MAX]
             message = f"{self.name} cannot be asked like this, see planner.profile: {said}"
             raise PlannerError(failures.failed(message)) from None
@@ -171,9 +211,15 @@ def _parameters(ask: Ask) -> ModelRequestParameters:
             return ModelRequestParameters()
 
 
-async def _texts(stream: StreamedResponse) -> AsyncGenerator[Delta, None]:
+def _refused_or_unsent(error: Any) -> bool:
+    """Whether a request cost nothing: it was answered with an error, or there was nobody to send it to."""
+    return getattr(error, "status_code", None) is not None or getattr(error, "phase", "") in ("connect", "pool")
+
+
+async def _texts(stream: StreamedResponse, reply: Reply) -> AsyncGenerator[Delta, None]:
     async for event in stream:
         text = _text(event)
+        reply.written.add(text or _thought(event))
         if text:
             yield Delta(event.index, text)  # type: ignore[union-attr]
 
@@ -195,14 +241,20 @@ def _text(event: ModelResponseStreamEvent) -> str:
             return ""
 
 
+def _thought(event: ModelResponseStreamEvent) -> str:
+    """Give what an event adds to what the model thinks, which is paid for like its output."""
+    from pydantic_ai import messages  # noqa: PLC0415
+
+    match event:
+        case messages.PartStartEvent(part=messages.ThinkingPart(content=text)):
+            return text
+        case messages.PartDeltaEvent(delta=messages.ThinkingPartDelta(content_delta=text)):
+            return text or ""
+        case _:
+            return ""
+
+
 def _fill(reply: Reply, stream: StreamedResponse) -> None:
-    used = stream.usage
-    reply.usage = Usage(
-        input_tokens=used.input_tokens,
-        output_tokens=used.output_tokens,
-        cached_input_tokens=used.cache_read_tokens,
-        model_calls=1,
-    )
     details = stream.provider_details or {}
 
     if details.get("finish_reason"):  # else the library takes a stream that broke off for one that ended well
@@ -222,6 +274,8 @@ def make_backend(name: ModelName, access: Access) -> Backend:
         PlannerError: what it needs is not installed.
     """
     try:
+        import pydantic_ai.direct  # noqa: F401, PLC0415 - asking needs it too, and does so on the loop
+
         model = _make(name, access)
     except ImportError as error:
         message = f"{name} needs packages that are not installed ({error.name or 'pydantic-ai-slim'}): {EXTRA_LINE}"

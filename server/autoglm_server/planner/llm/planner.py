@@ -8,10 +8,11 @@ import os
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from importlib.util import find_spec
 
-from autoglm.model import PlanOptions, Usage, Violation
+from autoglm.model import Failure, PlanOptions, Usage, Violation
 from autoglm.wire import canonical_json
 from autoglm_server.planner.llm import failures
 from autoglm_server.planner.llm.backend import Ask, Backend, Reply, make_backend
@@ -27,7 +28,7 @@ from autoglm_server.planner.llm.models import (
 from autoglm_server.planner.llm.options import LlmOptions
 from autoglm_server.planner.llm.prompt import Prompt, Room, write_prompt
 from autoglm_server.planner.llm.reading import Reading
-from autoglm_server.planner.planner import Note, PlannerError, RoundItem, RoundView
+from autoglm_server.planner.planner import Note, PlannerError, RoundItem, RoundView, UsageMeter
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +98,7 @@ class LlmPlanner:
             yield Note(f"{note}\n")
 
         reading, reply = Reading(view.steps_left), Reply()
+        yield UsageMeter(lambda: reply.usage)
         written: list[str] = []
         error: PlannerError | None = None
 
@@ -119,7 +121,7 @@ class LlmPlanner:
         yield reply.usage
 
         if error is not None:
-            raise error
+            raise PlannerError(_marked(error.failure, reply)) from None
 
         items, failure = reading.finish(reply, str(backend.name), ask.max_output_tokens)
 
@@ -127,7 +129,20 @@ class LlmPlanner:
             yield item
 
         if failure is not None:
-            raise PlannerError(failure)
+            raise PlannerError(_marked(failure, reply))
+
+        if reply.estimated:
+            yield Note(f"how many tokens {backend.name} used is estimated: it did not say\n")
+
+    async def warm(self) -> None:
+        """Import what the configured model takes, beside the loop, so that the first round need not wait for it.
+
+        Whatever fails then is told by the first round.
+        """
+        try:
+            await self._backend(*self._reach(""))
+        except (ModelNameError, PlannerError) as error:
+            log.warning("the model cannot be made ready: %s", error)
 
     async def close(self) -> None:
         """Close the connections to all models."""
@@ -264,6 +279,11 @@ class LlmPlanner:
 
         with os.fdopen(descriptor, "a", encoding="utf-8") as opened:
             opened.write(line)
+
+
+def _marked(failure: Failure, reply: Reply) -> Failure:
+    """Say with a failure that its round's usage is an estimate, if it is."""
+    return replace(failure, metadata={**failure.metadata, "usage": "estimated"}) if reply.estimated else failure
 
 
 def _output_tokens(view: RoundView, most: int) -> int:

@@ -14,10 +14,9 @@ from autoglm.model import ContextMessage, Effect, Json, JsonObject, Plan, Step, 
 from autoglm.wire import canonical_json, parse_json
 from autoglm_server.planner.llm.relevance import choose
 from autoglm_server.planner.llm.shortening import SLICE_TOOL, shortened
+from autoglm_server.planner.llm.tokens import CHARS_A_TOKEN, tokens_in
 from autoglm_server.planner.planner import RoundView
 
-CHARS_A_TOKEN = 4
-"""About how many characters of English or JSON are one token; every other character counts as a token."""
 STEPS_TOLD_MAX = 200
 OUTPUT_CHARS_MIN = 200
 ENUM_MAX = 200
@@ -87,7 +86,7 @@ def write_prompt(view: RoundView, room: Room, *, fenced: bool) -> Prompt:
     answers_only = view.last or not view.tools
     rules = f"{_RULES}\n\n{_ANSWER_FORM if answers_only else _STEPS_FORM}{_FENCE if fenced else ''}"
     request = f"The request:\n{_data(view.plan.request)}" if view.plan.request else "There is no request."
-    fixed = tokens(rules) + tokens(request)
+    fixed = tokens_in(rules) + tokens_in(request)
     left = max(room.tokens - fixed, room.tokens // 4)
     notes: list[str] = []
     tools = ""
@@ -95,7 +94,7 @@ def write_prompt(view: RoundView, room: Room, *, fenced: bool) -> Prompt:
     if not answers_only:
         tools, shown, note = _tools(view, left // 2)
         notes += [note] if note else []
-        left -= tokens(tools)
+        left -= tokens_in(tools)
     else:
         shown = ()
 
@@ -103,12 +102,6 @@ def write_prompt(view: RoundView, room: Room, *, fenced: bool) -> Prompt:
     parts = [_context(view, room.output_chars), request, _time(view), told, _rejected(view.rejected), _left(view)]
     system = f"{rules}\n\n{tools}" if tools else rules
     return Prompt(system, "\n\n".join(part for part in parts if part), _schema(shown), tuple(notes))
-
-
-def tokens(text: str) -> int:
-    """Estimate how many tokens a text has."""
-    plain = len(text.encode("ascii", "ignore"))
-    return plain // CHARS_A_TOKEN + len(text) - plain + 1
 
 
 # --- the parts
@@ -124,7 +117,7 @@ def _tools(view: RoundView, room: int) -> tuple[str, tuple[Tool, ...], str]:
     """Give the text of the tools, those that are in it, and what is to be noted."""
     used = {step.tool for step in view.plan.steps}
     about = f"{view.plan.request} {' '.join(sorted(used))}"
-    choice = choose(view.tools, about, room=room, size=lambda tool: tokens(_tool(tool)), keep=used.union(_KEPT))
+    choice = choose(view.tools, about, room=room, size=lambda tool: tokens_in(_tool(tool)), keep=used.union(_KEPT))
     lines = ["The tools, each as data:", *map(_tool, choice.tools)]
 
     if not choice.left_out:

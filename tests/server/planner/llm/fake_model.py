@@ -82,6 +82,8 @@ class FakeModel:
         """Set whenever a reply was written to its end."""
         self.asked = asyncio.Event()
         """Set whenever a request has come."""
+        self.left = asyncio.Event()
+        """Set when a client closes its connection while the server stalls."""
         self._server: asyncio.Server
         self._writers: set[asyncio.StreamWriter] = set()
 
@@ -135,7 +137,9 @@ class FakeModel:
                 return False
 
             if piece is Fault.STALL:
-                await reader.read(1)
+                if not await reader.read(1):
+                    self.left.set()
+
                 return False
 
             assert isinstance(piece, bytes)

@@ -26,9 +26,10 @@ from autoglm.model import (
     Violation,
 )
 from autoglm.wire import parse_json
-from autoglm_server.planner.llm.prompt import Room, tokens, write_prompt
+from autoglm_server.planner.llm.prompt import Room, write_prompt
 from autoglm_server.planner.llm.relevance import choose, relevance, stems
 from autoglm_server.planner.llm.shortening import shortened
+from autoglm_server.planner.llm.tokens import tokens_in
 from autoglm_server.planner.planner import RoundView
 
 ROOM = Room(24_000, 4000)
@@ -131,12 +132,12 @@ def test_shortened(value: Any, chars: int) -> None:
 def test_many_long_outputs_fit_the_room() -> None:
     steps = tuple(done(f"s{index}", f"{index} " * 5000) for index in range(1000))
     prompt = write_prompt(view(steps=steps), Room(8000, 4000), fenced=False)
-    assert tokens(prompt.user) < 60_000  # the least of each of the newest 200, whatever the room
+    assert tokens_in(prompt.user) < 60_000  # the least of each of the newest 200, whatever the room
     assert "(800 earlier steps are not shown.)" in prompt.user
     assert '"id":"s999"' in prompt.user
 
     few = write_prompt(view(steps=steps[:20]), Room(8000, 4000), fenced=False)
-    assert tokens(few.system) + tokens(few.user) < 8000 * 1.5
+    assert tokens_in(few.system) + tokens_in(few.user) < 8000 * 1.5
 
 
 # --- relevance
