@@ -126,7 +126,7 @@ async def measured(size: int) -> dict[str, float]:
         return catalog.get(name)
 
     async def checking() -> None:
-        assert not catalog.check_arguments(name, ARGUMENTS, field="arguments", references=True)
+        assert not catalog.check_written(name, ARGUMENTS, field="arguments")
 
     async def missing() -> None:
         assert catalog.nearest("many.records.lst_7")

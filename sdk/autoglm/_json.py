@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Final
 
@@ -26,7 +26,7 @@ TEXT_BYTES_MAX: Final = 16 << 20
 FAULTS_MAX: Final = 50
 """How many faults of one value are told; who has more than these has one bug, not fifty."""
 
-_write = json.JSONEncoder(ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")).encode
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"))
 
 
 class WireError(ValueError):
@@ -63,9 +63,29 @@ def canonical_json(value: Json) -> str:
         raise wire_error(json_faults(value, ""), error) from error
 
 
-def write_json(value: Json) -> str:
-    """Give the text of a value that is already normal: keys sorted, no spaces."""
-    return _write(value)
+def _writer() -> Callable[[Json], str]:
+    """Give the encoder's function; the one in C is made once, where ``encode`` makes it anew for every value."""
+    make = json.encoder.c_make_encoder  # type: ignore[attr-defined]  # None where the interpreter has no such module
+    if make is None:
+        return _ENCODER.encode
+
+    sort_keys, skip_keys, allow_nan = True, False, False
+    quote = json.encoder.c_encode_basestring  # type: ignore[attr-defined]
+    chunks = make(None, _ENCODER.default, quote, None, ":", ",", sort_keys, skip_keys, allow_nan)
+    return lambda value: "".join(chunks(value, 0))
+
+
+write_json: Final = _writer()
+"""Gives the text of a value that is already normal: keys sorted, no spaces."""
+
+
+def text_bytes(text: str) -> int:
+    """Give how many bytes a text has in UTF-8.
+
+    Raises:
+        UnicodeEncodeError: it has half of a surrogate pair.
+    """
+    return len(text) if text.isascii() else len(text.encode())
 
 
 def encodable(text: str) -> str:

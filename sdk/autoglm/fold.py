@@ -71,6 +71,35 @@ _INTERRUPTED = Failure(
 
 
 @dataclass(slots=True)
+class CallFold:
+    """A call as it is now."""
+
+    step_id: str
+    attempt: int
+    started: StepStarted
+    start_time: datetime | None
+    state: ToolCallState = ToolCallState.RUNNING
+    failure: Failure | None = None
+    end_time: datetime | None = None
+
+    def snapshot(self) -> ToolCall:
+        """Give the call as a frozen value."""
+        started = self.started
+        return ToolCall(
+            f"{self.step_id}/{self.attempt}",
+            self.attempt,
+            self.state,
+            started.idempotency_key,
+            started.arguments,
+            self.failure,
+            self.start_time,
+            self.end_time,
+            started.child_plan_id,
+            started.arguments_digest,
+        )
+
+
+@dataclass(slots=True)
 class StepFold:
     """A step as it is now. ``added`` is what was frozen when it joined the plan."""
 
@@ -80,7 +109,7 @@ class StepFold:
     """How many of its dependencies have not succeeded yet."""
     dependents: list[str] = field(default_factory=list)
     attempt: int = 0
-    calls: list[ToolCall] = field(default_factory=list)
+    calls: list[CallFold] = field(default_factory=list)
     result: ToolResult | None = None
     failure: Failure | None = None
     waiting: Waiting | None = None
@@ -96,7 +125,7 @@ class StepFold:
     @property
     def child_plan_id(self) -> str:
         """The plan that the step's last call ran as its own; empty if there is none."""
-        return self.calls[-1].child_plan_id if self.calls else ""
+        return self.calls[-1].started.child_plan_id if self.calls else ""
 
     def snapshot(self) -> Step:
         """Give the step as a frozen value; made anew only when something changed."""
@@ -115,7 +144,7 @@ class StepFold:
                 added.tool_digest,
                 self.state,
                 added.round,
-                tuple(self.calls),
+                tuple([call.snapshot() for call in self.calls]),
                 self.result,
                 self.failure,
                 self.waiting,
@@ -432,18 +461,7 @@ class PlanFold:
 
     def _end_call(self, step: StepFold, state: ToolCallState, failure: Failure | None, now: datetime | None) -> None:
         if step.calls and (call := step.calls[-1]).state is ToolCallState.RUNNING:
-            step.calls[-1] = ToolCall(
-                call.id,
-                call.attempt,
-                state,
-                call.idempotency_key,
-                call.arguments,
-                failure,
-                call.start_time,
-                now,
-                call.child_plan_id,
-                call.arguments_digest,
-            )
+            call.state, call.failure, call.end_time = state, failure, now
 
     def _step_started(self, event: Event, fact: StepStarted) -> None:
         self._begin(event.event_time)
@@ -454,18 +472,7 @@ class PlanFold:
         step.failure = None
         step.start_time = step.start_time or event.event_time
         again = bool(fact.child_plan_id) and step.child_plan_id == fact.child_plan_id
-        step.calls.append(
-            ToolCall(
-                id=f"{event.step_id}/{event.attempt}",
-                attempt=event.attempt,
-                state=ToolCallState.RUNNING,
-                idempotency_key=fact.idempotency_key,
-                arguments=fact.arguments,
-                start_time=event.event_time,
-                child_plan_id=fact.child_plan_id,
-                arguments_digest=fact.arguments_digest,
-            ),
-        )
+        step.calls.append(CallFold(event.step_id, event.attempt, fact, event.event_time))
         if again:
             return  # it goes on with the plan that was counted with the attempt before
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError, Message
@@ -32,6 +32,7 @@ from autoglm._json import (
     json_faults,
     normal_json,
     parse_json,
+    text_bytes,
     wire_error,
     write_json,
 )
@@ -44,8 +45,10 @@ __all__ = [
     "DEPTH_MAX",
     "INTEGER_MAX",
     "MESSAGES",
+    "Carried",
     "WireError",
     "canonical_json",
+    "carried",
     "check_json",
     "decode",
     "digest",
@@ -170,25 +173,42 @@ def to_value(value: Json) -> Value:
 
 
 def check_json(value: Json, field: str, *, depth_max: int = DEPTH_MAX, bytes_max: int) -> list[Violation]:
-    """Give what keeps ``value`` from being the JSON value of ``field``.
+    """Give what keeps ``value`` from being the JSON value of ``field``."""
+    return carried(value, field, depth_max=depth_max, bytes_max=bytes_max).faults
+
+
+class Carried(NamedTuple):
+    """A JSON value as it will be read back, its canonical text, and what keeps it from being carried at all."""
+
+    value: Json
+    text: str
+    faults: list[Violation]
+
+
+def carried(value: Json, field: str, *, depth_max: int = DEPTH_MAX, bytes_max: int) -> Carried:
+    """Give ``value`` as it will be read back, or the faults of it as the JSON value of ``field``.
 
     Its size is that of its canonical text, or of its Value where that is larger: ``[0,0,…]`` grows to six times its
     text, and it is the Value that must fit into an event.
     """
-    faults = json_faults(value, field, depth_max=depth_max)
-    if faults:
-        return list(faults)
+    try:
+        normal = normal_json(value, depth_max=depth_max)
+        text = write_json(normal)
+        size = text_bytes(text)
+    except (ValueError, TypeError) as error:
+        faults = json_faults(value, field, depth_max=depth_max) or (Violation(field, str(error), "INVALID"),)
+        return Carried(None, "", list(faults))
 
-    size = len(write_json(normal_json(value, depth_max=depth_max)).encode())
     if size * _VALUE_GROWTH > bytes_max:
         message = Value()
         _values.fill_value(message, value, depth_max)
         size = max(size, message.ByteSize())
 
     if size <= bytes_max:
-        return []
+        return Carried(normal, text, [])
 
-    return [Violation(field, f"the value has {size} bytes; at most {bytes_max} are allowed", "TOO_LARGE")]
+    large = Violation(field, f"the value has {size} bytes; at most {bytes_max} are allowed", "TOO_LARGE")
+    return Carried(None, "", [large])
 
 
 _VALUE_GROWTH: Final = 10

@@ -274,12 +274,14 @@ def unknown_outcome(state: State, step_id: str, why: str) -> AskPerson | FailSte
     return AskPerson(step_id, WaitingReason.OUTCOME_UNKNOWN, message)
 
 
-def changed_tool(step: StepFold) -> AskPerson | None:
-    """Ask whether to call a tool that is no longer the one the step was planned with; ``None`` where it does not matter."""
-    added = step.added
-    if added.effect is Effect.READ_ONLY and not added.requires_approval:
-        return None
+def changes_matter(step: StepFold) -> bool:
+    """Whether it matters that the step's tool is no longer the one it was planned with."""
+    return step.added.effect is not Effect.READ_ONLY or step.added.requires_approval
 
+
+def changed_tool(step: StepFold) -> AskPerson:
+    """Ask whether to call a tool that is no longer the one the step was planned with."""
+    added = step.added
     message = f"{added.tool} is no longer the tool this step was planned with; approve to call it as it is now"
     return AskPerson(added.id, WaitingReason.TOOL_CHANGED, message)
 

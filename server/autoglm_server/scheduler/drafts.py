@@ -157,7 +157,7 @@ def _check(draft: StepDraft, field: str, rules: Rules, known: Known) -> tuple[Ch
         description = f"this plan is {rules.depth} deep in others, and limits.plan_depth is {rules.limits.plan_depth}"
         violations.append(Violation(f"{at}tool", f"{description}; do it with steps of its own", "TOO_DEEP"))
     elif not oversize:
-        violations += rules.catalog.check_arguments(draft.tool, arguments, field=f"{at}arguments", references=True)
+        violations += rules.catalog.check_written(draft.tool, arguments, field=f"{at}arguments")
 
     if violations or tool is None or references is None:
         return None, violations

@@ -18,7 +18,13 @@ from autoglm.model import (
     StepSucceeded,
     ToolResult,
 )
-from autoglm_server.scheduler.decide import AskPerson, changed_tool, may_have_taken_effect, unknown_outcome
+from autoglm_server.scheduler.decide import (
+    AskPerson,
+    changed_tool,
+    changes_matter,
+    may_have_taken_effect,
+    unknown_outcome,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,8 +80,8 @@ def _failed(
         command = unknown_outcome(state, step_id, failure.message)
         return command if isinstance(command, AskPerson) else StepFailed(command.failure)
 
-    if _is_another_tool(failure) and (ask := changed_tool(step)) is not None:
-        return ask
+    if _is_another_tool(failure) and changes_matter(step):
+        return changed_tool(step)
 
     policy = step.added.retry_policy or RetryPolicy(max_attempts=1)
     used = state.failures.get(step_id, 0) + 1

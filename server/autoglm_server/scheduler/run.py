@@ -61,7 +61,7 @@ from autoglm.model import (
     Waiting,
     WaitingReason,
 )
-from autoglm.wire import canonical_json, digest_text, encode
+from autoglm.wire import digest_text, encode
 from autoglm_server.journal.journal import Append, JournalError, PlanRow, RequestKey
 from autoglm_server.planner.planner import (
     AnswerOutput,
@@ -86,6 +86,7 @@ from autoglm_server.scheduler.decide import (
     SkipStep,
     StartStep,
     changed_tool,
+    changes_matter,
     decide,
     failure_of,
 )
@@ -95,7 +96,7 @@ from autoglm_server.scheduler.state import State, apply
 from autoglm_server.scheduler.subplans import NAME as PLAN_RUN
 from autoglm_server.scheduler.subplans import READ_AGAIN
 from autoglm_server.tools.failures import MESSAGE_MAX, clean, encodable, one_line
-from autoglm_server.tools.references import References, compile_references, invalid_arguments
+from autoglm_server.tools.references import References, compile_references
 from autoglm_server.tools.tool import AbandonedError, Invocation, ToolCallError
 
 if TYPE_CHECKING:
@@ -490,21 +491,17 @@ class PlanRun:
 
         return references.resolve(self._output_of, read_again=READ_AGAIN if step.tool == PLAN_RUN else "")
 
-    def _arguments(self, step: Step) -> JsonObject:
-        """Resolve a step's arguments, and check them in full.
+    def _arguments(self, step: Step) -> tuple[JsonObject, str, str]:
+        """Resolve a step's arguments and check them in full; with their text, and the digest they were checked for.
+
+        Of a tool that is not there the digest is empty: the call will say so, and be made again.
 
         Raises:
             ToolCallError: they are not right, as data.
         """
         arguments = self._resolved(step)
-        if self.host.catalog.get(step.tool) is None:
-            return arguments  # the call will say that it is not there, and be made again
-
-        violations = self.host.catalog.check_arguments(step.tool, arguments, field="arguments", references=False)
-        if violations:
-            raise ToolCallError(invalid_arguments(violations))
-
-        return arguments
+        text, digest = self.host.catalog.checked(step.tool, arguments)
+        return arguments, text, digest
 
     def _output_of(self, step_id: str) -> object:
         result = self.plan.steps[step_id].result
@@ -514,24 +511,23 @@ class PlanRun:
         host, step = self.host, self.plan.steps[step_id]
         added = step.added
         try:
-            arguments = self._arguments(added)
+            arguments, text, checked = self._arguments(added)
         except ToolCallError as error:
             self.emit(StepFailed(error.failure), step_id=step_id, attempt=step.attempt)
             return
 
-        tool = host.catalog.get(added.tool)
-        ask = None if step.child_plan_id else changed_tool(step)
-        meant = self._accepted.get(step_id, added.tool_digest) if ask is not None else ""
-        if tool is not None and ask is not None and tool.digest not in (added.tool_digest, meant):
+        matters = not step.child_plan_id and changes_matter(step)
+        meant = self._accepted.get(step_id, added.tool_digest) if matters else ""
+        if checked and matters and checked not in (added.tool_digest, meant):
+            ask = changed_tool(step)
             self._ask(step_id, ask.reason, ask.message)
             return
 
         # Of a tool whose provider is away it is the call that will see whether it is the same when it is back.
-        meant = tool.digest if tool is not None and meant else meant
+        meant = checked if checked and meant else meant
 
         number = step.attempt + 1
         key = f"{self.plan.id}/{step_id}"
-        text = canonical_json(arguments)
         small = len(text) <= host.limits.journaled_arguments_bytes
         child = host.child_of(step)
         digest = "" if small else digest_text(text)
@@ -552,6 +548,7 @@ class PlanRun:
                 ),
                 report=lambda progress: self._progressed(attempt, progress),
                 artifacts=host.artifacts(self.plan.id),
+                checked=checked,
                 child_plan_id=child,
             ),
             tool_digest=meant,
@@ -682,7 +679,7 @@ class PlanRun:
         made = reason is WaitingReason.OUTCOME_UNKNOWN
         try:
             # A call that was made is asked about, whatever its tool would say of its arguments by now.
-            arguments = self._resolved(step.added) if made else self._arguments(step.added)
+            arguments = self._resolved(step.added) if made else self._arguments(step.added)[0]
         except ToolCallError as error:
             self.emit(StepFailed(error.failure), step_id=step_id, attempt=step.attempt)
             return

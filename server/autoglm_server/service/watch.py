@@ -97,12 +97,16 @@ class Watches:
             UnavailableError: WATCH_ENDED.
         """
         sent, named, timeout = after_sequence, journal_id, FIRST_SECONDS
+        writing = _Writing(self._times.write)
 
         try:
             while True:
                 batch = await cursor.next(timeout)
                 raw = wire.encode_watch(batch.bodies, batch.sequence, named)
-                await self._write(context, raw, {"after_sequence": str(sent), "journal_id": journal_id})
+
+                if not await writing.write(context, raw):
+                    raise unread(self._times.write, {"after_sequence": str(sent), "journal_id": journal_id})
+
                 sent, named, timeout = batch.sequence, "", self._times.heartbeat
 
                 if batch.ended:
@@ -111,6 +115,7 @@ class Watches:
                 if batch.drained:
                     raise draining({"after_sequence": str(sent), "journal_id": journal_id})
         finally:
+            writing.close()
             cursor.close()
 
     async def stream_all(self, context: grpc.aio.ServicerContext[Any, Any], cursor: AllCursor, *, start: str) -> None:
@@ -120,26 +125,75 @@ class Watches:
             UnavailableError: WATCH_ENDED.
         """
         sent, timeout = start, FIRST_SECONDS
+        writing = _Writing(self._times.write)
 
         try:
             while True:
                 batch = await cursor.next(timeout)
-                await self._write(context, wire.encode_watch_all(batch.bodies, batch.cursor), {"cursor": sent})
+
+                if not await writing.write(context, wire.encode_watch_all(batch.bodies, batch.cursor)):
+                    raise unread(self._times.write, {"cursor": sent})
+
                 sent, timeout = batch.cursor, self._times.heartbeat
 
                 if batch.drained:
                     raise draining({"cursor": sent})
         finally:
+            writing.close()
             cursor.close()
 
-    async def _write(self, context: grpc.aio.ServicerContext[Any, Any], raw: bytes, resume: dict[str, str]) -> None:
+
+class _Writing:
+    """Bounds each write of a stream in time, by one timer that is set anew only when it fires during a younger write."""
+
+    __slots__ = ("_began", "_fired", "_seconds", "_task", "_timer")
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._task = asyncio.current_task()
+        self._timer: asyncio.TimerHandle | None = None
+        self._began: float | None = None
+        self._fired = False
+
+    async def write(self, context: grpc.aio.ServicerContext[Any, Any], raw: bytes) -> bool:
+        """Write; gives False when it took too long."""
+        loop = asyncio.get_running_loop()
+        self._began = loop.time()
+
+        if self._timer is None:
+            self._timer = loop.call_later(self._seconds, self._look)
+
         try:
-            async with asyncio.timeout(self._times.write):
-                await context.write(raw)
-        except TimeoutError:
-            seconds = self._times.write
-            message = f"the watch read nothing for {seconds:g} s and was ended; watch again from where this says"
-            raise ended(message, resume) from None
+            await context.write(raw)
+        except asyncio.CancelledError:
+            if self._fired and self._task is not None and not self._task.uncancel():
+                return False
+
+            raise
+        finally:
+            self._began = None
+
+        return True
+
+    def close(self) -> None:
+        """Let go of the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _look(self) -> None:
+        self._timer = None
+
+        if self._began is None or self._task is None:
+            return  # the next write sets it again
+
+        loop = self._task.get_loop()
+        left = self._began + self._seconds - loop.time()
+
+        if left > 0:
+            self._timer = loop.call_later(left, self._look)
+        else:
+            self._fired = True
+            self._task.cancel()
 
 
 class Disconnects:
@@ -234,6 +288,11 @@ def check_journal(asked: str, journal_id: str) -> None:
 def ended(message: str, resume: dict[str, str]) -> AutoglmError:
     """End a watch, saying where to resume."""
     return error(ErrorReason.WATCH_ENDED, message, retry_after=RETRY_AFTER, **resume)
+
+
+def unread(seconds: float, resume: dict[str, str]) -> AutoglmError:
+    """End a watch that reads nothing."""
+    return ended(f"the watch read nothing for {seconds:g} s and was ended; watch again from where this says", resume)
 
 
 def draining(resume: dict[str, str]) -> AutoglmError:

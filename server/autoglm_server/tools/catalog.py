@@ -16,11 +16,12 @@ from dataclasses import dataclass
 
 from autoglm.model import DOMAIN, Effect, ErrorReason, Failure, JsonObject, Tool, ToolResult, Violation
 from autoglm.tool import tool_digest
-from autoglm.wire import check_json, digest
+from autoglm.wire import carried, digest
 from autoglm_server.tools.invocation import Checked, invoke
 from autoglm_server.tools.limits import ToolLimits
 from autoglm_server.tools.patience import Patience, is_not_made
-from autoglm_server.tools.secrets import Secrets
+from autoglm_server.tools.references import Path, invalid_arguments
+from autoglm_server.tools.secrets import SCHEME, Secrets
 from autoglm_server.tools.tool import Invocation, Provider, ToolCallError
 from autoglm_server.tools.validation import Schema, SchemaError, nearest
 from autoglm_server.tools.wrappers import Call, Wrappers
@@ -35,6 +36,8 @@ class _Source:
         self.provider = provider
         self.listed: Sequence[Tool] | None = None
         """The list that ``entries`` and ``refused`` were made of."""
+        self.seen: Sequence[Tool] | None = None
+        """The list that the catalog's own index was made of."""
         self.entries: list[_Entry] = []
         self.refused: dict[str, str] = {}
         self.calls = 0
@@ -89,7 +92,6 @@ class Catalog:
         self._retired: list[_Source] = []
         self._wrappers = wrappers or Wrappers()
         self._secrets = secrets or Secrets()
-        self._seen: tuple[Sequence[Tool], ...] = ()
         self._entries: dict[str, _Entry] = {}
         self._checked: dict[str, Checked] = {}
         self._digests: dict[tuple[str, Effect, str, str], str] = {}
@@ -126,12 +128,11 @@ class Catalog:
         self._sources = tuple(before.get(id(provider), _Source(provider)) for provider in providers)
         self._retired += [source for key, source in before.items() if key not in kept]
         self._wrappers = wrappers or self._wrappers
-        self._seen = ()
         if wrappers is not None:
             for source in self._sources:
                 source.listed = None
 
-        self._current()
+        self._index()
 
     async def retire(self) -> None:
         """Stop each provider that was replaced, when the last call of its tools has ended."""
@@ -169,37 +170,46 @@ class Catalog:
         """Give up to three names of tools that ``name`` may have meant, the nearest first."""
         return nearest(name, list(self._current()))
 
-    def check_arguments(
-        self,
-        tool_name: str,
-        arguments: JsonObject,
-        *,
-        field: str,
-        references: bool,
-    ) -> list[Violation]:
-        """Give every fault of a call's arguments, with the names of their places under ``field``.
+    def check_written(self, tool_name: str, arguments: JsonObject, *, field: str) -> list[Violation]:
+        """Give every fault of arguments as a step writes them, with the names of their places under ``field``.
 
-        With ``references`` they are as written, and what only an output can decide is left out; whether the references
+        They must be JSON that can be carried. What only an output can decide is left out; whether the references
         themselves can be read is told by ``compile_references``. A tool that is not there is a fault of its own.
         """
         entry = self._current().get(tool_name)
         if entry is None:
             return [Violation(field, self._missing(tool_name), ErrorReason.TOOL_NOT_FOUND.name)]
 
-        if faults := check_json(
-            arguments,
-            field,
-            depth_max=self.limits.depth,
-            bytes_max=self.limits.arguments_bytes,
-        ):
-            return faults
-
         schema = entry.checked.input
         secrets, faults = self._secrets.check(tool_name, arguments, schema.document, field)
-        if references:
-            return faults + schema.check_written(arguments, field, left_open=secrets)
+        return faults + schema.check_written(arguments, field, left_open=secrets)
 
-        return faults + schema.check(schema.widened(arguments), field, left_open=secrets)
+    def checked(self, tool_name: str, arguments: JsonObject) -> tuple[str, str]:
+        """Check resolved arguments in full; gives their canonical text, and the digest of the tool as it is now.
+
+        What is not there cannot check anything: the digest is empty, and the call will say so.
+
+        Raises:
+            ToolCallError: INVALID_ARGUMENTS, with every violation.
+        """
+        entry = self._current().get(tool_name)
+        limits = self.limits
+        _, text, faults = carried(arguments, "arguments", depth_max=limits.depth, bytes_max=limits.arguments_bytes)
+        if entry is None and not faults:
+            return text, ""
+
+        if entry is not None and not faults:
+            schema = entry.checked.input
+            secrets: Sequence[Path] = ()
+            if SCHEME in text:
+                secrets, faults = self._secrets.check(tool_name, arguments, schema.document, "arguments")
+
+            faults += schema.fit(arguments, "arguments", left_open=secrets)[1]
+
+        if faults or entry is None:
+            raise ToolCallError(invalid_arguments(faults))
+
+        return text, entry.tool.digest
 
     async def call(self, invocation: Invocation, *, tool_digest: str = "") -> ToolResult:
         """Make a call: check the arguments in full, call the provider within the time limit, check the output.
@@ -252,19 +262,20 @@ class Catalog:
 
     def _current(self) -> dict[str, _Entry]:
         """Give the entries, made anew when a provider's list is another one than before."""
-        lists = tuple(source.provider.tools() for source in self._sources)
-        if len(lists) != len(self._seen) or any(new is not old for new, old in zip(lists, self._seen, strict=True)):
-            self._seen = lists
-            self._index(lists)
+        for source in self._sources:
+            if source.provider.tools() is not source.seen:
+                self._index()
+                break
 
         return self._entries
 
-    def _index(self, lists: tuple[Sequence[Tool], ...]) -> None:
+    def _index(self) -> None:
         """Make the entries anew; of a provider whose list is the same as before, they are."""
         entries: dict[str, _Entry] = {}
         refused: dict[str, str] = {}
 
-        for source, tools in zip(self._sources, lists, strict=True):
+        for source in self._sources:
+            tools = source.seen = source.provider.tools()
             if source.listed is not tools:
                 self._read(source, tools)
 
@@ -314,6 +325,9 @@ class Catalog:
             return await Patience(invocation, self.limits.provider_wait).make(made)
 
         async def call(invocation: Invocation) -> ToolResult:
+            if invocation.checked and self._secrets.none:
+                return await resolved(invocation)
+
             return await self._secrets.call(invocation, checked.input.document, resolved)
 
         return call
@@ -329,6 +343,7 @@ class Catalog:
                 _compiled("input", tool.input_schema or '{"type":"object"}', bytes_max),
                 _compiled("output", tool.output_schema, bytes_max) if tool.output_schema else None,
                 tool.effect,
+                tool.digest,
             )
 
         return tool, checks

@@ -7,7 +7,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from autoglm.model import DOMAIN, Effect, ErrorReason, Failure, ToolResult, Violation
-from autoglm.wire import check_json, normal_json
+from autoglm.wire import carried, check_json
 from autoglm_server.tools.artifacts import fault_of, refused
 from autoglm_server.tools.failures import clean
 from autoglm_server.tools.limits import ToolLimits
@@ -24,6 +24,8 @@ class Checked:
     input: Schema
     output: Schema | None
     effect: Effect
+    digest: str
+    """The tool's."""
 
     @property
     def repeatable(self) -> bool:
@@ -39,24 +41,56 @@ async def invoke(
     limits: ToolLimits,
 ) -> ToolResult:
     """Make a call; ``own_name`` is what the provider calls the tool. Raises as :meth:`Catalog.call`."""
-    arguments = checked.input.widened(invocation.arguments)
-    faults = check_json(
-        arguments,
-        "arguments",
-        depth_max=limits.depth,
-        bytes_max=limits.arguments_bytes,
-    ) or checked.input.check(arguments, "arguments")
-    if faults:
-        raise ToolCallError(invalid_arguments(faults))
+    given = invocation.arguments
+    faults: list[Violation] = []
+    if invocation.checked != checked.digest:
+        faults = check_json(given, "arguments", depth_max=limits.depth, bytes_max=limits.arguments_bytes)
+
+    arguments, unfit = (given, []) if faults else checked.input.fit(given, "arguments")
+    if faults or unfit:
+        raise ToolCallError(invalid_arguments(faults or unfit))
 
     gate = ProgressGate(invocation.report, limits)
-    call = dataclasses.replace(invocation, tool=own_name, arguments=arguments, report=gate.report)
+    call = invocation.of(own_name, arguments, gate.report)
     try:
         result = await _within_time(provider, call, invocation.tool, checked, limits)
     finally:
         gate.close()
 
     return _checked_result(result, invocation.tool, checked, limits)
+
+
+class _Deadline:
+    """Cancels the task of a call when its time is over, and once more when it has not stopped ``grace`` after that.
+
+    What two nested ``asyncio.timeout`` would do, for the price of one timer.
+    """
+
+    __slots__ = ("_grace", "_task", "_timer", "before", "fired")
+
+    def __init__(self, seconds: float, grace: float) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._grace = grace
+        self.before = task.cancelling()
+        self.fired = 0
+        """How often it has cancelled."""
+        self._timer = task.get_loop().call_later(seconds, self._fire)
+
+    def _fire(self) -> None:
+        self.fired += 1
+        self._task.cancel()
+        if self.fired == 1:
+            self._timer = self._task.get_loop().call_later(self._grace, self._fire)
+
+    def close(self) -> bool:
+        """Take back its own cancels; gives whether no one else's are left."""
+        self._timer.cancel()
+        for _ in range(self.fired):
+            self._task.uncancel()
+
+        return self._task.cancelling() <= self.before
 
 
 async def _within_time(
@@ -66,30 +100,37 @@ async def _within_time(
     checked: Checked,
     limits: ToolLimits,
 ) -> ToolResult:
-    """Call within ``call.timeout``, then ``limits.stop_grace`` to stop; after that the outer limit cancels again."""
-    message = f"{name} took longer than its limit of {call.timeout:g} s"
-    limit = asyncio.timeout(call.timeout)
+    """Call within ``call.timeout``, then ``limits.stop_grace`` to stop; after that it is cancelled again."""
+    deadline = _Deadline(call.timeout, limits.stop_grace)
+    ours = True
     try:
-        async with asyncio.timeout(call.timeout + limits.stop_grace), limit:
+        try:
             return await provider.call(call)
-    except TimeoutError:
-        if not limit.expired():
+        finally:
+            ours = deadline.close()
+    except asyncio.CancelledError:
+        if not deadline.fired or not ours:
             raise
 
-        raise ToolCallError(_timed_out(message, checked)) from None
+        raise ToolCallError(_timed_out(_late(name, call), checked)) from None
     except NotBegunError:
-        if not limit.expired():
+        if not deadline.fired:
             raise asyncio.CancelledError from None
 
-        failure = _timed_out(f"{message}, while it waited for its turn", checked)
+        failure = _timed_out(f"{_late(name, call)}, while it waited for its turn", checked)
         raise ToolCallError(dataclasses.replace(failure, retryable=True, outcome_unknown=False)) from None
     except ToolCallError as error:
         raise ToolCallError(clean(error.failure)) from None
     except AbandonedError:
-        if not limit.expired():
+        if not deadline.fired:
             raise
 
-        raise ToolCallError(_timed_out(f"{message}, could not be stopped and may still be running", checked)) from None
+        told = f"{_late(name, call)}, could not be stopped and may still be running"
+        raise ToolCallError(_timed_out(told, checked)) from None
+
+
+def _late(name: str, call: Invocation) -> str:
+    return f"{name} took longer than its limit of {call.timeout:g} s"
 
 
 def _timed_out(message: str, checked: Checked) -> Failure:
@@ -104,18 +145,20 @@ def _timed_out(message: str, checked: Checked) -> Failure:
 
 def _checked_result(result: ToolResult, name: str, checked: Checked, limits: ToolLimits) -> ToolResult:
     """Check an output. The call has ended and its effect has happened, so none of these failures is retryable."""
-    if faults := check_json(result.output, "output", depth_max=limits.depth, bytes_max=limits.output_bytes):
+    output, _, faults = carried(result.output, "output", depth_max=limits.depth, bytes_max=limits.output_bytes)
+    if faults:
         reason = ErrorReason.OUTPUT_TOO_LARGE if faults[0].reason == "TOO_LARGE" else ErrorReason.INVALID_OUTPUT
         raise ToolCallError(_bad_output(reason, name, faults))
 
-    output = normal_json(result.output, depth_max=limits.depth)
-    if checked.output is not None and (faults := checked.output.check(checked.output.widened(output), "output")):
-        raise ToolCallError(_bad_output(ErrorReason.INVALID_OUTPUT, name, faults))
+    if checked.output is not None:
+        _, faults = checked.output.fit(output, "output")
+        if faults:
+            raise ToolCallError(_bad_output(ErrorReason.INVALID_OUTPUT, name, faults))
 
     if fault := fault_of(result.artifacts):
         raise refused(f"{name} ended, but its files cannot be used: {fault}")
 
-    return dataclasses.replace(result, output=output)
+    return ToolResult(output, result.artifacts, result.usage)
 
 
 def _bad_output(reason: ErrorReason, name: str, faults: list[Violation]) -> Failure:

@@ -31,9 +31,11 @@ class ProgressGate:
         self._closed = False
         self._timer: asyncio.TimerHandle | None = None
         self._next_time = 0.0
+        self._reported = False
 
     def report(self, progress: ToolProgress) -> None:
         """Take a report; one whose data is not JSON or too large comes without it."""
+        self._reported = True
         progress = bounded(progress, self._limits.progress_bytes)
         with self._lock:
             if self._closed:
@@ -49,7 +51,9 @@ class ProgressGate:
 
     def close(self) -> None:
         """Pass on what waits, in the loop's thread, and drop what comes later."""
-        self._flush()
+        if self._reported:
+            self._flush()
+
         with self._lock:
             self._closed = True
 

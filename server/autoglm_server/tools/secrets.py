@@ -30,6 +30,8 @@ from autoglm_server.tools.tool import Invocation, ToolCallError
 
 HIDDEN: Final = "***"
 """What stands where a secret stood. Shorter than any secret, so nothing grows past its limit."""
+SCHEME: Final = "secret://"
+"""What a reference begins with."""
 LENGTH_MIN: Final = 6
 """The shortest secret, in characters: a shorter one would be found, and hidden, in places it does not stand at."""
 BYTES_MAX: Final = 64 << 10
@@ -137,6 +139,11 @@ class Secrets:
 
         self._sources = dict(sources)
 
+    @property
+    def none(self) -> bool:
+        """Whether no secret is named, and none was ever read."""
+        return not self._sources and self._hidden.pattern is None
+
     def load(self) -> None:
         """Read all values, so that none is shown even by a call that was not given it. One that is missing is logged."""
         for name in self._sources:
@@ -210,7 +217,7 @@ class Secrets:
             ToolCallError: INVALID_ARGUMENTS for a reference that cannot be resolved, or what the call raised.
         """
         given = dataclasses.replace(invocation, arguments=self._resolved(invocation, schema))
-        if not self._sources and self._hidden.pattern is None:
+        if self.none:
             return await make(given)
 
         # Also where no value is known yet: the provider may be the first to read one, for its own settings.

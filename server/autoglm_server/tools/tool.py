@@ -83,8 +83,24 @@ class Invocation:
     context: CallContext = field(default_factory=CallContext)
     report: Callable[[ToolProgress], None] = field(default=lambda _progress: None)
     artifacts: ArtifactSink = field(default_factory=Described)
+    checked: str = ""
+    """The digest of the tool that :meth:`Catalog.checked` has checked the arguments for; empty: the call checks them."""
     child_plan_id: str = ""
     """The plan that this call is to run as its own; set by the scheduler alone."""
+
+    def of(self, tool: str, arguments: JsonObject, report: Callable[[ToolProgress], None]) -> Invocation:
+        """Give the same call as it goes to a provider, under the provider's own name for the tool."""
+        return Invocation(
+            tool,
+            arguments,
+            self.idempotency_key,
+            self.timeout,
+            self.context,
+            report,
+            self.artifacts,
+            self.checked,
+            self.child_plan_id,
+        )
 
 
 class Provider(Protocol):

@@ -64,6 +64,14 @@ class Schema:
         errors = [] if self._validator.is_valid(value) else self._validator.iter_errors(value)
         return _violations((error for error in errors if not _is_open(error, left_open)), field, self.document)
 
+    def fit(self, value: Json, field: str, *, left_open: Sequence[Path] = ()) -> tuple[Json, list[Violation]]:
+        """Give ``value`` widened, and every fault of it: :meth:`widened` and :meth:`check` in one."""
+        if self._validator.is_valid(value):
+            return value, []
+
+        value = self.widened(value)
+        return value, self.check(value, field, left_open=left_open)
+
     def check_written(self, arguments: JsonObject, field: str, *, left_open: Sequence[Path] = ()) -> list[Violation]:
         """Give every fault of arguments as written that no output can mend.
 

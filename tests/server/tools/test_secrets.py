@@ -7,6 +7,7 @@ import base64
 import json
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -45,6 +46,15 @@ def secrets(**sources: str) -> Secrets:
     made = Secrets({name: Source(uri) for name, uri in (sources or {"canary": "env:CANARY"}).items()}, ENVIRONMENT)
     made.load()
     return made
+
+
+def resolved_faults(catalog: Catalog, tool: str, arguments: dict[str, Json]) -> list[Violation]:
+    try:
+        catalog.checked(tool, arguments)
+    except ToolCallError as refused:
+        return list(refused.failure.violations)
+
+    return []
 
 
 class Vault:
@@ -93,12 +103,12 @@ async def test_the_provider_gets_the_value_and_nobody_else() -> None:
 
 def test_a_reference_is_checked_as_one_before_it_is_resolved() -> None:
     catalog = Catalog([Vault()], secrets=secrets())
-    for references in (False, True):
-        check = catalog.check_arguments("vault.use", {"token": "secret://canary"}, field="a", references=references)
-        assert check == [], "what the schema says of the value is checked when the value is there"
+    for faults_of in (partial(catalog.check_written, field="arguments"), partial(resolved_faults, catalog)):
+        found = faults_of("vault.use", {"token": "secret://canary"})
+        assert found == [], "what the schema says of the value is checked when the value is there"
 
-        faults = catalog.check_arguments("vault.use", {"token": "x" * 101}, field="a", references=references)
-        assert [fault.field for fault in faults] == ["a.token"], "the control: of a plain value it is checked at once"
+        faults = faults_of("vault.use", {"token": "x" * 101})
+        assert [fault.field for fault in faults] == ["arguments.token"], "the control: a plain value is checked at once"
 
 
 @pytest.mark.parametrize(

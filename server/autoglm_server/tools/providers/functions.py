@@ -131,9 +131,17 @@ class _Call:
     def __init__(self, function: FunctionTool, name: str, invocation: Invocation) -> None:
         self.function = function
         self.name = name
-        self.cancelled = threading.Event()
+        self._cancelled: threading.Event | None = None
         self._invocation = invocation
         self._files = Files(invocation.artifacts.limits)
+
+    @property
+    def cancelled(self) -> threading.Event:
+        """Set when the call is told to stop; made when somebody asks, which most async functions never do."""
+        if self._cancelled is None:
+            self._cancelled = threading.Event()
+
+        return self._cancelled
 
     @property
     def _effect(self) -> Effect:
@@ -142,13 +150,11 @@ class _Call:
     async def on_loop(self) -> ToolResult:
         """Call an async function in this task."""
         keywords = self._keywords()
-        task = asyncio.current_task()
-        assert task is not None
-        before = task.cancelling()
         try:
             returned = await self.function.function(**keywords)
         except asyncio.CancelledError as error:
-            if task.cancelling() > before:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
                 raise
 
             # Something inside was cancelled, not this call.
