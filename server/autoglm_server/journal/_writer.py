@@ -7,6 +7,7 @@ fsync may have dropped pages and will not say so twice), so it is final: everyth
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -25,6 +26,17 @@ _BYTES_MAX = 8 << 20
 _CHECKPOINT_PAGES = 1000
 """How far the WAL grows (4 MiB) before the writer moves it into the database; SQLite's own default."""
 
+_WAL_PAGES_MAX = 16_000
+"""Above it (64 MiB) somebody reads for so long that the WAL cannot begin anew: that is told, and tried at every commit."""
+
+IDLE_SECONDS = 5.0
+"""How long nothing is handed over before the WAL is emptied."""
+
+BUSY_MS = 5000
+"""How long a statement waits for another connection's lock; SQLite's own default is not at all."""
+
+_log = logging.getLogger(__name__)
+
 
 class Writer:
     """Owns the writing connection from :meth:`start` on. ``tell`` runs a call on the loop's thread."""
@@ -34,6 +46,7 @@ class Writer:
         db: apsw.Connection,
         *,
         retry_seconds: float,
+        idle_seconds: float = IDLE_SECONDS,
         tell: Callable[[Callable[[], None]], None],
         on_commit: Callable[[Commit], None],
         on_health: Callable[[str, JournalFailedError | None], None],
@@ -43,6 +56,7 @@ class Writer:
         self._db = db
         self._counters = Counters.of(db)
         self._retry_seconds = retry_seconds
+        self._idle_seconds = idle_seconds
         self._tell = tell
         self._on_commit = on_commit
         self._on_health = on_health
@@ -51,6 +65,8 @@ class Writer:
         self._backlog: deque[Job] = deque()
         self._closing = threading.Event()
         self._wal_pages = 0
+        self._wal_used = False
+        self._wal_is_long = False
         self._failure: JournalFailedError | None = None
         self._thread = threading.Thread(target=self._run, name="journal-writer", daemon=True)
 
@@ -73,15 +89,19 @@ class Writer:
 
     def _note_wal(self, _db: apsw.Connection, _name: str, pages: int) -> int:
         self._wal_pages = pages
+        self._wal_used = True
         return apsw.SQLITE_OK
 
     def _run(self) -> None:
         """The thread. A boundary: whatever breaks in it must reach those who wait, or they would wait for ever."""
-        while batch := self._take():
+        while (batch := self._take()) is not None:
             try:
-                self._write(batch)
-                batch = []
-                self._checkpoint()
+                if batch:
+                    self._write(batch)
+                    batch = []
+                    self._checkpoint()
+                else:
+                    self._empty_wal()
             except Exception as error:  # noqa: BLE001 - see above
                 self._fail(error)
                 self._refuse(batch)
@@ -93,12 +113,16 @@ class Writer:
 
         self._tell(self._on_stopped)
 
-    def _take(self) -> list[Job]:
-        """Wait for jobs and give as many as make one commit; none means the end."""
+    def _take(self) -> list[Job] | None:
+        """Wait for jobs and give as many as make one commit; an empty list is a lull, None the end."""
         while not self._backlog:
-            jobs = self._queue.get()
-            if jobs is None:
+            try:
+                jobs = self._queue.get(timeout=self._idle_seconds if self._wal_used else None)
+            except Empty:
                 return []
+
+            if jobs is None:
+                return None
 
             self._backlog.extend(jobs)
 
@@ -162,11 +186,36 @@ class Writer:
         if self._failure is not None or self._wal_pages < _CHECKPOINT_PAGES:
             return
 
+        long = self._wal_pages >= _WAL_PAGES_MAX
+        if long and not self._wal_is_long:
+            _log.warning(
+                "the journal's WAL has %d MiB: a reader holds it, or the disk is slow; it is cut back when that ends",
+                self._wal_pages >> 8,
+            )
+
+        self._wal_is_long = long
         try:
             self._wal_pages = 0
             self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         except (apsw.FullError, apsw.BusyError):
-            return  # the WAL keeps what it holds; after the next commit it is tried again
+            pass  # the WAL keeps what it holds; after the next commit it is tried again
+        else:
+            if long:
+                self._empty_wal()
+
+    def _empty_wal(self) -> None:
+        """Move all of the WAL into the database and cut it to nothing, unless somebody reads just now."""
+        self._wal_pages, self._wal_used = 0, False
+        if self._failure is not None:
+            return
+
+        try:
+            self._db.set_busy_timeout(0)  # who wants to write does not wait for who reads
+            self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        except (apsw.FullError, apsw.BusyError):
+            return
+        finally:
+            self._db.set_busy_timeout(BUSY_MS)
 
     def _fail(self, error: Exception) -> None:
         if self._failure is None:

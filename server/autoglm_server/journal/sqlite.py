@@ -22,7 +22,7 @@ from autoglm_server.journal._commit import ClaimJob, Commit, Job, TaskJob
 from autoglm_server.journal._lock import DirectoryLock
 from autoglm_server.journal._schema import migrate
 from autoglm_server.journal._settle import settle
-from autoglm_server.journal._writer import Writer
+from autoglm_server.journal._writer import BUSY_MS, IDLE_SECONDS, Writer
 from autoglm_server.journal.journal import (
     Append,
     Claim,
@@ -42,8 +42,6 @@ FILE = "journal.db"
 
 _SQLITE_MIN = (3, 51, 3)
 """Before it, two connections could lose committed transactions when the WAL was reset."""
-
-_BUSY_MS = 5000
 
 PRAGMAS = {
     "journal_mode": "wal",  # readers do not stop the writer, and a commit is one write and one fsync
@@ -67,6 +65,7 @@ class SqliteJournal:
         what: str = "an AutoGLM server",
         vfs: str | None = None,
         retry_seconds: float = 1.0,
+        idle_seconds: float = IDLE_SECONDS,
     ) -> None:
         """Name the data directory, which is made if need be.
 
@@ -75,6 +74,7 @@ class SqliteJournal:
             what: tells a process that finds the directory in use what uses it.
             vfs: the SQLite VFS to go through; the system's own by default.
             retry_seconds: how long to wait between tries while the disk is full.
+            idle_seconds: how long nothing is written before the WAL is emptied.
         """
         self.on_commit: Callable[[Sequence[Record]], None] = lambda _: None
         self.on_health: Callable[[], None] = lambda: None
@@ -82,6 +82,7 @@ class SqliteJournal:
         self._what = what
         self._vfs = vfs
         self._retry_seconds = retry_seconds
+        self._idle_seconds = idle_seconds
         self._journal_id = ""
         self._stalled = ""
         self._failure: JournalFailedError | None = None
@@ -123,6 +124,7 @@ class SqliteJournal:
         self._writer = Writer(
             db,
             retry_seconds=self._retry_seconds,
+            idle_seconds=self._idle_seconds,
             tell=self._tell,
             on_commit=self._committed,
             on_health=self._health_changed,
@@ -172,7 +174,7 @@ class SqliteJournal:
 
     def _connect(self, path: Path, flags: int) -> apsw.Connection:
         db = apsw.Connection(str(path), flags=flags, vfs=self._vfs)
-        db.set_busy_timeout(_BUSY_MS)  # its default is 0, and closing the last connection locks for a moment
+        db.set_busy_timeout(BUSY_MS)  # closing the last connection locks for a moment
         return db
 
     async def close(self) -> None:
