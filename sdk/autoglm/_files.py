@@ -201,20 +201,22 @@ class Files:
         return place
 
     def _copied(self, name: str, source: Path) -> tuple[Path, int, str]:
-        fd = os.open(source, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-        with open(fd, "rb") as file:  # noqa: PTH123  # a descriptor, which cannot be a pipe that blocks
+        fd = os.open(source, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        try:
             found = os.fstat(fd)
-            if not stat.S_ISREG(found.st_mode):
+            if not stat.S_ISREG(found.st_mode):  # a pipe would block for ever, a device never end
                 raise ValueError(f"{source} is no regular file, so it cannot be saved as {name!r}")
 
             self._check(name, found.st_size)
             place, hashed, size = self._place(), hashlib.sha256(), 0
             with place.open("xb") as copy:
-                while piece := file.read(_COPY_BYTES):
+                while piece := os.read(fd, _COPY_BYTES):
                     size += len(piece)
                     self._check(name, size)  # it may grow meanwhile
                     hashed.update(piece)
                     copy.write(piece)
+        finally:
+            os.close(fd)
 
         return place, size, hashed.hexdigest()
 

@@ -12,7 +12,7 @@ from typer.completion import completion_init  # type: ignore[attr-defined]
 from typer.core import TyperGroup
 
 from autoglm._version import __version__
-from autoglm.cli.commands import bench, plans, server, tools
+from autoglm.cli.commands import artifacts, bench, plans, server, tools
 from autoglm.cli.commands import mcp as mcp_command
 from autoglm.cli.commands import run as running
 from autoglm.cli.exits import Exit, InputError, error_lines, status_of_error
@@ -95,6 +95,7 @@ _add("run", running.run, running.RUN_EXAMPLES)
 _add("watch", running.watch, running.WATCH_EXAMPLES)
 _add("plans", plans.plans, plans.PLANS_EXAMPLES)
 _add("show", plans.show, plans.SHOW_EXAMPLES)
+_add("artifacts", artifacts.artifacts, artifacts.ARTIFACTS_EXAMPLES)
 _add("cancel", plans.cancel, plans.CANCEL_EXAMPLES)
 _add("resolve", plans.resolve, plans.RESOLVE_EXAMPLES)
 _add("tools", tools.tools, tools.TOOLS_EXAMPLES)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import IO, Protocol, TextIO
 
 from rich.console import Console, RenderableType
@@ -21,6 +22,7 @@ from autoglm import wire
 from autoglm.cli.exits import InputError
 from autoglm.cli.text import clean
 from autoglm.model import (
+    Artifact,
     CreatePlanRequest,
     Decision,
     Event,
@@ -51,6 +53,8 @@ class ToolClient(Protocol):
         *,
         timeout: float | None = None,
         progress: Callable[[ToolProgress], None] | None = None,
+        save_to: Path | None = None,
+        on_file: Callable[[Artifact, Path], None] | None = None,
     ) -> ToolResult: ...
 
 
@@ -71,7 +75,9 @@ class PlanClient(Protocol):
 
     def list_steps(self, plan_id: str, *, states: Sequence[StepState] = ()) -> Iterator[Step]: ...
 
-    def list(self, *, states: Sequence[PlanState] = (), labels: Mapping[str, str] | None = None) -> Iterable[Plan]: ...
+    def list(
+        self, *, states: Sequence[PlanState] = (), labels: Mapping[str, str] | None = None, parent_plan_id: str = ""
+    ) -> Iterable[Plan]: ...
 
     def watch(self, plan_id: str, *, after_sequence: int = 0, durable_only: bool = False) -> Iterable[Event]: ...
 
@@ -80,6 +86,16 @@ class PlanClient(Protocol):
     def resolve(
         self, plan_id: str, step_id: str, decision: Decision, *, wait_sequence: int = 0, comment: str = ""
     ) -> Plan: ...
+
+    def save_artifact(
+        self,
+        plan_id: str,
+        artifact: Artifact,
+        path: Path,
+        *,
+        overwrite: bool = False,
+        progress: Callable[[int], None] | None = None,
+    ) -> Path: ...
 
     def info(self) -> ServerInfo: ...
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -12,12 +12,26 @@ from rich.text import Text
 
 from autoglm.cli import waits
 from autoglm.cli.exits import failure_line, failure_lines
+from autoglm.cli.nested import DEPTH_MAX, child_id
 from autoglm.cli.session import Target
-from autoglm.cli.text import clean, count, duration, moment, one_line, plain_json, value_text
+from autoglm.cli.text import clean, count, duration, moment, one_line, plain_json, size, value_text
 from autoglm.cli.tree import PLAN_STYLES
-from autoglm.model import Effect, Plan, Plugin, PluginState, Step, StepState, Tool, ToolResult, Usage
+from autoglm.model import (
+    Artifact,
+    Effect,
+    Plan,
+    Plugin,
+    PluginState,
+    Step,
+    StepState,
+    Tool,
+    ToolExample,
+    ToolResult,
+    Usage,
+)
 
 OUTPUT_CHARS_MAX = 200
+_DIGEST_CHARS = len("sha256:") + 12
 _STEP_STYLES = {
     StepState.WAITING: "bold yellow",
     StepState.RUNNING: "cyan",
@@ -97,8 +111,8 @@ def _asked(found: Plan) -> str:
     return one_line(found.request or f"given steps {labels}".strip(), 200)
 
 
-def plan(found: Plan, target: Target) -> RenderableType:
-    """Show all there is to say of a plan to a person."""
+def plan(found: Plan, target: Target, below: Mapping[str, Plan] | None = None) -> RenderableType:
+    """Show all there is to say of a plan to a person; ``below`` are its sub-plans by their ids, shown below their steps."""
     head = Table.grid(padding=(0, 2))
 
     for name, value in _facts(found):
@@ -108,11 +122,12 @@ def plan(found: Plan, target: Target) -> RenderableType:
     parts: list[RenderableType] = [Text.assemble(one_line(found.id) or "plan (dry run)", "  ", state), _indented(head)]
 
     if found.steps:
-        parts += [Text(), steps(found.steps)]
+        parts += [Text(), steps(found.steps, below or {})]
 
-    for wait in waits.waits_of(found.id, found.steps):
-        parts.append(Text())
-        parts += [Text(line) for line in (*waits.question(wait), *waits.commands(wait, target))]
+    for each in (found, *(below or {}).values()):
+        for wait in waits.waits_of(each.id, each.steps):
+            parts.append(Text())
+            parts += [Text(line) for line in (*waits.question(wait), *waits.commands(wait, target))]
 
     if found.failure is not None:
         first, *rest = failure_lines(found.failure)
@@ -124,14 +139,14 @@ def plan(found: Plan, target: Target) -> RenderableType:
     return Group(*parts)
 
 
-def steps(found: Sequence[Step]) -> RenderableType:
-    """Show steps, one a line."""
+def steps(found: Sequence[Step], below: Mapping[str, Plan]) -> RenderableType:
+    """Show steps, one a line, and those of sub-plans below the steps that ran them."""
     table = _table("step", "state", "tool", "took", "calls", "result or arguments")
 
-    for step in found:
+    for depth, step in _with_nested(found, below):
         began, ended = step.start_time, step.end_time
         table.add_row(
-            Text(one_line(step.id)),
+            Text("  " * depth + one_line(step.id)),
             Text(step.state.name.lower(), _STEP_STYLES.get(step.state, "dim")),
             Text(one_line(step.tool)),
             Text(duration(ended - began) if began and ended else ""),
@@ -139,7 +154,35 @@ def steps(found: Sequence[Step]) -> RenderableType:
             _free(_outcome(step)),
         )
 
+        for artifact in step.result.artifacts if step.result else ():
+            table.add_row(*[Text()] * 5, _free("  ".join(filter(None, _told(artifact)))))
+
     return table
+
+
+def _with_nested(found: Sequence[Step], below: Mapping[str, Plan], depth: int = 0) -> Iterator[tuple[int, Step]]:
+    for step in found:
+        yield depth, step
+
+        if depth < DEPTH_MAX and (child := below.get(child_id(step))) is not None:
+            yield from _with_nested(child.steps, below, depth + 1)
+
+
+def files(found: Sequence[tuple[str, Artifact]]) -> RenderableType:
+    """Show files and the steps whose results carry them, one a line."""
+    table = _table("step", "size", "type", "digest", "name")
+
+    for step_id, artifact in found:
+        name, kind, length, digest = _told(artifact)
+        table.add_row(Text(one_line(step_id)), Text(length), Text(kind), Text(digest), _free(name))
+
+    return table
+
+
+def _told(artifact: Artifact) -> tuple[str, str, str, str]:
+    """Give a file's name, type, size, and the beginning of its digest."""
+    kept = one_line(artifact.digest)[:_DIGEST_CHARS] if artifact.digest else "(only described)"
+    return one_line(artifact.name, 200), one_line(artifact.media_type), size(artifact.size_bytes), kept
 
 
 def tools(found: Iterable[Tool]) -> RenderableType:
@@ -158,8 +201,8 @@ def tools(found: Iterable[Tool]) -> RenderableType:
     return table
 
 
-def tool(found: Tool) -> RenderableType:
-    """Show all of a tool."""
+def tool(found: Tool, target: Target) -> RenderableType:
+    """Show all of a tool; its examples as command lines for the server that is meant."""
     head = Table.grid(padding=(0, 2))
     policy = found.retry_policy
     facts = (
@@ -188,18 +231,29 @@ def tool(found: Tool) -> RenderableType:
             parts += [Text(), Text(f"{name} schema", "dim"), Text(_pretty_schema(schema))]
 
     for example in found.examples:
-        heading = f"example: {one_line(example.title)}" if example.title else "example"
-        parts += [
-            Text(),
-            Text(heading, "dim"),
-            Text(f"{plain_json(example.arguments or {})} → {plain_json(example.output)}"),
-        ]
+        # A tool that reads phrases says in an example's title what to ask for; of any other it is a title.
+        heading = f"example: {one_line(example.title)}" if example.title and not found.phrases else "example"
+        parts += [Text(), Text(heading, "dim"), *(Text(line) for line in _example(found, example, target))]
 
     if found.phrases:
         parts += [Text(), Text("phrases", "dim")]
         parts += [Text(f"{one_line(phrase.language)}  {one_line(phrase.pattern)}") for phrase in found.phrases]
 
     return Group(*parts)
+
+
+def _example(found: Tool, example: ToolExample, target: Target) -> Iterator[str]:
+    """Give the lines of an example: how to ask for it, how to call it, and what it gives."""
+    asked = one_line(example.title, 500)
+    if found.phrases and asked:
+        yield waits.command(target, "run", *(["--"] if asked.startswith("-") else []), asked)
+
+    if not found.requires_approval:  # a direct call cannot ask for it
+        arguments = ["--args", plain_json(example.arguments)] if example.arguments else []
+        yield waits.command(target, "call", found.name, *arguments)
+
+    if example.output is not None:
+        yield f"→ {plain_json(example.output)}"
 
 
 def result(found: ToolResult) -> str:
@@ -214,6 +268,7 @@ def _facts(found: Plan) -> Iterator[tuple[str, str]]:
     counts = found.step_counts
     facts = (
         ("request", one_line(found.request, 2000)),
+        ("part of", f"step {found.parent.step_id} of plan {found.parent.plan_id}" if found.parent else ""),
         ("labels", ", ".join(f"{one_line(key)}={one_line(value)}" for key, value in sorted(found.labels.items()))),
         ("created", moment(found.create_time)),
         ("ended", moment(found.end_time)),
@@ -256,7 +311,8 @@ def _outcome(step: Step) -> str:
 
         case _ if not step.state.terminal:
             after = f"after {', '.join(map(one_line, step.depends_on))}  " if step.depends_on else ""
-            return after + one_line(plain_json(step.arguments or {}), OUTPUT_CHARS_MAX)
+            runs = f"plan {one_line(child_id(step))}  " if child_id(step) else ""
+            return after + runs + one_line(plain_json(step.arguments or {}), OUTPUT_CHARS_MAX)
 
         case _:
             return ""

@@ -80,6 +80,22 @@ def clock(value: datetime | None) -> str:
     return "--:--:--.---" if value is None else value.astimezone(UTC).strftime("%H:%M:%S.%f")[:-3]
 
 
+def size(number: int) -> str:
+    """Give a number of bytes: ``999 B``, ``12.3 KiB``, ``64 MiB``."""
+    if number < 1000:
+        return f"{number} B"
+
+    value = float(number)
+
+    for unit in ("KiB", "MiB", "GiB"):
+        value /= 1024
+
+        if value < 999.5:
+            return f"{value:.3g} {unit}"
+
+    return f"{value / 1024:,.1f} TiB"
+
+
 def count(number: int, noun: str) -> str:
     """Give a number with its noun: ``1 step``, ``2 steps``."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")

@@ -170,26 +170,19 @@ class FolderArtifacts:
             raise ArtifactError(fault)
 
         plan = self._folder_of(plan_id)
+        writing = await self._written(name, self._begin, name)
         try:
-            writing = await self._run(self._begin, name)
-            try:
-                if isinstance(content, Path):
-                    await self._run(writing.copy, content)
-                elif isinstance(content, bytes | bytearray | memoryview):
-                    await self._run(writing.write, content)
-                else:
-                    async for piece in content:
-                        await self._run(writing.write, piece)
+            if isinstance(content, Path):
+                await self._written(name, writing.copy, content)
+            elif isinstance(content, bytes | bytearray | memoryview):
+                await self._written(name, writing.write, content)
+            else:
+                async for piece in content:
+                    await self._written(name, writing.write, piece)
 
-                digest = await self._run(self._keep, writing, plan)
-            finally:
-                self._later(writing.discard)
-        except asyncio.CancelledError:
-            self._cut = True
-            raise
-        except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            raise ArtifactStoreError(f"the file {name!r} cannot be kept: {error.strerror}", full=full) from error
+            digest = await self._written(name, self._keep, writing, plan)
+        finally:
+            self._later(writing.discard)
 
         return Artifact(name, media_type, writing.size, digest)
 
@@ -324,6 +317,17 @@ class FolderArtifacts:
         assert self._threads is not None, "open it first"
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
 
+    async def _written(self, name: str, work: Callable[..., T], *arguments: Any) -> T:
+        """Do what writes in a thread; what the disk says against it is about the file ``name``."""
+        try:
+            return await self._run(work, *arguments)
+        except asyncio.CancelledError:
+            self._cut = True
+            raise
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            raise ArtifactStoreError(f"the file {name!r} cannot be kept: {error.strerror}", full=full) from error
+
     def _later(self, work: Callable[[], None]) -> None:
         """Do it in a thread, and wait for it no longer: also in a task that was cancelled."""
         if self._threads is None:
@@ -365,12 +369,14 @@ class _Writing:
         except OSError as error:
             raise ArtifactError(f"the file {self.name!r} cannot be read from its path: {error.strerror}") from None
 
-        with open(fd, "rb", buffering=0) as file:  # noqa: PTH123  # a descriptor, which cannot be a pipe that blocks
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):  # a pipe would block for ever, a device never end
                 raise ArtifactError(f"the file {self.name!r} cannot be read from its path: it is no regular file")
 
-            while piece := file.read(_COPY_BYTES):
+            while piece := os.read(fd, _COPY_BYTES):
                 self.write(piece)
+        finally:
+            os.close(fd)
 
     def finish(self, *, durable: bool) -> str:
         with self._lock:

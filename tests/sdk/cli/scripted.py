@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Self
 
 from autoglm.cli.app import run
@@ -13,6 +14,7 @@ from autoglm.cli.session import Session, Target
 from autoglm.errors import AutoglmError, NotFoundError
 from autoglm.fold import PlanFold
 from autoglm.model import (
+    Artifact,
     CreatePlanRequest,
     Decision,
     Event,
@@ -145,13 +147,22 @@ class ScriptedTools:
         *,
         timeout: float | None = None,
         progress: Callable[[ToolProgress], None] | None = None,
+        save_to: Path | None = None,
+        on_file: Callable[[Artifact, Path], None] | None = None,
     ) -> ToolResult:
         for each in self.progress:
             assert progress is not None
             progress(each)
 
         self.timeout = timeout
-        return self.answer(name, arguments)
+        result = self.answer(name, arguments)
+
+        for artifact in result.artifacts if save_to else ():
+            assert on_file is not None
+            assert save_to is not None
+            on_file(artifact, save_to / artifact.name)
+
+        return result
 
 
 Step_ = Event | AutoglmError | KeyboardInterrupt | Callable[[], None]
@@ -168,6 +179,7 @@ class ScriptedClient:
     tools: ScriptedTools = field(default_factory=ScriptedTools)
     asked: list[tuple[Any, ...]] = field(default_factory=list)
     refuse: dict[str, AutoglmError] = field(default_factory=dict)
+    contents: dict[str, bytes] = field(default_factory=dict)
     address: str = "localhost:50051"
     on_cancel: Callable[[], None] = lambda: None
     on_resolve: Callable[[], None] = lambda: None
@@ -195,14 +207,40 @@ class ScriptedClient:
         found = self._fold(plan_id)
         return found.basic() if view is PlanView.BASIC else found.snapshot()
 
+    def save_artifact(
+        self,
+        plan_id: str,
+        artifact: Artifact,
+        path: Path,
+        *,
+        overwrite: bool = False,
+        progress: Callable[[int], None] | None = None,
+    ) -> Path:
+        self._ask("save_artifact", plan_id, artifact.name, path, overwrite)
+        assert progress is not None
+        progress(1)
+
+        with path.open("wb" if overwrite else "xb") as file:
+            file.write(self.contents[artifact.digest])
+
+        return path
+
     def list_steps(self, plan_id: str, *, states: Sequence[StepState] = ()) -> Iterator[Step]:
         return (step for step in self._fold(plan_id).snapshot().steps if not states or step.state in states)
 
-    def list(self, *, states: Sequence[PlanState] = (), labels: Mapping[str, str] | None = None) -> Iterable[Plan]:
+    def list(
+        self, *, states: Sequence[PlanState] = (), labels: Mapping[str, str] | None = None, parent_plan_id: str = ""
+    ) -> Iterable[Plan]:
         for plan_id in self.logs:
             plan = self._fold(plan_id).basic()
 
-            if (not states or plan.state in states) and (labels or {}).items() <= plan.labels.items():
+            above = plan.parent.plan_id if plan.parent is not None else ""
+
+            if (
+                (not states or plan.state in states)
+                and (labels or {}).items() <= plan.labels.items()
+                and parent_plan_id in ("", above)
+            ):
                 yield plan
 
     def watch(self, plan_id: str, *, after_sequence: int = 0, durable_only: bool = False) -> Iterator[Event]:

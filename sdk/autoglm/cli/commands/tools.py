@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from autoglm import wire
 from autoglm.cli import tables
-from autoglm.cli.exits import Exit
+from autoglm.cli.exits import Exit, InputError
 from autoglm.cli.options import Address, AsJson, DataDir, Providers, read_object, session_of
-from autoglm.cli.text import one_line
-from autoglm.model import PluginState, ToolProgress
+from autoglm.cli.text import one_line, size
+from autoglm.model import Artifact, PluginState, ToolProgress
 
 TOOLS_EXAMPLES = """\
 Examples:
@@ -32,6 +33,7 @@ Examples:
 \b
   autoglm call math.calculate --args '{"expression": "2480 * 0.15"}'
   autoglm call files.write --args @arguments.json
+  autoglm call mine.chart --args @data.json --save charts
   echo '{"expression": "1 + 1"}' | autoglm call math.calculate --args - --json
 
 The call is made once, with the same checks as in a plan, but nothing of it is kept. Exit status: 1 when the tool failed, 2 when
@@ -94,7 +96,7 @@ def tool(
     with session.client() as client:
         found = client.tools.get(name)
 
-    session.give(found, tables.tool(found), as_json=json)
+    session.give(found, tables.tool(found, session.target), as_json=json)
     return Exit.SUCCEEDED
 
 
@@ -137,6 +139,9 @@ def call(
             "--timeout", metavar="SECONDS", min=0.001, help="How long the call may take (30).", show_default=False
         ),
     ] = None,
+    save: Annotated[
+        Path | None, typer.Option("--save", metavar="DIR", help="Save the files of the result into this folder.")
+    ] = None,
     json: AsJson = False,
     provider: Providers = None,
     address: Address = None,
@@ -152,8 +157,19 @@ def call(
         if line := " ".join(part for part in (done, one_line(progress.message, 200)) if part):
             session.tell(line)
 
+    def saved(artifact: Artifact, path: Path) -> None:
+        session.tell(f"saved {path} ({size(artifact.size_bytes)})")
+
     with session.client() as client:
-        found = client.tools.call(name, arguments, timeout=timeout, progress=told)
+        try:
+            found = client.tools.call(
+                name, arguments, timeout=timeout, progress=told, save_to=save, on_file=saved if save else None
+            )
+        except OSError as error:
+            raise InputError(f"--save {save}: {error.strerror or error}") from None
+
+    for artifact in found.artifacts if save is None else ():
+        session.tell(f"file {one_line(artifact.name)} ({size(artifact.size_bytes)}): dropped; --save DIR keeps it")
 
     if json:
         session.record(wire.to_json(found))
