@@ -19,7 +19,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "sdk"), str(ROOT / "server")]
 
 import uvloop  # noqa: E402
 
-from benchmarks import makespan, report, steps  # noqa: E402
+from benchmarks import edge, makespan, report, requests, standing, steps  # noqa: E402
 from benchmarks.rows import Options, Row  # noqa: E402
 
 GROUPS: dict[str, tuple[str, Callable[[Options], Awaitable[list[Row]]]]] = {
@@ -27,6 +27,15 @@ GROUPS: dict[str, tuple[str, Callable[[Options], Awaitable[list[Row]]]]] = {
     "inprocess": ("durable no-op steps a second without gRPC and watchers", steps.in_process),
     "sequence": ("one plan of 100 steps in sequence", steps.sequence),
     "makespan": ("fan-out 1 -> 200 -> 1, uneven and random graphs", makespan.makespan),
+    "submit": ("CreatePlan beside bare unary echo", edge.submit),
+    "fanout": ("one plan's events to 64 watchers beside bare streaming of the same messages", edge.fanout),
+    "watchers": ("1,000 and 5,000 idle watchers", standing.watchers),
+    "startup": ("start to SERVING, and idle memory", standing.startup),
+    "openplans": ("memory per open plan", standing.open_plans),
+    "restart": ("restart with 10,000 open plans", standing.restart),
+    "sdk": ("what the SDK costs per event", requests.sdk),
+    "planner": ("the rules planner", requests.planner),
+    "request": ("a request end to end", requests.request),
 }
 PARTS = {"latency": "steps"}
 """Rows that another group measures."""

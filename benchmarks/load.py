@@ -21,7 +21,7 @@ from benchmarks import floor as floor_process
 from benchmarks.processes import Served
 from benchmarks.shapes import Shape
 
-RUN_SECONDS = 300.0
+RUN_SECONDS = 120.0
 Streams = Literal["one", "each", "none"]
 """Who watches: one stream of everything, one for each plan on one connection, nobody."""
 LARGE: dict[str, Any] = {
@@ -52,6 +52,8 @@ class Seen:
     latencies: list[float] = field(default_factory=list)
     cpu: float = 0.0
     """Of the server."""
+    wall: float = 0.0
+    """Seconds by the client's clock, from the beginning until it had the last event."""
 
     @property
     def seconds(self) -> float:
@@ -107,8 +109,8 @@ class Collector:
                 self.done.set()
 
 
-async def watch_while(calls: Sequence[tuple[Any, Any]], expected: int, go: Any) -> list[tuple[int, Any]]:
-    """Attach all streams, begin, and read until all events are there."""
+async def watch_while(calls: Sequence[tuple[Any, Any]], expected: int, go: Any) -> tuple[list[tuple[int, Any]], float]:
+    """Attach all streams, begin, and read until all events are there; gives also how long that took."""
     collector, attached = Collector(expected), asyncio.Semaphore(0)
 
     async with asyncio.timeout(RUN_SECONDS), asyncio.TaskGroup() as group:
@@ -118,9 +120,12 @@ async def watch_while(calls: Sequence[tuple[Any, Any]], expected: int, go: Any) 
             await attached.acquire()
 
         collector.messages.clear()
+        began = time.perf_counter()
         await go()
         if calls:
             await collector.done.wait()
+
+        wall = time.perf_counter() - began
 
         for call, _ in calls:
             call.cancel()
@@ -128,30 +133,30 @@ async def watch_while(calls: Sequence[tuple[Any, Any]], expected: int, go: Any) 
         for reader in readers:
             reader.cancel()
 
-    return collector.messages
+    return collector.messages, wall
 
 
 class FloorLoad:
     def __init__(self, served: Served, channel: grpc.aio.Channel) -> None:
         self._served = served
-        self._channel = channel
+        self.channel = channel
         self._next = 0
 
     async def run(self, shape: Shape, plans: int, streams: Streams = "one", *, graph: bool = False) -> Seen:
         first, self._next = self._next, self._next + plans
         asked = {"shape": shape, "plans": plans, "first": first, "graph": graph}
-        stream: Any = self._channel.unary_stream(f"/{floor_process.SERVICE}/Watch")
+        stream: Any = self.channel.unary_stream(f"/{floor_process.SERVICE}/Watch")
         keys = {"one": [floor_process.EVERYTHING], "each": range(first, first + plans), "none": []}[streams]
         calls = [(stream(str(key).encode()), floor_process.Batch.FromString) for key in keys]
         answer: dict[str, float] = {}
         used = self._served.cpu()
 
         async def go() -> None:
-            ask: Any = self._channel.unary_unary(f"/{floor_process.SERVICE}/Go")
+            ask: Any = self.channel.unary_unary(f"/{floor_process.SERVICE}/Go")
             answer.update(json.loads(await ask(json.dumps(asked).encode())))
 
-        messages = await watch_while(calls, 2 * plans * len(shape), go)
-        seen = Seen(cpu=self._served.cpu() - used, messages=len(messages))
+        messages, wall = await watch_while(calls, 2 * plans * len(shape), go)
+        seen = Seen(cpu=self._served.cpu() - used, messages=len(messages), wall=wall)
 
         for received, message in messages:
             for event in message.events:
@@ -169,7 +174,9 @@ class FloorLoad:
 class ProductLoad:
     def __init__(self, served: Served, channel: grpc.aio.Channel) -> None:
         self._served = served
+        self.channel = channel
         self.plans = plan_service_pb2_grpc.PlanServiceStub(channel)
+        self.address = served.address
         self._tools = tool_service_pb2_grpc.ToolServiceStub(channel)
         self._runs = 0
 
@@ -217,8 +224,8 @@ class ProductLoad:
             await self.call("open", key)
 
         expected = plans * (2 * len(shape) + 2)  # the steps, the gate's success, the plan's
-        messages = await watch_while(await self._calls(made, streams), expected, go)
-        seen = Seen(cpu=self._served.cpu() - used, messages=len(messages))
+        messages, wall = await watch_while(await self._calls(made, streams), expected, go)
+        seen = Seen(cpu=self._served.cpu() - used, messages=len(messages), wall=wall)
 
         for received, message in messages:
             for event in message.events:

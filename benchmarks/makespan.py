@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
-
 from benchmarks.load import Seen
 from benchmarks.rows import Options, Row, at_most
 from benchmarks.shapes import critical_path, fan, random_layers, two_chains
@@ -16,7 +14,7 @@ async def makespan(options: Options) -> list[Row]:
     found: dict[str, list[tuple[Seen, Seen]]] = {name: [] for name in shapes}
 
     for number in range(options.rounds):
-        async with Loads(AsyncExitStack(), options) as (ours, bare):
+        async with Loads(options) as (ours, bare):
             for name, shape in shapes.items():
                 pair = await turns(
                     number,

@@ -54,16 +54,25 @@ FLOOR_IS = "steps/s of the floor"
 class Loads:
     """A fresh product and a fresh floor, warm, each with a client's connection."""
 
-    def __init__(self, stack: AsyncExitStack, options: Options) -> None:
-        self._stack = stack
+    def __init__(self, options: Options, **settings: str) -> None:
+        self._stack = AsyncExitStack()
         self._under = options.data_dir
+        self._settings = settings
 
     async def __aenter__(self) -> tuple[ProductLoad, FloorLoad]:
         enter = self._stack.enter_async_context
-        ours, bare = await enter(product(self._under)), await enter(floor(self._under))
-        loads = ProductLoad(ours, await enter(ours.channel())), FloorLoad(bare, await enter(bare.channel()))
-        await loads[0].run(chain(10), 4)
-        await loads[1].run(chain(10), 4)
+
+        try:
+            ours, bare = await enter(product(self._under, **self._settings)), await enter(floor(self._under))
+            loads = ProductLoad(ours, await enter(ours.channel())), FloorLoad(bare, await enter(bare.channel()))
+
+            for _ in range(4):
+                await loads[0].run(chain(10), 1)
+                await loads[1].run(chain(10), 1)
+        except BaseException:
+            await self._stack.aclose()
+            raise
+
         return loads
 
     async def __aexit__(self, *_: object) -> None:
@@ -88,7 +97,7 @@ async def steps(options: Options) -> list[Row]:
     found: defaultdict[str, list[tuple[Seen, Seen]]] = defaultdict(list)
 
     for number in range(options.rounds if cases else 0):
-        async with Loads(AsyncExitStack(), options) as (ours, bare):
+        async with Loads(options) as (ours, bare):
             for case in cases:
                 shape = chain(case.quick if options.quick else case.steps)
                 pair = await turns(
@@ -169,7 +178,7 @@ async def sequence(options: Options) -> list[Row]:
     repeat, pairs = 1 if options.quick else 3, []
 
     for number in range(options.rounds):
-        async with Loads(AsyncExitStack(), options) as (ours, bare):
+        async with Loads(options) as (ours, bare):
             for _ in range(repeat):
                 pairs.append(await turns(number, lambda: ours.run(chain(100), 1), lambda: bare.run(chain(100), 1)))
 

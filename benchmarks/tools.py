@@ -25,7 +25,7 @@ class Gate:
 
 
 _gates: defaultdict[str, Gate] = defaultdict(Gate)
-_open_for_good = os.environ.get("AUTOGLM_BENCHMARK_GATES") == "open"
+_open_for_good = os.environ.get("BENCHMARK_GATES") == "open"
 
 
 @autoglm.tool(name="noop", effect=Effect.IDEMPOTENT)
