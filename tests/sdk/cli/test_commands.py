@@ -67,7 +67,7 @@ TOOLS = [
         effect=Effect.READ_ONLY,
         timeout=timedelta(seconds=5),
         retry_policy=RetryPolicy(max_attempts=3),
-        examples=(ToolExample("a sum", {"expression": "1+1"}, 2),),
+        examples=(ToolExample("calculate 1+1", {"expression": "1+1"}, 2),),
         phrases=(Phrase("calculate {expression}", "{output}", "en"),),
         tags=("math",),
         digest="sha256:1",
@@ -342,13 +342,32 @@ def test_tool() -> None:
         '  "type": "object"',
         "}",
         "",
-        "example: a sum",
-        '{"expression": "1+1"} → 2',
+        "example",
+        "autoglm run 'calculate 1+1'",
+        """autoglm call math.calculate --args '{"expression": "1+1"}'""",
+        "→ 2",
         "",
         "phrases",
         "en  calculate {expression}",
     ]
     assert cli("tool", "none", client=scripted()).status == 2
+
+
+def test_what_an_example_is_pasted_as() -> None:
+    """A title is a request where phrases read it; a call that needs approval is none that can be made directly."""
+    example = ToolExample("-it's $(no) shell", {}, None)
+    phrase = Phrase("pay", "", "en")
+    for phrases, approval, lines in (
+        ((), False, ["example: -it's $(no) shell", "autoglm --address host:1 call pay"]),
+        ((), True, ["example: -it's $(no) shell"]),
+        ((phrase,), True, ["example", """autoglm --address host:1 run -- '-it'"'"'s $(no) shell'"""]),
+    ):
+        tool = Tool(name="pay", requires_approval=approval, examples=(example,), phrases=phrases)
+        client = ScriptedClient(tools=ScriptedTools([tool]))
+        shown = cli("--address", "host:1", "tool", "pay", client=client).out.splitlines()
+        at = shown.index(lines[0])
+        assert shown[at : at + len(lines)] == lines
+        assert shown[at + len(lines) :] in ([], ["", "phrases", "en  pay"])
 
 
 def test_call() -> None:

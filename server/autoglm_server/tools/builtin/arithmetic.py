@@ -30,18 +30,18 @@ class Calculated(TypedDict):
     tags=("math", "arithmetic", "percent"),
     examples=(
         ToolExample(
-            "A percentage",
+            "15% of 2480",
             {"expression": "15% of 2480"},
             {"result": 372, "exact": True, "expression": "15% of 2480"},
         ),
         ToolExample(
-            "A price with tax",
+            "2480 + 15%",
             {"expression": "2480 + 15%"},
             {"result": 2852, "exact": True, "expression": "2480 + 15%"},
         ),
         ToolExample(
-            "In words",
-            {"expression": "two to the power of ten plus 5"},
+            "what is two to the power of ten plus 5",
+            {"expression": "2 ^ 10 + 5"},
             {"result": 1029, "exact": True, "expression": "2 ^ 10 + 5"},
         ),
     ),

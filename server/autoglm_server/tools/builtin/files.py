@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, TypedDict
 
-from autoglm.model import Effect, Phrase
+from autoglm.model import Effect, Phrase, ToolExample
 from autoglm.tool import Constraint, FunctionTool, ToolError, tool
 from autoglm_server.tools.builtin._workspace import PATH_MAX, Workspace, kind_of
 
@@ -93,7 +93,14 @@ def file_tools(workspace: Path) -> list[FunctionTool]:
     """Give the tools for files in ``workspace``; none of them reaches outside of it or follows a link."""
     files = Workspace(workspace)
 
-    @tool(name="files.list", title="List files", effect=Effect.READ_ONLY, tags=("files",), phrases=_LIST_PHRASES)
+    @tool(
+        name="files.list",
+        title="List files",
+        effect=Effect.READ_ONLY,
+        tags=("files",),
+        examples=(ToolExample("list files", {}),),
+        phrases=_LIST_PHRASES,
+    )
     def list_files(path: FilePath = ".") -> Listing:
         """List what a folder of the workspace holds, by name; at most 1000 entries.
 
@@ -108,7 +115,14 @@ def file_tools(workspace: Path) -> list[FunctionTool]:
         names = [f"{entry['name']}/" if entry["kind"] == "folder" else entry["name"] for entry in entries]
         return Listing(result=names, entries=entries, truncated=truncated)
 
-    @tool(name="files.read", title="Read a file", effect=Effect.READ_ONLY, tags=("files",), phrases=_READ_PHRASES)
+    @tool(
+        name="files.read",
+        title="Read a file",
+        effect=Effect.READ_ONLY,
+        tags=("files",),
+        examples=(ToolExample("read notes.txt", {"path": "notes.txt"}),),
+        phrases=_READ_PHRASES,
+    )
     def read_file(path: FilePath) -> Content:
         """Read a text file (UTF-8) of the workspace, up to 512 KiB.
 
@@ -133,6 +147,13 @@ def file_tools(workspace: Path) -> list[FunctionTool]:
         effect=Effect.IDEMPOTENT,
         destructive=True,
         tags=("files",),
+        examples=(
+            ToolExample(
+                'write "hello world" to notes.txt',
+                {"path": "notes.txt", "content": "hello world"},
+                {"path": "notes.txt", "size_bytes": 11},
+            ),
+        ),
         phrases=_WRITE_PHRASES,
     )
     def write_file(path: FilePath, content: str) -> Written:
@@ -154,6 +175,9 @@ def file_tools(workspace: Path) -> list[FunctionTool]:
         effect=Effect.NON_IDEMPOTENT,
         requires_approval=True,
         tags=("files",),
+        examples=(
+            ToolExample('append "more" to notes.txt', {"path": "notes.txt", "content": "more"}, {"path": "notes.txt"}),
+        ),
         phrases=_APPEND_PHRASES,
     )
     def append_file(path: FilePath, content: str) -> Appended:

@@ -46,16 +46,20 @@ class Queried(TypedDict):
     timeout=timedelta(seconds=10),
     tags=("json", "jmespath"),
     examples=(
-        ToolExample("A field", {"data": {"name": "Ann", "age": 40}, "query": "name"}, {"result": "Ann"}),
         ToolExample(
-            "Names of adults",
+            'get name from {"name": "Ann", "age": 40}',
+            {"data": {"name": "Ann", "age": 40}, "query": "name"},
+            {"result": "Ann"},
+        ),
+        ToolExample(
+            'get "people[?age > `18`].name" from {"people": [{"name": "Ann", "age": 40}, {"name": "Bo", "age": 9}]}',
             {
                 "data": {"people": [{"name": "Ann", "age": 40}, {"name": "Bo", "age": 9}]},
                 "query": "people[?age > `18`].name",
             },
             {"result": ["Ann"]},
         ),
-        ToolExample("From JSON text", {"data": '{"a": {"b": 3}}', "query": "a.b"}, {"result": 3}),
+        ToolExample('get a.b from {"a": {"b": 3}}', {"data": {"a": {"b": 3}}, "query": "a.b"}, {"result": 3}),
     ),
     phrases=(
         *(Phrase(pattern, "The result is {output}.", "en") for pattern in _ENGLISH),

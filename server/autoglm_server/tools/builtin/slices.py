@@ -38,8 +38,8 @@ class Slice(TypedDict):
     ),
     examples=(
         ToolExample(
-            "The beginning",
-            {"value": "to be or not to be", "start": 0, "end": 5},
+            'first 5 characters of "to be or not to be"',
+            {"value": "to be or not to be", "end": 5},
             {"result": "to be", "start": 0, "end": 5, "length": 18},
         ),
     ),

@@ -96,9 +96,13 @@ class Found(TypedDict):
     tags=_TAGS,
     phrases=COUNT,
     examples=(
-        ToolExample("Words", {"text": "to be or not to be"}, {"result": 6, "what": "words"}),
         ToolExample(
-            "A letter",
+            'how many words in "to be or not to be"',
+            {"text": "to be or not to be", "what": "words"},
+            {"result": 6, "what": "words"},
+        ),
+        ToolExample(
+            'how many times does "r" occur in "strawberry"',
             {"text": "strawberry", "what": "occurrences", "of": "r"},
             {"result": 3, "what": "occurrences"},
         ),
@@ -143,9 +147,11 @@ def count(text: _Text, what: What = "words", of: _Short = "", *, ignore_case: bo
     tags=_TAGS,
     phrases=CASE,
     examples=(
-        ToolExample("Capitals", {"text": "hello", "case": "upper"}, {"result": "HELLO"}),
+        ToolExample('uppercase "hello"', {"text": "hello", "case": "upper"}, {"result": "HELLO"}),
         ToolExample(
-            "A name for a program", {"text": "User account ID", "case": "snake"}, {"result": "user_account_id"}
+            'convert "User account ID" to snake case',
+            {"text": "User account ID", "case": "snake"},
+            {"result": "user_account_id"},
         ),
     ),
 )
@@ -168,7 +174,7 @@ def case(text: _Text, case: Case) -> Made:
     phrases=EXTRACT,
     examples=(
         ToolExample(
-            "Addresses",
+            'extract emails from "Write to ann@example.com or bob@example.org."',
             {"text": "Write to ann@example.com or bob@example.org.", "what": "emails"},
             {"result": ["ann@example.com", "bob@example.org"], "count": 2},
         ),
@@ -201,7 +207,13 @@ def extract(text: _Text, what: Kind) -> Found:
     timeout=_TIMEOUT,
     tags=_TAGS,
     phrases=REPLACE,
-    examples=(ToolExample("A word", {"text": "a cat", "old": "cat", "new": "dog"}, {"result": "a dog", "count": 1}),),
+    examples=(
+        ToolExample(
+            'replace "cat" with "dog" in "a cat"',
+            {"text": "a cat", "old": "cat", "new": "dog"},
+            {"result": "a dog", "count": 1},
+        ),
+    ),
 )
 def replace(text: _Text, old: _Short, new: _Short) -> Changed:
     """Replace each occurrence of one text in another, literally.
@@ -228,7 +240,7 @@ def replace(text: _Text, old: _Short, new: _Short) -> Changed:
     timeout=_TIMEOUT,
     tags=_TAGS,
     phrases=REVERSE,
-    examples=(ToolExample("A word", {"text": "hello"}, {"result": "olleh"}),),
+    examples=(ToolExample('reverse "hello"', {"text": "hello"}, {"result": "olleh"}),),
 )
 def reverse(text: _Text, by: Literal["characters", "words", "lines"] = "characters") -> Made:
     """Write a text backwards, by its characters, words or lines. Accents and emojis stay whole.
@@ -252,8 +264,10 @@ def reverse(text: _Text, by: Literal["characters", "words", "lines"] = "characte
     tags=_TAGS,
     phrases=SORT,
     examples=(
-        ToolExample("Words", {"text": "pear, apple, fig"}, {"result": "apple, fig, pear"}),
-        ToolExample("Numbers", {"text": "10, 9, 100", "descending": True}, {"result": "100, 10, 9"}),
+        ToolExample('sort "pear, apple, fig"', {"text": "pear, apple, fig"}, {"result": "apple, fig, pear"}),
+        ToolExample(
+            'sort "10, 9, 100" descending', {"text": "10, 9, 100", "descending": True}, {"result": "100, 10, 9"}
+        ),
     ),
 )
 def sort(text: _Text, *, descending: bool = False, unique: bool = False) -> Made:
@@ -282,7 +296,7 @@ def sort(text: _Text, *, descending: bool = False, unique: bool = False) -> Made
     timeout=_TIMEOUT,
     tags=_TAGS,
     phrases=JOIN,
-    examples=(ToolExample("With a sign between", {"parts": ["a", "b"], "separator": "-"}, {"result": "a-b"}),),
+    examples=(ToolExample('join "a", "b" with "-"', {"parts": ["a", "b"], "separator": "-"}, {"result": "a-b"}),),
 )
 def join(
     parts: Annotated[list[str], Constraint(max_items=ITEMS_MAX)],

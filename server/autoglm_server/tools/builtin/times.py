@@ -91,7 +91,7 @@ def _now(clock: Clock) -> FunctionTool:
         effect=Effect.READ_ONLY,
         timeout=_TIMEOUT,
         tags=("time", "date", "clock"),
-        examples=(ToolExample("In a city", {"zone": "Tokyo"}),),
+        examples=(ToolExample("what time is it in Tokyo", {"zone": "Tokyo"}),),
         phrases=NOW,
     )
     def now(zone: _Zone = "UTC") -> Moment:
@@ -115,20 +115,9 @@ def _convert(clock: Clock) -> FunctionTool:
         tags=("time", "zone", "convert"),
         examples=(
             ToolExample(
-                "From New York to Tokyo",
-                {"time": "2026-11-22 09:00", "from_zone": "New York", "to_zone": "东京"},
-                {
-                    "result": "2026-11-22T23:00:00+09:00",
-                    "date": "2026-11-22",
-                    "time": "23:00",
-                    "weekday": "Sunday",
-                    "weekday_zh": "星期日",
-                    "zone": "Asia/Tokyo",
-                    "offset": "+09:00",
-                    "source": "2026-11-22T09:00:00-05:00",
-                    "from_zone": "America/New_York",
-                    "note": None,
-                },
+                "10:30 Tokyo to Shanghai",
+                {"time": "10:30", "from_zone": "Tokyo", "to_zone": "Shanghai"},
+                {"time": "09:30", "zone": "Asia/Shanghai", "offset": "+08:00", "from_zone": "Asia/Tokyo", "note": None},
             ),
         ),
         phrases=CONVERT,
@@ -178,14 +167,16 @@ def _add(clock: Clock) -> FunctionTool:
         tags=("time", "date", "calendar"),
         examples=(
             ToolExample(
-                "45 days later",
+                "add 45 days to 2026-11-22",
                 {"date": "2026-11-22", "amount": 45, "unit": "days"},
                 {"result": "2027-01-06", "weekday": "Wednesday"},
             ),
-            ToolExample("In Chinese", {"date": "2026-11-22", "amount": 3, "unit": "天"}, {"result": "2026-11-25"}),
             ToolExample(
-                "A month later",
-                {"date": "2026-01-31", "amount": 1, "unit": "months"},
+                "2026-11-22之后3天是哪天", {"date": "2026-11-22", "amount": 3, "unit": "天"}, {"result": "2026-11-25"}
+            ),
+            ToolExample(
+                "add 1 month to 2026-01-31",
+                {"date": "2026-01-31", "amount": 1, "unit": "month"},
                 {
                     "result": "2026-02-28",
                     "weekday": "Saturday",
@@ -245,7 +236,7 @@ def _difference(clock: Clock) -> FunctionTool:
         tags=("time", "date", "calendar"),
         examples=(
             ToolExample(
-                "Days to a date",
+                "how long is it from 2026-11-22 to 2026-12-25",
                 {"start": "2026-11-22", "end": "2026-12-25"},
                 {"result": 33, "unit": "days", "start": "2026-11-22", "end": "2026-12-25", "days": 33},
             ),
@@ -293,7 +284,7 @@ def _weekday(clock: Clock) -> FunctionTool:
         tags=("time", "date", "calendar"),
         examples=(
             ToolExample(
-                "Of a date",
+                "what day is 2026-11-22",
                 {"date": "2026-11-22"},
                 {"result": "Sunday", "weekday_zh": "星期日", "number": 7, "week": 47, "date": "2026-11-22"},
             ),

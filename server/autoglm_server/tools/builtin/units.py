@@ -31,17 +31,17 @@ class Converted(TypedDict):
     tags=("units", "measure", "convert"),
     examples=(
         ToolExample(
-            "Kilometers to miles",
+            "convert 372 kilometers to miles",
             {"value": 372, "from_unit": "kilometers", "to_unit": "miles"},
             {"result": 231.15008351228823, "unit": "mile", "value": 372, "from_unit": "kilometer"},
         ),
         ToolExample(
-            "A temperature",
+            "convert 98.6 °F to 摄氏度",
             {"value": 98.6, "from_unit": "°F", "to_unit": "摄氏度"},
             {"result": 37, "unit": "degree_Celsius", "value": 98.6, "from_unit": "degree_Fahrenheit"},
         ),
         ToolExample(
-            "A speed",
+            "convert 100 km/h to m/s",
             {"value": 100, "from_unit": "km/h", "to_unit": "m/s"},
             {"result": 27.77777777777778, "unit": "meter/second", "value": 100, "from_unit": "kilometer/hour"},
         ),

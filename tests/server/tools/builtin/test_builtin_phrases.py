@@ -161,17 +161,27 @@ def test_every_tool_is_read_only_with_a_time_limit_and_schemas(tools: dict[str, 
         assert all(one.get("description") for one in inputs.values()), name
 
 
-def test_every_example_is_true(tools: dict[str, FunctionTool]) -> None:
-    for name, tool in tools.items():
-        if name.startswith("files."):
-            continue
-
+async def test_every_example_is_asked_for_by_its_title_and_true(tools: dict[str, FunctionTool]) -> None:
+    """What `autoglm tool NAME` shows to be pasted: the request makes the call, and the call gives the output."""
+    order = ["files.write", "files.append", *(name for name in tools if name not in ("files.write", "files.append"))]
+    for name in order:
+        tool = tools[name]
         assert tool.spec.examples, name
         for example in tool.spec.examples:
             arguments = example.arguments or {}
+            assert await planned(example.title, tools) == [(name, arguments)]
             jsonschema_rs.validate(wire.parse_json(tool.spec.input_schema), arguments)
             output = tool.result(tool.function(**tool.keywords(arguments, ToolContext()))).output
             jsonschema_rs.validate(wire.parse_json(tool.spec.output_schema), output)
             if example.output is not None:
                 told = {key: value for key, value in output.items() if key in example.output}
                 assert told == example.output
+
+
+async def planned(request: str, tools: dict[str, FunctionTool]) -> list[tuple[str, Any]]:
+    """Give the calls that the rules planner makes of a request."""
+    plan = Plan(id="p", request=request, state=PlanState.RUNNING, create_time=NOW)
+    specs = [tool.spec for tool in tools.values()]
+    view = RoundView(plan=plan, round=1, attempt=1, tools=specs, rejected=(), steps_left=10, last=False)
+    drafts = [item async for item in RulesPlanner(CLOCK).round(view) if isinstance(item, StepDraft)]
+    return [(draft.tool, draft.arguments or {}) for draft in drafts]
