@@ -13,6 +13,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -67,6 +68,7 @@ from autoglm.model import (
     ServerInfo,
     Step,
     StepDraft,
+    StepStarted,
     StepState,
     Tool,
     ToolProgress,
@@ -643,6 +645,31 @@ class AsyncPlanHandle:
                 seen += 1
 
             yield event
+
+    async def nested(self) -> AsyncIterator[Event]:
+        """Give the plan's events, and those of the sub-plans that its steps run: each event after what led to it.
+
+        All of a sub-plan's events come between the start of its step and that step's end, whatever else happens at the
+        same time; ``event.plan_id`` says whose an event is.
+
+        >>> async for event in plan.nested():  # doctest: +SKIP
+        ...     print(event.plan_id, event.sequence, event.fact)
+        """
+        known: set[str] = set()
+        due: dict[str, None] = {}
+
+        async for event in self:
+            for plan_id in list(due):
+                with suppress(NotFoundError):  # named before it is made: not yet there, or refused
+                    async for below in self._client.attach(plan_id).nested():
+                        due.pop(plan_id, None)
+                        yield below
+
+            yield event
+
+            if isinstance(event.fact, StepStarted) and (child := event.fact.child_plan_id) and child not in known:
+                known.add(child)
+                due[child] = None
 
     async def result(self, timeout: float | None = None) -> Plan:
         """Wait for the plan's end and give the finished plan; ``timeout`` is in seconds, None waits without end.

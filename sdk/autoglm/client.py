@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -69,6 +70,7 @@ from autoglm.model import (
     ServerInfo,
     Step,
     StepDraft,
+    StepStarted,
     StepState,
     Tool,
     ToolProgress,
@@ -645,6 +647,31 @@ class PlanHandle:
                 seen += 1
 
             yield event
+
+    def nested(self) -> Iterator[Event]:
+        """Give the plan's events, and those of the sub-plans that its steps run: each event after what led to it.
+
+        All of a sub-plan's events come between the start of its step and that step's end, whatever else happens at the
+        same time; ``event.plan_id`` says whose an event is.
+
+        >>> for event in plan.nested():  # doctest: +SKIP
+        ...     print(event.plan_id, event.sequence, event.fact)
+        """
+        known: set[str] = set()
+        due: dict[str, None] = {}
+
+        for event in self:
+            for plan_id in list(due):
+                with suppress(NotFoundError):  # named before it is made: not yet there, or refused
+                    for below in self._client.attach(plan_id).nested():
+                        due.pop(plan_id, None)
+                        yield below
+
+            yield event
+
+            if isinstance(event.fact, StepStarted) and (child := event.fact.child_plan_id) and child not in known:
+                known.add(child)
+                due[child] = None
 
     def result(self, timeout: float | None = None) -> Plan:
         """Wait for the plan's end and give the finished plan; ``timeout`` is in seconds, None waits without end.

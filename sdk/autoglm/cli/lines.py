@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from autoglm.cli.exits import failure_line, violation_lines
+from autoglm.cli.nested import NestedStep, read
 from autoglm.cli.text import clock, count, duration, one_line, plain_json, value_text
 from autoglm.cli.tree import WAITING_WORDS
 from autoglm.cli.view import View
@@ -35,26 +38,35 @@ from autoglm.model import (
     StepRetryScheduled,
     StepSkipped,
     StepStarted,
+    StepState,
     StepSucceeded,
     StepWaiting,
     ToolResult,
     UnknownFact,
 )
 
+_STATES = {StepState.RUNNING: "started", StepState.WAITING: "waits for a person", StepState.PENDING: "not started"}
 VALUE_CHARS_MAX = 200
 """How much of an argument or an output a line shows."""
 
 
 class Lines:
-    """Tells events as lines. Ephemeral progress is told when its message changes or another tenth is done."""
+    """Tells events as lines. Ephemeral progress is told when its message changes or another tenth is done.
+
+    Of a step that runs a sub-plan, each step of that is told when its state has changed: ``[part > convert] succeeded``.
+    """
 
     def __init__(self, view: View) -> None:
         """Tell the events of ``view``'s plan."""
         self._view = view
         self._told: dict[str, tuple[str, int]] = {}
+        self._nested: dict[tuple[str, ...], StepState] = {}
 
     def tell(self, event: Event) -> str | None:
         """Give the line of ``event``, which the view has taken in already; None if there is nothing to say."""
+        if isinstance(event.fact, StepProgressed) and (steps := read(event.fact.data)):
+            return "\n".join(self._below(event, (event.step_id,), steps)) or None
+
         said = self._say(event)
 
         if said is None:
@@ -63,6 +75,20 @@ class Lines:
         step_id = _step_id(event)
         subject = f"[{one_line(step_id)}] " if step_id else ""
         return f"{clock(event.event_time)} {subject}{said}"
+
+    def _below(self, event: Event, path: tuple[str, ...], steps: tuple[NestedStep, ...]) -> Iterator[str]:
+        """Tell the steps of a sub-plan whose state has changed since they were told."""
+        for step in steps:
+            place = (*path, step.id)
+            before = self._nested.get(place, StepState.PENDING)
+            self._nested[place] = step.state
+
+            if step.state is not before:
+                subject = " > ".join(map(one_line, place))
+                why = f": {one_line(step.message, VALUE_CHARS_MAX)}" if step.message and step.state.terminal else ""
+                yield f"{clock(event.event_time)} [{subject}] {_STATES.get(step.state, step.state.name.lower())}{why}"
+
+            yield from self._below(event, place, step.steps)
 
     def _say(self, event: Event) -> str | None:
         match event.fact:
@@ -116,8 +142,8 @@ class Lines:
             case StepRejected(violations=violations):
                 return f"draft rejected: {'; '.join(violation_lines(violations))}"
 
-            case StepStarted():
-                return "started" + self._attempt(event)
+            case StepStarted(child_plan_id=child):
+                return "started" + self._attempt(event) + (f": plan {one_line(child)}" if child else "")
 
             case StepProgressed() as progressed:
                 return self._progressed(event, progressed)

@@ -10,6 +10,7 @@ from typing import Final
 
 from rich.text import Text
 
+from autoglm.cli.nested import flat, read
 from autoglm.cli.text import count, duration, one_line
 from autoglm.cli.view import View
 from autoglm.fold import StepFold
@@ -37,6 +38,7 @@ class Glyphs:
     spinner: str
     branch: str
     last: str
+    rail: str
     bar: str
     bar_rest: str
     more: str
@@ -54,6 +56,7 @@ UNICODE = Glyphs(
     spinner="⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏",
     branch="├─ ",
     last="└─ ",
+    rail="│  ",
     bar="━",
     bar_rest="─",
     more="…",
@@ -70,6 +73,7 @@ ASCII = Glyphs(
     spinner="|/-\\",
     branch="|- ",
     last="`- ",
+    rail="|  ",
     bar="=",
     bar_rest="-",
     more="...",
@@ -110,13 +114,19 @@ def draw(
     lines = [_head(view, now, spinner, glyphs)]
     shown, hidden = select(view, rows_max)
     rows = list(_rows(view, shown, now=now, width=width, glyphs=glyphs, spinner=spinner))
+    below = [list(_below(view, step, glyphs, spinner)) for step in shown]
+    room = rows_max - len(rows)
 
     if hidden:
         rows.append(Text(f"{glyphs.more} {_hidden(hidden)}", style="dim"))
+        below.append([])
 
-    for index, row in enumerate(rows):
-        guide = glyphs.last if index == len(rows) - 1 else glyphs.branch
-        lines.append(Text.assemble((guide, "dim"), row))
+    for index, (row, nested) in enumerate(zip(rows, below, strict=True)):
+        last = index == len(rows) - 1
+        lines.append(Text.assemble((glyphs.last if last else glyphs.branch, "dim"), row))
+        rail = " " * len(glyphs.rail) if last else glyphs.rail
+        lines.extend(Text.assemble((rail, "dim"), line) for line in nested[: max(0, room)])
+        room -= len(nested)
 
     lines.extend(_answer(view, width))
 
@@ -198,6 +208,26 @@ def _rows(
         row.append(f"  {duration(view.elapsed(step, now)):>8}")
         row.append_text(_detail(view, step, now=now, glyphs=glyphs))
         row.rstrip()
+        yield row
+
+
+def _below(view: View, step: StepFold, glyphs: Glyphs, spinner: str) -> Iterator[Text]:
+    """Give a line for each step of the plan that ``step`` runs, as its progress tells them."""
+    progress = view.progress.get(step.added.id)
+
+    if step.state is not StepState.RUNNING or progress is None:
+        return
+
+    for depth, nested in flat(read(progress.data)):
+        sign = spinner if nested.state is StepState.RUNNING else glyphs.states.get(nested.state, "?")
+        row = Text("   " * depth).append(f"{sign} ", style=_STYLES.get(nested.state, ""))
+        row.append(one_line(nested.name, 40)).append(f"  {one_line(nested.tool, 40)}", style="dim")
+
+        if nested.state is StepState.WAITING:
+            row.append("  waits", style="yellow")
+        elif nested.message and not nested.steps:
+            row.append(f"  {one_line(nested.message, 80)}", style="red" if nested.state is StepState.FAILED else "")
+
         yield row
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import json as json_text
+from contextlib import nullcontext
 from itertools import islice
 from typing import Annotated
 
@@ -12,7 +13,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from autoglm import wire
-from autoglm.cli import tables, waits
+from autoglm.cli import nested, tables, waits
 from autoglm.cli.exits import Exit, InputError
 from autoglm.cli.options import (
     Address,
@@ -39,6 +40,7 @@ Examples:
   autoglm plans
   autoglm plans --state waiting              what waits for me, and how to decide it
   autoglm plans --state failed --label team=data --json
+  autoglm plans --parent 8k0m2n              the sub-plans that its steps run
 
 A plan is `waiting` when all that is left of it waits for a person. One that has other work is `running`; `autoglm show`
 names the steps of it that wait.
@@ -94,6 +96,9 @@ def plans(
         list[State] | None, typer.Option("--state", help="Only plans in this state (repeatable).", case_sensitive=False)
     ] = None,
     label: Labels = None,
+    parent: Annotated[
+        str, typer.Option("--parent", metavar="PLAN", help="Only sub-plans of this plan.", show_default=False)
+    ] = "",
     limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, help="The most plans to list.")] = 50,
     json: AsJson = False,
     address: Address = None,
@@ -105,7 +110,8 @@ def plans(
     states = [PlanState[each.name] for each in state or ()]
 
     with session.client() as client:
-        found = list(islice(client.list(states=states, labels=labels), limit + 1))
+        with named(client, parent) if parent else nullcontext("") as above:
+            found = list(islice(client.list(states=states, labels=labels, parent_plan_id=above), limit + 1))
 
         for plan in found[:limit] if json else ():
             session.record(wire.to_json(plan))
@@ -117,7 +123,9 @@ def plans(
 
     if not found and not json:
         session.tell(
-            "There is no such plan." if states or labels else "There is no plan yet. Make one: autoglm run REQUEST"
+            "There is no such plan."
+            if states or labels or parent
+            else "There is no plan yet. Make one: autoglm run REQUEST"
         )
 
     if len(found) > limit:
@@ -145,8 +153,9 @@ def show(
             return _show_rounds(session, client, plan_id, as_json=json)
 
         found = client.get(plan_id)
+        below = {} if json else nested.fetch(found, client.get)
 
-    session.give(found, tables.plan(found, session.target), as_json=json)
+    session.give(found, tables.plan(found, session.target, below), as_json=json)
     return Exit.SUCCEEDED
 
 
