@@ -51,7 +51,7 @@ from autoglm_server.service.watch import Disconnects, Watches
 from autoglm_server.tools.artifacts import described
 from autoglm_server.tools.catalog import Catalog
 from autoglm_server.tools.limits import ToolLimits
-from autoglm_server.tools.providers import mcp, open_http, open_openapi, open_provider, open_tables
+from autoglm_server.tools.providers import mcp, open_http, open_openapi, open_provider, open_shell, open_tables
 from autoglm_server.tools.secrets import Secrets, Source
 from autoglm_server.tools.wrappers import Wrappers
 
@@ -244,6 +244,7 @@ class Application:
             self._fixed = [
                 *open_http(settings.http),
                 *open_tables(settings.table, settings.workspace_dir),
+                *open_shell(settings.shell, settings.workspace_dir),
                 self._subplans,
             ]
             providers = {name: self._open_provider(settings, name, uri) for name, uri in settings.providers.items()}
@@ -319,12 +320,14 @@ class Application:
     def _on_health(self, parts: _Parts) -> None:
         """Serve while the journal takes events; end when it failed for good."""
         journal = parts.journal
-        parts.health.set(serving=not journal.stalled and journal.failure is None)
+        parts.health.set(serving=not (journal.stalled or journal.damaged) and journal.failure is None)
         parts.scheduler.journal_health_changed()
 
         if journal.failure is not None:
             _log.error("the journal failed; ending, the next start recovers: %s", journal.failure)
             self.stop(EXIT_JOURNAL)
+        elif journal.damaged:
+            _log.error("the journal is only read from now on: %s", journal.damaged)
         elif journal.stalled:
             _log.error("the journal cannot be written to, nothing new is accepted: %s", journal.stalled)
 

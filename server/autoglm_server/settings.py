@@ -6,6 +6,7 @@ Defaults < YAML file < environment (``AUTOGLM_SECTION__KEY``) < flags. Loading, 
 
 from __future__ import annotations
 
+import fnmatch
 import re
 from datetime import timedelta
 from pathlib import Path
@@ -372,6 +373,29 @@ class TableSettings(Section):
     """The longest one query may take, unless the step says."""
 
 
+class ShellSettings(Section):
+    """The tool `shell.run`, which runs commands in the workspace as the server's own user (`docs/tools.md`).
+
+    A person approves each call, and no setting changes that. It is no sandbox: put the server in a container of its own first.
+    """
+
+    enabled: bool = False
+    """Whether it is there."""
+    commands: Annotated[tuple[str, ...], BeforeValidator(_words)] = Field(default=(), max_length=1000)
+    """Which commands may be asked for, as globs of the whole command as a shell would write it: `git log*`, `wc -l *`. Empty:
+    all. What is not among them is refused even if a person approves."""
+    timeout: Duration = Field(default=timedelta(minutes=1), gt=_ZERO, le=timedelta(hours=24))
+    """The longest one command may take, unless the step says."""
+    output: Bytes = Field(default=ByteSize(64 << 10), ge=1 << 10, le=256 << 10)
+    """How much of each of its output streams is kept: the last of it. All of it is shown as it comes."""
+    memory: Bytes = Field(default=ByteSize(1 << 30), ge=64 << 20, le=1 << 40)
+    """How much memory (address space) each of its processes may take."""
+    cpu: Duration = Field(default=timedelta(minutes=1), ge=timedelta(seconds=1), le=timedelta(hours=24))
+    """How much processor time each of its processes may take."""
+    env: Annotated[tuple[str, ...], BeforeValidator(_words)] = Field(default=(), max_length=100)
+    """The server's environment variables that commands see beside PATH, HOME (the workspace) and LANG."""
+
+
 class LimitSettings(Section):
     """The limits that stand on everything; an error names the one it met."""
 
@@ -446,6 +470,7 @@ class Settings(Section):
     """How providers `NAME=openapi:…` are used, by NAME."""
     http: HttpSettings = HttpSettings()
     table: TableSettings = TableSettings()
+    shell: ShellSettings = ShellSettings()
     limits: LimitSettings = LimitSettings()
 
     @model_validator(mode="after")
@@ -463,6 +488,16 @@ class Settings(Section):
                 known = [other for other, uri in self.providers.items() if uri.startswith("openapi:")]
                 told = f"there are {', '.join(known)}" if known else "there is none"
                 raise ValueError(f"openapi: {name!r} is no provider with an openapi: URI; {told}")
+
+        return self
+
+    @model_validator(mode="after")
+    def _shell_asks(self) -> Settings:
+        name = "shell.run"
+        for rule in self.tools if self.shell.enabled else ():
+            if rule.requires_approval is False and fnmatch.fnmatchcase(name, rule.match):
+                told = f"match {rule.match!r} with requires_approval: false fits {name}, which a person always approves"
+                raise ValueError(f"tools: {told}; write globs that leave it out, or disable shell.enabled")
 
         return self
 

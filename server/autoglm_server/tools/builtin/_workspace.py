@@ -78,6 +78,12 @@ class Workspace:
         with self._folder(above, path) as folder, _opened(name, folder, os.O_RDONLY, path) as file:
             yield file
 
+    @contextmanager
+    def folder(self, path: str) -> Iterator[int]:
+        """Open a folder; give its descriptor, which is closed in the end."""
+        with self._folder(_parts(path), path) as folder:
+            yield folder
+
     def write(self, path: str, data: bytes) -> bool:
         """Make ``data`` the content of a file, all or nothing; give whether the file is new."""
         *above, name = _file_parts(path)

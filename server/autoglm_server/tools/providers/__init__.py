@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from autoglm_server.settings import HttpSettings, TableSettings
-from autoglm_server.tools.builtin import tables
+from autoglm_server.settings import HttpSettings, ShellSettings, TableSettings
+from autoglm_server.tools.builtin import shell, tables
 from autoglm_server.tools.loading import load_file, load_module, tools_of
 from autoglm_server.tools.providers import mcp
 from autoglm_server.tools.providers.endpoints import endpoint_opener
@@ -18,7 +19,7 @@ from autoglm_server.tools.providers.openapi import open_openapi
 from autoglm_server.tools.providers.reflect import ReflectProvider
 from autoglm_server.tools.tool import Provider
 
-__all__ = ["SCHEMES", "FunctionProvider", "open_http", "open_openapi", "open_provider", "open_tables"]
+__all__ = ["SCHEMES", "FunctionProvider", "open_http", "open_openapi", "open_provider", "open_shell", "open_tables"]
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,31}")
 
@@ -60,6 +61,21 @@ def open_http(settings: HttpSettings) -> list[Provider]:
 def open_tables(settings: TableSettings, workspace: Path) -> list[Provider]:
     """Open the provider of ``table.query``, if what it needs is installed."""
     return [tables.TableProvider(settings, workspace)] if tables.installed() else []
+
+
+def open_shell(settings: ShellSettings, workspace: Path) -> list[Provider]:
+    """Open the provider of ``shell.run``, if the settings enable it.
+
+    Raises:
+        ValueError: this system has no processes as it needs them.
+    """
+    if not settings.enabled:
+        return []
+
+    if os.name != "posix":
+        raise ValueError("shell.enabled: commands can be run on POSIX systems alone")
+
+    return [shell.ShellProvider(settings, workspace)]
 
 
 SCHEMES: Mapping[str, tuple[str, Callable[[str, str], Provider]]] = MappingProxyType(
