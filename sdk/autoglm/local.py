@@ -13,6 +13,7 @@ import itertools
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -55,6 +56,9 @@ _HELD_PAUSE = 0.5  # the server that holds the folder is about to serve, or to e
 _NOT_SERVING_PATIENCE = 5.0  # then the calls themselves say what is wrong, such as a full disk: reads still work
 _FILE_BYTES_MAX = 64 << 10
 _CONFIG_BYTES_MAX = 1 << 20
+_TOOL_FILES_MAX = 64
+_TOOL_FILE = re.compile(r"=(?:python|openapi):(?!https?:)(.+)")
+_TOOL_FILE_IN_TEXT = re.compile(r"""\b(?:python|openapi):(?!https?:)([^\s'",:}\]]+)""")
 _TAIL_BYTES = 4096
 _TAIL_LINES = 20
 
@@ -109,7 +113,10 @@ def read(folder: Path) -> ServerFile | None:
 
 
 def fingerprint(server_args: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> str:
-    """Tell the settings that a client names for the server: the same settings, the same text; empty if none."""
+    """Tell the settings that a client names for the server: the same settings, the same text; empty if none.
+
+    The files they name belong to them, those of tools as well: who has edited one means the new text.
+    """
     environment = os.environ if environment is None else environment
     named = {key: value for key, value in environment.items() if key.startswith("AUTOGLM_") and key not in _NO_SETTINGS}
 
@@ -371,11 +378,25 @@ def _busy(address: str) -> bool:
 
 
 def _files(server_args: Sequence[str], environment: Mapping[str, str]) -> list[str]:
-    """Name the configuration files among the settings."""
+    """Name the configuration files among the settings, and the files of tools that they or the settings name."""
     named = [environment["AUTOGLM_CONFIG"]] if environment.get("AUTOGLM_CONFIG") else []
     pairs: list[Any] = list(itertools.pairwise(server_args))
     named += [value for flag, value in pairs if flag == "--config"]
-    return named + [arg.removeprefix("--config=") for arg in server_args if arg.startswith("--config=")]
+    named += [arg.removeprefix("--config=") for arg in server_args if arg.startswith("--config=")]
+
+    # What is written on a command line is one word each; elsewhere a name ends where YAML or JSON may end it.
+    tools = [found[1] for arg in server_args if (found := _TOOL_FILE.search(arg))]
+    texts = [*environment.values(), *map(_text, named)]
+    tools += [found[1] for text in texts for found in _TOOL_FILE_IN_TEXT.finditer(text)]
+    return named + [str(Path(file).expanduser()) for file in tools[:_TOOL_FILES_MAX]]
+
+
+def _text(file: str) -> str:
+    try:
+        with Path(file).open("rb") as opened:
+            return opened.read(_CONFIG_BYTES_MAX).decode("utf-8", "replace")
+    except OSError:
+        return ""
 
 
 def _digest(file: str) -> str:

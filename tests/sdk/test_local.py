@@ -261,6 +261,23 @@ def test_the_fingerprint_tells_settings_apart(tmp_path: Path) -> None:
 
     assert len(set(before)) == 5
     assert [one == two for one, two in zip(before, after, strict=True)] == [True, True, False, False, False]
+    tools = tmp_path / "my tools.py"
+    plugin = tmp_path / "plugin.py"
+    config.write_text(f"plugins: [{{name: p, source: 'python:{plugin}:Plugin'}}]")
+    named: list[tuple[list[str], dict[str, str]]] = [
+        (["--provider", f"t=python:{tools}"], {}),
+        ([f"--provider=t=python:{tools}"], {}),
+        ([], {"AUTOGLM_PROVIDERS": f'{{"t": "python:{plugin}"}}'}),
+        (["--config", str(config)], {}),
+        (["--provider", "t=openapi:https://example.org/a.py"], {}),
+    ]
+    seen = [local.fingerprint(args, environment) for args, environment in named]
+    for file, changed in ((tools, {0, 1}), (plugin, {2, 3}), (tmp_path / "other.py", set())):
+        file.write_text("edited")
+        now = [local.fingerprint(args, environment) for args, environment in named]
+        assert {index for index in range(len(named)) if now[index] != seen[index]} == changed
+        seen = now
+
     assert local.fingerprint([], {"AUTOGLM_ADDRESS": "x:1", "AUTOGLM_DATA_DIR": "/x", "HOME": "/"}) == ""
 
 
