@@ -178,13 +178,20 @@ class Backend:
         if ask.temperature is not None:
             settings["temperature"] = ask.temperature
 
-        match self.name.spec.wire, ask.profile:
-            case Wire.ANTHROPIC, Profile.TOOL:
-                settings["anthropic_eager_input_streaming"] = True
-            case Wire.GLM, Profile.TOOL:
-                settings["extra_body"] = {"tool_stream": True}
-            case _:
-                pass
+        wire = self.name.spec.wire
+
+        if wire is Wire.ANTHROPIC and ask.profile is Profile.TOOL:
+            settings["anthropic_eager_input_streaming"] = True
+
+        if wire not in (Wire.ANTHROPIC, Wire.GOOGLE):
+            # A usage in each chunk is what was used so far, also where nobody asked for it; else the library adds them up.
+            settings["openai_continuous_usage_stats"] = True
+
+            if wire is not Wire.VLLM:  # the others do not know that one may ask for it
+                settings["extra_body"] = {"stream_options": {"include_usage": True}}
+
+        if wire is Wire.GLM and ask.profile is Profile.TOOL:
+            settings["extra_body"] |= {"tool_stream": True}
 
         return settings  # type: ignore[return-value]
 

@@ -214,9 +214,11 @@ def event(reply: Reply, delta: dict[str, Any] | None, finish: str | None = None)
             chunk |= {"obfuscation": "x7"}
             choice |= {"logprobs": None}
         case "glm":
-            # No object; the role in every delta; the usage in the chunk with the finish reason.
-            chunk = {"id": "20260101", "created": 1790000000, "model": "glm-4.7"}
-            choice["delta"] = {"role": "assistant"} | (delta or {})
+            # The role in every delta; no finish reason until the last chunk, which has the usage too.
+            chunk |= {"id": "20260101", "model": "glm-4.7"}
+            last = {"finish_reason": finish} if finish is not None else {}
+            text = {"content": ""} if finish is not None else {}
+            choice = {"index": 0} | last | {"delta": {"role": "assistant"} | text | (delta or {})}
         case "ollama":
             chunk |= {"id": "chatcmpl-442", "model": "qwen3:8b", "system_fingerprint": "fp_ollama"}
             choice["delta"] = {"role": "assistant", "content": ""} | (delta or {})
