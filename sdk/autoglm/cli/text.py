@@ -81,8 +81,8 @@ def clock(value: datetime | None) -> str:
 
 
 def size(number: int) -> str:
-    """Give a number of bytes: ``999 B``, ``12.3 KiB``, ``64 MiB``."""
-    if number < 1000:
+    """Give a number of bytes: ``1000 B``, ``12.3 KiB``, ``64 MiB``."""
+    if number < 1024:
         return f"{number} B"
 
     value = float(number)

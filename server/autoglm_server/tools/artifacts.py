@@ -79,6 +79,10 @@ class StoreSink:
         return artifact
 
     def _check(self, name: str, size: int) -> None:
+        if size > (most := self.limits.file_bytes):
+            message = f"the file {name!r} is larger than {most} bytes (limits.artifact)"
+            raise refused(message, limit=most, size=size)
+
         most = self.limits.call_bytes
         if self._size + size > most:
             message = (

@@ -58,9 +58,10 @@ async def test_every_kind_of_content_is_kept_and_read_back(store: FolderArtifact
     content = os.urandom(600_000)
     (tmp_path / "source").write_bytes(content)
 
+    kept = Artifact("a/b name.bin", "application/x", len(content), digest_of(content))
+
     for given in (content, tmp_path / "source", pieces(content[:7], b"", content[7:])):
-        kept = await store.put("plan", "a/b name.bin", "application/x", given)
-        assert kept == Artifact("a/b name.bin", "application/x", len(content), digest_of(content))
+        assert await store.put("plan", "a/b name.bin", "application/x", given) == kept
 
     assert await read(store, "plan", kept.digest) == content
     assert await read(store, "plan", kept.digest, 599_999) == content[-1:]
@@ -207,7 +208,7 @@ async def test_a_disk_that_refuses_is_told_and_the_store_lives_on(
         raise OSError(number, os.strerror(number))
 
     with monkeypatch.context() as patch:
-        patch.setattr(module.os, function, refuse)
+        patch.setattr(os, function, refuse)
         with pytest.raises(ArtifactStoreError, match="'a' cannot be kept") as raised:
             await store.put("plan", "a", "", b"content")
 
@@ -225,11 +226,11 @@ async def test_without_hard_links_each_plan_has_its_own(
     def refuse(*_: Any, **__: Any) -> Any:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(module.os, "link", refuse)
-    for plan in ("one", "two"):
-        kept = await store.put(plan, "a", "", b"content")
-
+    monkeypatch.setattr(os, "link", refuse)
+    await store.put("one", "a", "", b"content")
+    kept = await store.put("two", "a", "", b"content")
     await store.remove("one")
+
     assert await read(store, "two", kept.digest) == b"content"
 
 

@@ -7,6 +7,7 @@ server notice a ring of servers) and the digest of the tool that is meant.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import logging
 import re
 from collections.abc import AsyncGenerator, Sequence
@@ -206,7 +207,8 @@ def _request(invocation: Invocation, tool: Tool, digest: str) -> bytes:
 async def _outcome(call: Any, invocation: Invocation, name: str) -> ToolResult:
     """Read a call's messages up to the last."""
     answers = _Answers(call, invocation, name)
-    while (message := await answers.next()) is not None:
+    while True:
+        message = await answers.next()
         match message.WhichOneof("message"):
             case "artifact_chunk":
                 await answers.save(message.artifact_chunk)
@@ -221,14 +223,6 @@ async def _outcome(call: Any, invocation: Invocation, name: str) -> ToolResult:
             case _:
                 continue  # a kind of message to come
 
-    if (code := await call.code()) is not grpc.StatusCode.OK:
-        raise grpc.aio.AioRpcError(
-            code, await call.initial_metadata(), await call.trailing_metadata(), await call.details()
-        )
-
-    told = f"{name} ended without a result or a failure, so nobody knows what it did"
-    raise ToolCallError(Failure(ErrorReason.INVALID_OUTPUT.name, DOMAIN, told, outcome_unknown=True))
-
 
 class _Answers:
     """The messages of one call, in order. Progress is reported on the way; of the parts of a file one is read ahead."""
@@ -239,8 +233,13 @@ class _Answers:
         self._name = name
         self._ahead: tool_service_pb2.CallToolResponse | None = None
 
-    async def next(self) -> tool_service_pb2.CallToolResponse | None:
-        """Give the next message that is no progress; None after the last."""
+    async def next(self) -> tool_service_pb2.CallToolResponse:
+        """Give the next message that is no progress.
+
+        Raises:
+            grpc.RpcError: the call failed.
+            ToolCallError: there is none, or it means nothing.
+        """
         ahead, self._ahead = self._ahead, None
         if ahead is not None:
             return ahead
@@ -256,7 +255,14 @@ class _Answers:
 
             self._invocation.report(self.read(message.progress))
 
-        return None
+        call = self._call
+        if (code := await call.code()) is not grpc.StatusCode.OK:
+            raise grpc.aio.AioRpcError(
+                code, await call.initial_metadata(), await call.trailing_metadata(), await call.details()
+            )
+
+        told = f"{self._name} ended without a result or a failure, so nobody knows what it did"
+        raise ToolCallError(Failure(ErrorReason.INVALID_OUTPUT.name, DOMAIN, told, outcome_unknown=True))
 
     def read(self, message: Any) -> Any:
         """Give a message's value."""
@@ -271,22 +277,26 @@ class _Answers:
             raise refused(f"{self._name} ended, but sent a part of a file without saying of which")
 
         told: Artifact = self.read(first.artifact)
-        name, media_type = told.name, told.media_type
-        async with aclosing(self._parts(first)) as parts:
-            saved = await self._invocation.artifacts.save(name, parts, media_type)
+        async with aclosing(self._parts(first, told)) as parts:
+            await self._invocation.artifacts.save(told.name, parts, told.media_type)
 
-        if (saved.size_bytes, saved.digest) != (told.size_bytes, told.digest):
-            shown = one_line(name, _TITLE_MAX)
-            raise refused(f"{self._name} ended, but the content of its file {shown!r} does not fit its size and digest")
-
-    async def _parts(self, first: tool_service_pb2.ArtifactChunk) -> AsyncGenerator[bytes]:
-        yield first.data
-        while (message := await self.next()) is not None:
+    async def _parts(self, first: tool_service_pb2.ArtifactChunk, told: Artifact) -> AsyncGenerator[bytes]:
+        """Give a file's parts, and break off at its end if they are not what was told: then nothing is kept."""
+        data, size, hashed = first.data, 0, hashlib.sha256()
+        while True:
+            size += len(data)
+            hashed.update(data)
+            yield data
+            message = await self.next()
             if message.WhichOneof("message") != "artifact_chunk" or message.artifact_chunk.HasField("artifact"):
                 self._ahead = message
-                return
+                break
 
-            yield message.artifact_chunk.data
+            data = message.artifact_chunk.data
+
+        if (size, f"sha256:{hashed.hexdigest()}") != (told.size_bytes, told.digest):
+            shown = one_line(told.name, _TITLE_MAX)
+            raise refused(f"{self._name} ended, but the content of its file {shown!r} does not fit its size and digest")
 
     def _meaningless(self, error: Exception) -> ToolCallError:
         told = f"it answered what is no CallToolResponse: {one_line(str(error), 200)}"
