@@ -257,7 +257,8 @@ class ToolSettings(Section):
     """The most calls of one tool in a time: `10/s`, `100/m`. So many may come at once; then each waits for its turn, within
     the time limit of its call."""
     concurrency: int | None = Field(default=None, ge=1, le=10_000)
-    """The most calls of one tool at once; more wait, within the time limit of their calls."""
+    """The most calls of one tool at once; more wait, within the time limit of their calls. Not of `plan.run`, whose calls
+    only wait for others."""
     cache: CacheSettings | None = None
     """Give the same result again for the same call by the same principal, if the tool is READ_ONLY: `{ttl: 1m, bytes: 16MiB}`.
     Failures are never kept."""

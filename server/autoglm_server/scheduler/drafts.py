@@ -12,8 +12,8 @@ from autoglm.errors import InvalidRequestError
 from autoglm.model import Effect, PlanOptions, RetryPolicy, Step, StepDraft, StepState, Tool, Violation
 from autoglm.wire import WireError, check_json, normal_json
 from autoglm_server.scheduler.dependencies import Before, Given, Known, unmet
-from autoglm_server.scheduler.subplans import NAME as PLAN_RUN
 from autoglm_server.tools.references import References, compile_references
+from autoglm_server.tools.tool import PLAN_RUN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -93,11 +93,10 @@ from autoglm_server.scheduler.decide import (
 from autoglm_server.scheduler.drafts import RETRY_POLICY, Rules, check_planned, resolve
 from autoglm_server.scheduler.outcome import Outcome, Stopped, backoff, judge
 from autoglm_server.scheduler.state import State, apply
-from autoglm_server.scheduler.subplans import NAME as PLAN_RUN
 from autoglm_server.scheduler.subplans import READ_AGAIN
 from autoglm_server.tools.failures import MESSAGE_MAX, clean, encodable, one_line
 from autoglm_server.tools.references import References, compile_references
-from autoglm_server.tools.tool import AbandonedError, Invocation, ToolCallError
+from autoglm_server.tools.tool import PLAN_RUN, AbandonedError, Invocation, ToolCallError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence

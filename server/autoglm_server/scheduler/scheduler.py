@@ -54,9 +54,9 @@ from autoglm_server.scheduler.drafts import Checked, Rules, check_given, check_p
 from autoglm_server.scheduler.limits import Limits
 from autoglm_server.scheduler.run import PlanRun
 from autoglm_server.scheduler.state import State, apply, clamp
-from autoglm_server.scheduler.subplans import NAME as PLAN_RUN
 from autoglm_server.scheduler.timers import Timers
 from autoglm_server.tools.artifacts import described
+from autoglm_server.tools.tool import PLAN_RUN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence

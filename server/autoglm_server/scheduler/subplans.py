@@ -33,13 +33,12 @@ from autoglm.model import (
 )
 from autoglm_server.scheduler.nested import Nested
 from autoglm_server.tools.references import invalid_arguments
-from autoglm_server.tools.tool import AbandonedError, Invocation, ToolCallError
+from autoglm_server.tools.tool import PLAN_RUN, AbandonedError, Invocation, ToolCallError
 
 if TYPE_CHECKING:
     from autoglm_server.journal.follow import Cursor
 
 PROVIDER: Final = "plan"
-NAME: Final = "plan.run"
 READ_AGAIN: Final = "steps"
 """The argument that the sub-plan reads references in: what an output puts there stays text."""
 
@@ -210,7 +209,7 @@ class SubPlans:
         """
         plan_id = invocation.child_plan_id
         if self._port is None or not plan_id:
-            message = f"{NAME} is called by the steps of plans alone; to run a plan of its own, create it as one"
+            message = f"{PLAN_RUN} is called by the steps of plans alone; to run a plan of its own, create it as one"
             raise ToolCallError(Failure(ErrorReason.UNIMPLEMENTED.name, DOMAIN, message))
 
         parent = StepRef(invocation.context.plan_id, invocation.context.step_id)

@@ -7,13 +7,17 @@ import hashlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from autoglm._files import FileLimits
 from autoglm.model import Artifact, CallContext, Failure, JsonObject, Tool, ToolProgress, ToolResult
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+PLAN_RUN: Final = "plan.run"
+"""The tool whose call is a plan of its own: it only waits for that plan's calls."""
 
 
 class ToolCallError(Exception):

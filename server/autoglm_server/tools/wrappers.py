@@ -21,7 +21,7 @@ from autoglm.model import DOMAIN, Effect, ErrorReason, Failure, Tool, ToolProgre
 from autoglm.wire import canonical_json, digest_text, parse_json
 from autoglm_server.settings import ToolSettings
 from autoglm_server.tools.redaction import Redaction
-from autoglm_server.tools.tool import Invocation, ToolCallError
+from autoglm_server.tools.tool import PLAN_RUN, Invocation, ToolCallError
 
 Call = Callable[[Invocation], Awaitable[ToolResult]]
 """Makes a call; raises as :meth:`Catalog.call`."""
@@ -244,7 +244,8 @@ class Wrappers:
         rates = [rule.calls_per_second for _, rule in self._of(name) if rule.calls_per_second is not None]
         places = [rule.concurrency for _, rule in self._of(name) if rule.concurrency is not None]
         found: list[Wrapper] = [RateLimit(*rates[-1], self._now)] if rates else []
-        found += [ConcurrencyLimit(places[-1], self._now)] if places else []
+        # A sub-plan may run another one: it would wait for the place that it holds itself.
+        found += [ConcurrencyLimit(places[-1], self._now)] if places and name != PLAN_RUN else []
         self._limits[name] = found
         return found
 

@@ -226,6 +226,15 @@ async def test_limits_of_one_do_not_lock_up(parallel: int) -> None:
         assert not world.scheduler.busy
 
 
+async def test_a_step_that_follows_a_sub_plan_takes_no_place_from_the_others() -> None:
+    async with World(limits=Limits(running_calls=1)) as world:
+        plan = await world.create(sub("p", inner("g", "guarded")), sub("q", inner("h", "guarded")), step("s", "put"))
+        await world.settle()
+        (await asyncio.wait_for(world.tools.called("s"), 5)).succeed()
+        now = await world.until(plan, lambda now: any(one.id == "s" and one.state.terminal for one in now.steps))
+        assert [one.state for one in now.steps[:2]] == [StepState.RUNNING] * 2
+
+
 async def test_nesting_is_bounded(world: World) -> None:
     def nested(depth: int) -> dict[str, Json]:
         if not depth:

@@ -415,3 +415,17 @@ async def test_a_provider_that_does_not_start_changes_nothing() -> None:
     assert [tool.name for tool in catalog.tools()] == ["p.t"]
     await catalog.retire()
     assert (await catalog.call(invocation())).output == 1
+
+
+async def test_places_do_not_bound_sub_plans_which_may_run_others() -> None:
+    wrappers = Wrappers([ToolSettings(match="*", concurrency=1)])
+    inner = Tool("plan.run", effect=Effect.IDEMPOTENT)
+
+    async def leaf(invocation: Invocation) -> ToolResult:
+        return ToolResult("deep")
+
+    async def nested(invocation: Invocation) -> ToolResult:
+        return await wrappers.around(inner, leaf)(invocation)
+
+    async with asyncio.timeout(5):
+        assert (await wrappers.around(inner, nested)(Invocation("plan.run", {}, "", 60.0))).output == "deep"
