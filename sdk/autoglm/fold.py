@@ -207,7 +207,9 @@ class PlanFold:
         self.answer = ""
         self.output: Any = None
         self.failure: Failure | None = None
-        self.usage = Usage()
+        self._used = Usage()
+        self._calls = 0
+        """Calls of tools that are not in what was used."""
         self.stopping: PlanCancelRequested | PlanLimitReached | None = None
         """Why the plan is being stopped; whichever came first."""
         self.create_time: datetime | None = None
@@ -236,6 +238,11 @@ class PlanFold:
         self.cancelled = 0
 
     # --- reading
+
+    @property
+    def usage(self) -> Usage:
+        """What was used so far."""
+        return self._used + Usage(tool_calls=self._calls) if self._calls else self._used
 
     @property
     def open_steps(self) -> int:
@@ -316,7 +323,11 @@ class PlanFold:
 
     def _derive(self, now: datetime | None) -> None:
         """Find the plan's state; the clock of ``timeout`` stands still while the plan waits for a person."""
-        before, state = self.state, self._state()
+        before = self.state
+        if before is PlanState.RUNNING and self.running and self.stopping is None:
+            return  # what all but the first and the last events of a plan come to
+
+        state = self._state()
         if state is before:
             return
 
@@ -408,7 +419,7 @@ class PlanFold:
         current.end_time = event.event_time
         if usage is not None:
             current.usage = usage if current.usage is None else current.usage + usage
-            self.usage = self.usage + usage
+            self._used = self._used + usage
 
     def _step_added(self, event: Event, fact: StepAdded) -> None:
         added = fact.step
@@ -445,13 +456,17 @@ class PlanFold:
 
     def _set(self, step_id: str, step: StepFold, state: StepState) -> None:
         """Move a step to a state, out of every index that the old one kept it in."""
-        self.ready.pop(step_id, None)
-        self.unapproved.pop(step_id, None)
-        self.running.pop(step_id, None)
-        self.backing_off.pop(step_id, None)
-        self.waiting.pop(step_id, None)
-        self.interrupted.pop(step_id, None)
-        self.pending.pop(step_id, None)
+        if step.state is StepState.RUNNING:
+            self.running.pop(step_id, None)
+        elif step.state is StepState.WAITING:
+            self.waiting.pop(step_id, None)
+        else:
+            self.pending.pop(step_id, None)
+            self.ready.pop(step_id, None)
+            self.unapproved.pop(step_id, None)
+            self.backing_off.pop(step_id, None)
+            self.interrupted.pop(step_id, None)
+
         step.state = state
         step.frozen = None
         step.next_attempt_time = None
@@ -476,14 +491,7 @@ class PlanFold:
         if again:
             return  # it goes on with the plan that was counted with the attempt before
 
-        usage = self.usage
-        self.usage = Usage(
-            usage.input_tokens,
-            usage.output_tokens,
-            usage.cached_input_tokens,
-            usage.model_calls,
-            usage.tool_calls + 1,
-        )
+        self._calls += 1
 
     def _step_retry_scheduled(self, event: Event, fact: StepRetryScheduled) -> None:
         step = self.steps[event.step_id]
@@ -541,7 +549,7 @@ class PlanFold:
 
     def _use(self, usage: Usage | None) -> None:
         if usage is not None:
-            self.usage = self.usage + usage
+            self._used = self._used + usage
 
     def _end_step(self, event: Event, step: StepFold, state: StepState) -> None:
         self._set(event.step_id, step, state)
@@ -603,7 +611,7 @@ class PlanFold:
         self.planning_due = None
         self.deadline = None
         if usage is not None:
-            self.usage = usage
+            self._used, self._calls = usage, 0
 
     def _nothing(self, _event: Event, _fact: object) -> None:
         """Count it; it changes nothing."""

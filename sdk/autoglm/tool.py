@@ -239,10 +239,22 @@ class FunctionTool:
     def __repr__(self) -> str:
         return f"<tool {self.spec.name}: {self.function.__module__}.{self.function.__qualname__}>"
 
-    def keywords(self, arguments: JsonObject, context: ToolContext) -> dict[str, Any]:
-        """Give the function's keyword arguments for JSON arguments that fit the input schema."""
-        values = {name: self._parameters[name].read(value) for name, value in arguments.items()}
-        return {**values, self._context: context} if self._context else values
+    @property
+    def takes_context(self) -> bool:
+        """Whether the function has a parameter for a :class:`ToolContext`."""
+        return bool(self._context)
+
+    def keywords(self, arguments: JsonObject, context: ToolContext | None) -> dict[str, Any]:
+        """Give the function's keyword arguments for JSON arguments that fit the input schema.
+
+        ``context`` may be left out where the function does not take one.
+        """
+        parameters = self._parameters
+        values = {name: parameters[name].read(value) for name, value in arguments.items()}
+        if self._context:
+            values[self._context] = context
+
+        return values
 
     def result(self, returned: Any) -> ToolResult:
         """Give what the function returned as a result.

@@ -126,7 +126,7 @@ class Feed:
         Call it in the turn that appends what ends the attempt or round (or ``plan_resumed``), before anything newer is told.
         """
         tail = self._tails.get(plan_id)
-        if tail is None:
+        if tail is None or not tail.progress:
             return
 
         for progress in list(tail.progress.values()):

@@ -171,6 +171,10 @@ def _calls(state: State, now: float, places: int, commands: list[Command]) -> bo
     free = _free(state)
     room = max(0, min(free, places))
     left = False
+    if not plan.interrupted and not state.due_heap:  # as it nearly always is
+        commands += [StartStep(step_id) for step_id in islice(plan.ready, room)]
+        return room < len(plan.ready) and places < free
+
     _prune(state)
     for step_id in plan.interrupted:
         command = _interrupted(state, step_id)

@@ -433,8 +433,12 @@ class PlanRun:
                 if not decided.commands:
                     break
 
+                began = self.plan.start_time is not None
                 for command in decided.commands:
                     self._execute(command)
+
+                if began and self._only_started(decided.commands):
+                    break
 
             self.flush()
         except Exception as error:
@@ -446,6 +450,17 @@ class PlanRun:
         host.timers.set(self, decided.wake)
         host.starving(self, starved=decided.starved)
         host.moved(self)
+
+    def _only_started(self, commands: Sequence[Command]) -> bool:
+        """Whether what was decided was to start calls, and they did start: then there is nothing more to decide.
+
+        A call that runs a sub-plan was counted as if it took a place, and takes none.
+        """
+        running, steps = self.plan.running, self.plan.steps
+        return all(
+            type(command) is StartStep and command.step_id in running and not steps[command.step_id].child_plan_id
+            for command in commands
+        )
 
     def _execute(self, command: Command) -> None:
         match command:

@@ -54,6 +54,8 @@ class State:
 
     plan: PlanFold
     limits: Limits
+    options: PlanOptions = field(default_factory=PlanOptions)
+    """The plan's options, every default filled in."""
     revises: bool = True
     """Whether the plan's planner can find another way when a step failed."""
     steps_planned: int = 0
@@ -93,11 +95,6 @@ class State:
     """What is left of the budgets that it shares with other plans; None if it shares none."""
 
     @property
-    def options(self) -> PlanOptions:
-        """The plan's options, every default filled in."""
-        return self.plan.created.options or PlanOptions()
-
-    @property
     def steps_left(self) -> int:
         """How many steps a planner may still add."""
         options = self.options
@@ -123,10 +120,12 @@ def apply(state: State, event: Event, now: float) -> None:
     plan.apply(event)
     match event.fact:
         case StepStarted():
-            state.due.pop(event.step_id, None)
+            if state.due:
+                state.due.pop(event.step_id, None)
         case StepSucceeded():
-            state.interruptions.pop(event.step_id, None)
-            state.due.pop(event.step_id, None)
+            if state.interruptions or state.due:
+                state.interruptions.pop(event.step_id, None)
+                state.due.pop(event.step_id, None)
         case StepFailed():
             state.interruptions.pop(event.step_id, None)
         case StepRetryScheduled() as fact:
@@ -155,7 +154,9 @@ def apply(state: State, event: Event, now: float) -> None:
             if state.stop_time is None:
                 state.stop_time = now
         case PlanCreated(options=options):
-            state.remaining = None if options is None or options.timeout is None else options.timeout.total_seconds()
+            state.options = options or PlanOptions()
+            timeout = state.options.timeout
+            state.remaining = None if timeout is None else timeout.total_seconds()
         case _:
             pass  # the fold knows the rest; no decision needs more of it
 

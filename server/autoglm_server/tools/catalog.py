@@ -42,18 +42,7 @@ class _Source:
         self.refused: dict[str, str] = {}
         self.calls = 0
         self.quiet = asyncio.Event()
-        self.quiet.set()
-
-    async def make(self, call: Call, invocation: Invocation) -> ToolResult:
-        """Make a call, and count it."""
-        self.calls += 1
-        self.quiet.clear()
-        try:
-            return await call(invocation)
-        finally:
-            self.calls -= 1
-            if not self.calls:
-                self.quiet.set()
+        """Set whenever the last call under way has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +130,10 @@ class Catalog:
                 ending.create_task(self._retire(source))
 
     async def _retire(self, source: _Source) -> None:
-        await source.quiet.wait()
+        while source.calls:
+            source.quiet.clear()
+            await source.quiet.wait()
+
         if source in self._retired:
             self._retired.remove(source)
             await source.provider.stop()
@@ -230,7 +222,14 @@ class Catalog:
             told = f"the tool {invocation.tool!r} is no longer the one this call was made for"
             raise ToolCallError(Failure(ErrorReason.TOOL_CHANGED.name, DOMAIN, told))
 
-        return await entry.source.make(entry.call, invocation)
+        source = entry.source
+        source.calls += 1
+        try:
+            return await entry.call(invocation)
+        finally:
+            source.calls -= 1
+            if not source.calls:
+                source.quiet.set()
 
     async def _awaited(self, invocation: Invocation) -> tuple[_Entry, Invocation]:
         """Wait for a tool whose provider is away, or has yet to say what it offers; gives it, and what time is left.
@@ -311,18 +310,20 @@ class Catalog:
                 source.entries.append(_Entry(source, tool, checks, call))
 
     def _caller(self, provider: Provider, own_name: str, checked: Checked) -> Call:
+        limits = self.limits
+
         async def made(invocation: Invocation) -> ToolResult:
-            return await invoke(provider, own_name, checked, invocation, self.limits)
+            return await invoke(provider, own_name, checked, invocation, limits)
 
         async def resolved(invocation: Invocation) -> ToolResult:
             try:
-                return await made(invocation)
+                return await invoke(provider, own_name, checked, invocation, limits)
             except ToolCallError as error:
                 # Of the server's own tools it is not a provider that is away, but whom they talk to.
-                if not provider.name or not self.limits.provider_wait or not is_not_made(error.failure):
+                if not provider.name or not limits.provider_wait or not is_not_made(error.failure):
                     raise
 
-            return await Patience(invocation, self.limits.provider_wait).make(made)
+            return await Patience(invocation, limits.provider_wait).make(made)
 
         async def call(invocation: Invocation) -> ToolResult:
             if invocation.checked and self._secrets.none:

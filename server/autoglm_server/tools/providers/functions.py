@@ -133,7 +133,7 @@ class _Call:
         self.name = name
         self._cancelled: threading.Event | None = None
         self._invocation = invocation
-        self._files = Files(invocation.artifacts.limits)
+        self._files: Files | None = None
 
     @property
     def cancelled(self) -> threading.Event:
@@ -175,9 +175,13 @@ class _Call:
         Raises:
             ToolCallError: it cannot be kept.
         """
+        saved = self._files if saved is None else saved
+        if saved is None:
+            return result
+
         artifacts = list(result.artifacts)
         try:
-            for file in self._files if saved is None else saved:
+            for file in saved:
                 told = file.artifact
                 kept = await self._invocation.artifacts.save(told.name, file.content, told.media_type)
                 if kept.digest != told.digest:
@@ -186,11 +190,12 @@ class _Call:
                 if kept not in artifacts:
                     artifacts.append(kept)
         finally:
-            self._files.close()
+            if self._files is not None:
+                self._files.close()
 
         return dataclasses.replace(result, artifacts=tuple(artifacts)) if artifacts else result
 
-    def request(self, module: str, file: str, name: str, folder: str) -> JsonObject:
+    def request(self, module: str, file: str, name: str, text: str, folder: str) -> JsonObject:
         """Give the message that makes a worker call the function at this address, and leave its files in ``folder``."""
         return {
             "folder": folder,
@@ -198,6 +203,7 @@ class _Call:
             "module": module,
             "file": file,
             "name": name,
+            "text": text,
             "tool": self.name,
             "arguments": self._invocation.arguments,
             "idempotency_key": self._invocation.idempotency_key,
@@ -221,6 +227,10 @@ class _Call:
                 told = "the tool %s raised an exception\n%s"
                 _log.warning(told, self.name, rest.get("traceback", ""), extra=self._ids)
                 raise ToolCallError(raised(kind, text, self._effect, deterministic=deterministic))
+
+            case {"edited": str(text)}:
+                told = f"{self.name} was not called: {text}"
+                raise ToolCallError(Failure(ErrorReason.TOOL_UNAVAILABLE.name, DOMAIN, told, retryable=True))
 
             case {"invalid_output": str(text)}:
                 raise invalid_output(self.name, text)
@@ -265,13 +275,17 @@ class _Call:
         return {"plan_id": context.plan_id, "step_id": context.step_id}
 
     def _keywords(self) -> dict[str, Any]:
-        context = ToolContext(
-            idempotency_key=self._invocation.idempotency_key,
-            call=self._invocation.context,
-            report=self._invocation.report,
-            cancelled=self.cancelled,
-            files=self._files,
-        )
+        context: ToolContext | None = None
+        if self.function.takes_context:
+            self._files = Files(self._invocation.artifacts.limits)
+            context = ToolContext(
+                idempotency_key=self._invocation.idempotency_key,
+                call=self._invocation.context,
+                report=self._invocation.report,
+                cancelled=self.cancelled,
+                files=self._files,
+            )
+
         try:
             return self.function.keywords(self._invocation.arguments, context)
         except (ValueError, TypeError) as error:
