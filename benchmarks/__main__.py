@@ -19,7 +19,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "sdk"), str(ROOT / "server")]
 
 import uvloop  # noqa: E402
 
-from benchmarks import edge, makespan, report, requests, standing, steps  # noqa: E402
+from benchmarks import edge, growth, makespan, peers, report, requests, standing, steps  # noqa: E402
 from benchmarks.rows import Options, Row  # noqa: E402
 
 GROUPS: dict[str, tuple[str, Callable[[Options], Awaitable[list[Row]]]]] = {
@@ -36,6 +36,8 @@ GROUPS: dict[str, tuple[str, Callable[[Options], Awaitable[list[Row]]]]] = {
     "sdk": ("what the SDK costs per event", requests.sdk),
     "planner": ("the rules planner", requests.planner),
     "request": ("a request end to end", requests.request),
+    "growth": ("how cost grows with steps, plans in the journal and watchers", growth.growth),
+    "peers": ("DBOS, LangGraph, Restate and Prefect with the same work; only when it is named", peers.peers),
 }
 PARTS = {"latency": "steps"}
 """Rows that another group measures."""

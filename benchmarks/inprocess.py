@@ -24,6 +24,7 @@ from autoglm.model import CreatePlanRequest, PlanOptions, StepDraft
 from autoglm.wire import digest_text, to_json
 from autoglm_server import app
 from autoglm_server.configuration import load
+from autoglm_server.journal.journal import Journal
 from autoglm_server.journal.sqlite import FILE
 from autoglm_server.scheduler.scheduler import Scheduler
 from autoglm_server.tools.catalog import Catalog
@@ -41,8 +42,8 @@ def drafts(steps: int, tool: str, *, wide: bool) -> tuple[StepDraft, ...]:
 
 
 @contextlib.asynccontextmanager
-async def running(directory: Path, **more: str) -> AsyncIterator[tuple[Scheduler, Catalog]]:
-    """Run the server's own composition in this process, and give the two pieces that a caller here needs of it."""
+async def running(directory: Path, **more: str) -> AsyncIterator[tuple[Scheduler, Catalog, Journal]]:
+    """Run the server's own composition in this process, and give the pieces that a caller here needs of it."""
     provider = f"python:{ROOT / 'benchmarks/tools.py'}"
     variables = {**SETTINGS, "AUTOGLM_DATA_DIR": str(directory), "AUTOGLM_SERVER__PORT": "0", **more}
     settings = load(environment=variables, flags={"providers.bench": ("--provider", provider)})
@@ -50,13 +51,14 @@ async def running(directory: Path, **more: str) -> AsyncIterator[tuple[Scheduler
     with (
         mock.patch.object(app, "make_scheduler", Keeping(app.make_scheduler)) as scheduler,
         mock.patch.object(app, "make_catalog", Keeping(app.make_catalog)) as catalog,
+        mock.patch.object(app, "make_journal", Keeping(app.make_journal)) as journal,
     ):
         application = app.Application(settings)
 
         async with asyncio.TaskGroup() as group:
             group.create_task(application.run())
             await application.ready.wait()
-            yield scheduler.made, catalog.made
+            yield scheduler.made, catalog.made, journal.made
             application.stop()
 
 
@@ -73,7 +75,7 @@ class Keeping:
 
 
 async def measured(directory: Path, asked: dict[str, Any]) -> dict[str, float]:
-    async with asyncio.timeout(WAIT_SECONDS), running(directory) as (scheduler, catalog):
+    async with asyncio.timeout(WAIT_SECONDS), running(directory) as (scheduler, catalog, _):
         plans = int(asked["plans"])
         steps = drafts(int(asked["steps"]), asked.get("tool", "noop"), wide=bool(asked.get("wide")))
         wanted = CreatePlanRequest(steps=steps, options=PlanOptions(max_parallel_steps=int(asked.get("parallel", 32))))

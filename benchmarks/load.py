@@ -177,6 +177,7 @@ class ProductLoad:
         self.channel = channel
         self.plans = plan_service_pb2_grpc.PlanServiceStub(channel)
         self.address = served.address
+        self.cpu = served.cpu
         self._tools = tool_service_pb2_grpc.ToolServiceStub(channel)
         self._runs = 0
 
