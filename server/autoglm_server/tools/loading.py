@@ -99,8 +99,14 @@ def tools_of(module: ModuleType) -> list[FunctionTool]:
     return list(found.values())
 
 
-def address_of(tool: FunctionTool) -> tuple[str, str, str]:
-    """Give where another process finds a tool: the module's name, its file, and the tool's name in it.
+class EditedError(LoadError):
+    """A file has another text than the one that the server loaded."""
+
+
+def address_of(tool: FunctionTool) -> tuple[str, str, str, str]:
+    """Give where another process finds a tool: the module's name, its file, the tool's name in it, and the file's text.
+
+    The text is told by its digest; it is empty for a module that is imported by name.
 
     Raises:
         LoadError: the name leads to something else, so another process would not find it.
@@ -113,17 +119,21 @@ def address_of(tool: FunctionTool) -> tuple[str, str, str]:
             f"and {module_name}.{name} is something else; use @autoglm.tool as a decorator there",
         )
 
-    return module_name, getattr(module, "__file__", None) or "", name
+    return module_name, getattr(module, "__file__", None) or "", name, getattr(module, _TEXT, "")
 
 
-def find_tool(module_name: str, file: str, name: str) -> FunctionTool:
+def find_tool(module_name: str, file: str, name: str, text: str = "") -> FunctionTool:
     """Give the tool at an address.
 
     Raises:
+        EditedError: its file has another text by now, so it may be another function.
         LoadError: it is not there.
     """
     by_file = module_name == "__main__" or module_name.startswith("autoglm_file_")
     module = load_file(Path(file)) if by_file else load_module(module_name)
+    if text and getattr(module, _TEXT, text) != text:
+        raise EditedError(f"{file} was edited after the server had read it; SIGHUP makes the server read it again")
+
     found = getattr(module, name, None)
     if not isinstance(found, FunctionTool):
         raise LoadError(f"{module_name}.{name} is no tool in a fresh process; define it whenever the module is loaded")

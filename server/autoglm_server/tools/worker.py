@@ -3,10 +3,10 @@
 ``python -m autoglm_server.tools.worker``; started by ``providers.processes`` alone. Messages come on standard input and
 leave on what was standard output; what a function prints goes to standard error, like the server's log.
 
-A call is ``{module, file, name, tool, arguments, idempotency_key, context, folder, limits}``. It is answered by ``{begun}``,
-before the function is looked for, then any number of ``{progress}``, and one of ``{result}``, ``{failure}`` (the tool's own),
-``{error}`` (it raised), ``{invalid_output}`` or ``{too_large}``. Beside a result, ``{files}`` says what each file in the call's
-folder is, which the function saved.
+A call is ``{module, file, name, text, tool, arguments, idempotency_key, context, folder, limits}``. It is answered by
+``{begun}``, before the function is looked for, then any number of ``{progress}``, and one of ``{result}``, ``{failure}`` (the
+tool's own), ``{error}`` (it raised), ``{edited}`` (its file has another text than ``text`` says), ``{invalid_output}`` or
+``{too_large}``. Beside a result, ``{files}`` says what each file in the call's folder is, which the function saved.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from autoglm.tool import ToolContext, ToolError
 from autoglm.wire import from_json, to_json
 from autoglm_server.tools.failures import clean, is_deterministic, text_of
 from autoglm_server.tools.frames import FrameTooLargeError, read_frame, write_frame
-from autoglm_server.tools.loading import find_tool
+from autoglm_server.tools.loading import EditedError, find_tool
 from autoglm_server.tools.progress import bounded, merged
 
 _PROGRESS_SECONDS = 0.02
@@ -99,7 +99,7 @@ def _answer(call: JsonObject, outlet: _Outlet) -> JsonObject:
     """Make a call. This is the boundary: whatever a function raises becomes a message."""
     files = Files(FileLimits(**call["limits"]), Path(call["folder"]))
     try:
-        tool = find_tool(call["module"], call["file"], call["name"])
+        tool = find_tool(call["module"], call["file"], call["name"], call["text"])
         context = ToolContext(
             idempotency_key=call["idempotency_key"],
             call=from_json(CallContext, call["context"]),
@@ -108,6 +108,8 @@ def _answer(call: JsonObject, outlet: _Outlet) -> JsonObject:
         )
         keywords = tool.keywords(call["arguments"], context)
         returned = tool.function(**keywords)
+    except EditedError as error:
+        return {"edited": str(error)}
     except ToolError as error:
         return {"failure": to_json(clean(error.to_failure(call["tool"])))}
     except BaseException as error:  # noqa: BLE001  # also SystemExit, which would end the worker without an outcome

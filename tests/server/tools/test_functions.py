@@ -286,6 +286,35 @@ async def test_a_worker_that_died_while_idle_is_replaced(catalog: Catalog) -> No
     assert await call(catalog, "add_process", a=1) == 2
 
 
+WORKER = '''
+import autoglm
+
+@autoglm.tool(effect=autoglm.Effect.READ_ONLY, run="process")
+def which() -> str:
+    """Say which text this is."""
+    return "{}"
+'''
+
+
+async def test_a_process_never_calls_another_text_than_the_server_has_read(tmp_path: Path) -> None:
+    file = tmp_path / "edited.py"
+    file.write_text(WORKER.format("old"))
+    old = Catalog([open_provider("t", f"python:{file}")])
+    await old.start()
+    file.write_text(WORKER.format("new"))  # no worker has loaded it yet
+    failed = await failure(old, "which")
+    assert (failed.reason, failed.retryable, failed.outcome_unknown) == ("TOOL_UNAVAILABLE", True, False)
+    assert "SIGHUP" in failed.message
+
+    new = Catalog([open_provider("t", f"python:{file}")])  # as SIGHUP does
+    await new.start()
+    assert await call(new, "which") == "new"
+    file.write_text(WORKER.format("newer"))
+    assert await call(new, "which") == "new"  # by the worker that has loaded what the server has
+    await old.stop()
+    await new.stop()
+
+
 async def test_a_worker_that_cannot_start_has_had_no_effect(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "_COMMAND", (sys.executable, "-c", "raise SystemExit(3)"))
     failed = await failure(catalog, "add_process", a=1)
