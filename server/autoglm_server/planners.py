@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Mapping
@@ -10,12 +11,15 @@ from pathlib import Path
 
 from autoglm.model import JsonObject
 from autoglm_server.configuration import ConfigurationError, load
-from autoglm_server.planner.llm.models import EXTRA_LINE, Profile, check_base_url, found_in, parse_model
+from autoglm_server.planner.llm.models import EXAMPLES, EXTRA_LINE, Profile, check_base_url, found_in, parse_model
 from autoglm_server.planner.llm.options import LlmOptions
 from autoglm_server.planner.llm.planner import LlmPlanner, installed
+from autoglm_server.planner.llm.writing import Writer
 from autoglm_server.planner.planner import Planner
 from autoglm_server.planner.rules import RulesPlanner
 from autoglm_server.settings import PlannerSettings
+
+_log = logging.getLogger(__name__)
 
 
 def make_planners(
@@ -55,6 +59,20 @@ def make_planners(
     return planners
 
 
+def make_writer(settings: PlannerSettings, environment: Mapping[str, str] | None = None) -> Writer | None:
+    """Make what writes text with the configured model; None where none is configured, installed and to be reached."""
+    if not settings.model or not installed():
+        return None
+
+    options = _options(settings)
+    writer = Writer(options, LlmPlanner(options, environment))
+    if why := writer.check():
+        _log.warning("llm.generate is not offered: %s", why)
+        return None
+
+    return writer
+
+
 def _options(settings: PlannerSettings) -> LlmOptions:
     return LlmOptions(
         model=settings.model,
@@ -80,7 +98,10 @@ def report(environment: Mapping[str, str]) -> JsonObject:
     said: JsonObject = {
         "installed": installed(),
         "extra": EXTRA_LINE,
-        "found": [{"provider": provider, "variable": variable} for provider, variable in found_in(environment)],
+        "found": [
+            {"provider": provider, "variable": variable, "model": f"{provider}:{EXAMPLES.get(provider, 'NAME')}"}
+            for provider, variable in found_in(environment)
+        ],
     }
     file = environment.get("AUTOGLM_CONFIG", "")
 

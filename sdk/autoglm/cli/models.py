@@ -51,5 +51,5 @@ def verdict(said: JsonObject) -> tuple[bool, str, str]:
     if not said.get("installed"):
         return True, f"{kind}; there is a key for {names}, and {one_line(str(said.get('extra')))} would let it plan", ""
 
-    first = one_line(str(said["found"][0]["provider"]))
-    return True, f"{kind}; there is a key for {names}: autoglm run --model {first}:NAME would plan with it", ""
+    first = one_line(str(said["found"][0]["model"]))
+    return True, f"{kind}; there is a key for {names}: autoglm run --model {first} would plan with it", ""

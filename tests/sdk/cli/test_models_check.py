@@ -32,7 +32,7 @@ def test_a_key_is_found() -> None:
     well, detail, _ = models.verdict(ask(DEEPSEEK_API_KEY=KEY))
     assert well
     assert detail == (
-        "rules; there is a key for deepseek (DEEPSEEK_API_KEY): autoglm run --model deepseek:NAME would plan with it"
+        "rules; there is a key for deepseek (DEEPSEEK_API_KEY): autoglm run --model deepseek:deepseek-flash would plan with it"
     )
 
 

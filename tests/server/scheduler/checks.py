@@ -10,6 +10,7 @@ from autoglm.model import (
     Effect,
     Event,
     PlanCancelled,
+    PlanCreated,
     PlanFailed,
     PlanLimitReached,
     PlanningStarted,
@@ -161,8 +162,25 @@ def check_calls(events: Sequence[Event], calls: Sequence[Invocation]) -> None:
         assert keys <= {f"{plan_id}/{name}"}
 
 
+def check_budget(events: Sequence[Event]) -> None:
+    """No more calls are made than the budget has, and none after its time."""
+    created = events[0].fact
+    assert isinstance(created, PlanCreated)
+    budget = created.options.budget if created.options is not None else None
+    starts = [event.event_time for event in events if isinstance(event.fact, StepStarted)]
+    if budget is None or not starts:
+        return
+
+    assert budget.max_tool_calls is None or len(starts) <= budget.max_tool_calls, "a call over the budget"
+    first, last = starts[0], starts[-1]
+    assert first is not None
+    assert last is not None
+    assert budget.max_duration is None or last - first <= budget.max_duration, "a call after the budget's time"
+
+
 def check_everything(events: Sequence[Event], calls: Sequence[Invocation], *, revises: bool = True) -> None:
     check_log(events)
     check_steps(events)
     check_decisions(events, revises=revises)
     check_calls(events, calls)
+    check_budget(events)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from autoglm.model import (
     Approve,
+    Budget,
     Decision,
     Effect,
     PlanState,
@@ -24,7 +26,7 @@ from autoglm.model import (
 )
 from autoglm_server.scheduler import decide as decide_module
 from autoglm_server.scheduler import run as run_module
-from autoglm_server.scheduler.decide import AskPerson, Command, Decided, FailStep, StartStep, decide
+from autoglm_server.scheduler.decide import AskPerson, Command, Decided, FailStep, ReachLimit, StartStep, decide
 from autoglm_server.scheduler.state import State
 from tests.server.scheduler.checks import check_everything
 from tests.server.scheduler.harness import Call, World, failure
@@ -35,6 +37,9 @@ SETTINGS = settings(
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
+
+
+BUDGETS = [None, None, Budget(max_tool_calls=4), Budget(max_duration=timedelta(seconds=42)), Budget(max_rounds=1)]
 
 
 @st.composite
@@ -82,10 +87,11 @@ class SchedulerMachine(RuleBasedStateMachine):
     def under_way(self) -> list[Call]:
         return [call for call in self.world.tools.pending if not call.done.done()]
 
-    @rule(steps=drafts(), parallel=st.integers(1, 3))
-    def create(self, steps: list[StepDraft], parallel: int) -> None:
+    @rule(steps=drafts(), parallel=st.integers(1, 3), budget=st.sampled_from(BUDGETS))
+    def create(self, steps: list[StepDraft], parallel: int, budget: Budget | None) -> None:
         async def make() -> None:
-            self.plans.append((await self.world.create(*steps, max_parallel_steps=parallel)).id)
+            plan = await self.world.create(*steps, max_parallel_steps=parallel, budget=budget)
+            self.plans.append(plan.id)
 
         self.do(make)
 
@@ -194,7 +200,15 @@ def _ignores_dependencies(state: State, now: float, places: int, *, hold: bool =
     return Decided(pending[:1] or decided.commands, decided.wake)
 
 
-@pytest.mark.parametrize("broken", [_repeats_what_was_cut, _ignores_dependencies])
+def _ignores_budgets(state: State, now: float, places: int, *, hold: bool = False) -> Decided:
+    """Another: a budget ends nothing."""
+    decided = decide(state, now, places, hold=hold)
+    over = any(isinstance(one, ReachLimit) and one.failure.reason == "BUDGET_EXCEEDED" for one in decided.commands)
+    ready: list[Command] = [StartStep(one) for one in state.plan.ready]
+    return Decided(ready, None) if over else decided
+
+
+@pytest.mark.parametrize("broken", [_repeats_what_was_cut, _ignores_dependencies, _ignores_budgets])
 def test_control_a_broken_rule_is_caught(monkeypatch: pytest.MonkeyPatch, broken: Callable[..., Decided]) -> None:
     monkeypatch.setattr(run_module, "decide", broken)
     assert decide_module.decide is decide

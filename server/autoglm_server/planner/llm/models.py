@@ -105,6 +105,19 @@ PROVIDERS: Final[Mapping[str, ProviderSpec]] = MappingProxyType(
 """Every provider there is."""
 
 
+EXAMPLES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "openai": "gpt-5-mini",
+        "anthropic": "claude-haiku-4-5",
+        "google": "gemini-3-flash",
+        "glm": "glm-4.7",
+        "deepseek": "deepseek-flash",
+        "qwen": "qwen3-max",
+    }
+)
+"""A model of each provider that a key is enough for, to be shown to who has only said the key."""
+
+
 class ModelNameError(ValueError):
     """A model's name, address or key is not right; the message says what to write."""
 
