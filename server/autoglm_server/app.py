@@ -31,7 +31,7 @@ from autoglm_server.journal.journal import Journal, JournalError, JournalLockedE
 from autoglm_server.journal.memory import MemoryJournal
 from autoglm_server.journal.sqlite import SqliteJournal
 from autoglm_server.planner.llm import LlmPlanner
-from autoglm_server.planners import make_planners
+from autoglm_server.planners import make_planners, make_writer
 from autoglm_server.plugins.builtin import NAME as BUILTIN
 from autoglm_server.plugins.host import Plugins
 from autoglm_server.plugins.steps import StepFeed
@@ -49,6 +49,7 @@ from autoglm_server.service.plans import About, PlanService
 from autoglm_server.service.tools import ToolService
 from autoglm_server.service.watch import Disconnects, Watches
 from autoglm_server.tools.artifacts import described
+from autoglm_server.tools.builtin.generate import GenerateProvider
 from autoglm_server.tools.catalog import Catalog
 from autoglm_server.tools.limits import ToolLimits
 from autoglm_server.tools.providers import mcp, open_http, open_openapi, open_provider, open_shell, open_tables
@@ -245,6 +246,7 @@ class Application:
                 *open_http(settings.http),
                 *open_tables(settings.table, settings.workspace_dir),
                 *open_shell(settings.shell, settings.workspace_dir),
+                *open_generate(settings),
                 self._subplans,
             ]
             providers = {name: self._open_provider(settings, name, uri) for name, uri in settings.providers.items()}
@@ -538,6 +540,12 @@ def open_configured(secrets: Secrets, settings: Settings, name: str, uri: str) -
         return mcp.open_mcp(name, uri, secrets.expand)
 
     return open_provider(name, uri)
+
+
+def open_generate(settings: Settings) -> list[Provider]:
+    """Open the provider of ``llm.generate``, if a model is configured."""
+    writer = make_writer(settings.planner)
+    return [GenerateProvider(writer, settings.planner.timeout)] if writer is not None else []
 
 
 def make_catalog(settings: Settings, providers: Sequence[Provider], secrets: Secrets) -> Catalog:

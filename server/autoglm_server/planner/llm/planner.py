@@ -152,6 +152,19 @@ class LlmPlanner:
 
     # --- which model
 
+    async def backend(self, model: str) -> Backend:
+        """Give a model, made ready to be asked; an empty name is the configured one.
+
+        Raises:
+            PlannerError: it may not be asked, or cannot be reached.
+        """
+        try:
+            name, access = self._reach(model)
+        except ModelNameError as error:
+            raise PlannerError(failures.unavailable(str(error))) from None
+
+        return await self._backend(name, access)
+
     def _reach(self, wanted: str) -> tuple[ModelName, Access]:
         """Find the model a plan wants, and how it is reached.
 
@@ -202,13 +215,8 @@ class LlmPlanner:
         options = self._options
         wanted = view.plan.options.model if view.plan.options is not None else ""
 
-        try:
-            name, access = self._reach(wanted)
-        except ModelNameError as error:
-            raise PlannerError(failures.unavailable(str(error))) from None
-
-        backend = await self._backend(name, access)
-        profile = options.profile or name.spec.profile
+        backend = await self.backend(wanted)
+        profile = options.profile or backend.name.spec.profile
         room = Room(options.max_prompt_tokens, options.output_chars)
         prompt = write_prompt(view, room, fenced=profile is Profile.TEXT)
         ask = Ask(
