@@ -326,7 +326,9 @@ class Plan(_message.Message):
 
     @_builtins.property
     def output(self) -> _struct_pb2.Value:
-        """The answer for programs. Of a plan given as steps alone: {step id: output} of the steps nothing depends on."""
+        """The answer for programs. Of a plan given as steps alone, or that a limit ended before it was answered: {step id:
+        output} of the steps that succeeded and that no other step has used.
+        """
 
     @_builtins.property
     def failure(self) -> _failure_pb2.Failure:
@@ -516,11 +518,13 @@ class Budget(_message.Message):
     """The most calls of tools, every attempt counted. At least 1. Unset: unlimited."""
     max_rounds: _builtins.int
     """The most rounds of the planner; a plan that needs another one ends. At least 1. Unset: unlimited. Unlike
-    PlanOptions.max_rounds, the planner is not told.
+    PlanOptions.max_rounds, the planner is not told, and rounds that were cut off count too.
     """
     @_builtins.property
     def max_duration(self) -> _duration_pb2.Duration:
-        """The longest the plan may take from its start, on the wall clock, waiting for people included. Unset: unlimited."""
+        """The longest the plan may take from its start, on the wall clock, waiting for people included. Above 0, at most 366
+        days. Unset: unlimited.
+        """
 
     def __init__(
         self,
