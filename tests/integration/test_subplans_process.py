@@ -79,7 +79,7 @@ async def test_a_sub_plan_survives_the_kill_of_the_server_as_the_one_it_was(star
         children = [each async for each in client.list(parent_plan_id=plan.id)]
         assert [(each.id, each.parent) for each in children] == [(child_id, StepRef(plan.id, "part"))]
         assert (tmp_path / "first").read_text() == "x\n"
-        assert done.output["part"]["output"]["last"] == 3
+        assert done.output["part"]["output"]["last"]["result"] == 3
 
         events = [event async for event in client.attach(plan.id).nested()]
         below = [index for index, event in enumerate(events) if event.plan_id == child_id]
