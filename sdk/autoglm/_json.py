@@ -218,14 +218,17 @@ def _normal(value: Json, room: int) -> Json:
         raise ValueError("too deep")
 
     if kind is dict:
-        for key in value:
+        normal = {}
+        for key, item in value.items():
             if type(key) is not str:
                 raise TypeError("a key is not a string")
 
-        return {key: _normal(item, room - 1) for key, item in value.items()}
+            normal[key] = item if type(item) is str else _normal(item, room - 1)
+
+        return normal
 
     if kind is list:
-        return [_normal(item, room - 1) for item in value]
+        return [item if type(item) is str else _normal(item, room - 1) for item in value]
 
     return _normal(plain(value), room)
 

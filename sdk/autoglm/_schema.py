@@ -286,13 +286,17 @@ def _own_doc(annotation: type) -> str:
     return "" if doc.startswith(f"{annotation.__name__}(") else doc.strip().split("\n\n")[0].replace("\n", " ")
 
 
+_AS_IT_IS = frozenset({bool, str, int})
+"""Types of values that are JSON as they are."""
+
+
 def to_plain(value: Any, path: str = "output", *, depth: int = 0) -> Json:
     """Give ``value`` as JSON: dataclasses and mappings as objects, lists and tuples as arrays, enums by their values.
 
     Raises:
         TypeError: something has no JSON form; the message names where, and its type.
     """
-    if value is None or isinstance(value, bool):
+    if value is None or type(value) in _AS_IT_IS:
         return value
 
     if isinstance(value, enum.Enum):
@@ -317,10 +321,16 @@ def to_plain(value: Any, path: str = "output", *, depth: int = 0) -> Json:
         if wrong := [key for key in value if not isinstance(key, str)]:
             raise TypeError(f"{path} has the key {wrong[0]!r}; keys of a JSON object are strings")
 
-        return {str(key): to_plain(one, f"{path}.{key}", depth=depth + 1) for key, one in value.items()}
+        return {
+            str(key): one if type(one) is str else to_plain(one, f"{path}.{key}", depth=depth + 1)
+            for key, one in value.items()
+        }
 
     if isinstance(value, list | tuple):
-        return [to_plain(one, f"{path}[{index}]", depth=depth + 1) for index, one in enumerate(value)]
+        return [
+            one if type(one) is str else to_plain(one, f"{path}[{index}]", depth=depth + 1)
+            for index, one in enumerate(value)
+        ]
 
     raise TypeError(f"{path} is a {type(value).__qualname__}, which has no JSON form")
 

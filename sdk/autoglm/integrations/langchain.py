@@ -104,7 +104,7 @@ class _LangChainTool(FunctionTool):
     def __repr__(self) -> str:
         return f"<tool {self.spec.name}: LangChain>"
 
-    def keywords(self, arguments: JsonObject, context: ToolContext) -> dict[str, Any]:
+    def keywords(self, arguments: JsonObject, context: ToolContext | None) -> dict[str, Any]:
         """Give the arguments as one: LangChain reads them itself."""
         del context
         return {"arguments": arguments}

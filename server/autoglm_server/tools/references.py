@@ -93,6 +93,9 @@ class References:
         Raises:
             ToolCallError: INVALID_ARGUMENTS, with every reference that could not be filled in.
         """
+        if not self.paths:
+            return {key: _copied(value) for key, value in self._compiled.items()}
+
         violations: list[Violation] = []
         again = f"{self.field}.{read_again}" if read_again else ""
         try:
@@ -320,6 +323,14 @@ class _Outputs:
     def fault(self, field: str, description: str) -> None:
         """Note that the reference at ``field`` cannot be filled in."""
         self._violations.append(Violation(field, description, "UNRESOLVED_REFERENCE"))
+
+
+def _copied(value: Json) -> Json:
+    """Give a copy: a function may change what it is given, and the step's own arguments must stay."""
+    if type(value) is dict:
+        return {key: _copied(one) for key, one in value.items()}
+
+    return [_copied(one) for one in value] if type(value) is list else value
 
 
 def _fill(value: Json, outputs: _Outputs, room: _Room) -> Json:
