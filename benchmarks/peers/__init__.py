@@ -86,11 +86,6 @@ async def peers(options: Options) -> list[Row]:
                 notes[f"{name}.{variant}"] = str(told.pop("note"))
                 found[f"{name}.{variant}"].append(({key: float(str(value)) for key, value in told.items()}, limit))
 
-    kinds = (
-        ("steps", "steps/s", "64 plans of 20 no-ops at once"),
-        ("p50", "ms", "a step in sequence"),
-        ("fan", "ms", "1 -> 200 x 50 ms -> 1"),
-    )
     return [
         Row(
             f"peers.{name}.{key}",
