@@ -142,6 +142,14 @@ def test_every_plan_file_is_run() -> None:
     assert {plan for plan, _, _ in PLANS} == {path.stem for path in (ROOT / "examples" / "plans").iterdir()}
 
 
+def test_the_plan_that_needs_the_extra_for_tables(run: Run) -> None:
+    done = run("-m", "autoglm.cli", "run", "--json", "--plan", "examples/sales.yaml")
+
+    assert done.returncode == 0, done.stderr
+    assert "MOST IS SOLD IN THE SOUTH" in done.stdout
+    assert "chart.png" in done.stdout
+
+
 def test_the_fan_out_is_what_its_script_writes(run: Run) -> None:
     assert run("examples/fan_out.py").stdout == (ROOT / "examples" / "plans" / "fan_out.yaml").read_text()
 

@@ -29,6 +29,12 @@ DEFAULT_PORT = 50051
 FREE_BYTES_MIN = 100 << 20
 CONNECT_TIMEOUT = 5.0
 _UNREACHABLE = "start it (autoglm serve), or check --address and AUTOGLM_ADDRESS"
+_EXTRAS = {
+    "duckdb": "table.query (pip install 'open-autoglm[server,data]')",
+    "httpcore2": "http.* and OpenAPI (pip install 'open-autoglm[server,openapi]')",
+    "mcp": "MCP (pip install 'open-autoglm[server,mcp]')",
+    "pydantic_ai": "models (pip install 'open-autoglm[server,llm]')",
+}
 _NOT_STARTED = "see the lines above, and server.log in the data directory"
 _NOT_OF_EVENTS = frozenset({"expire_time"})  # what the server adds to a snapshot: how long it will be kept
 
@@ -82,6 +88,7 @@ def examine(session: Session) -> Iterator[Check]:
         yield installation()
         yield data_directory(local.data_dir(target.data_dir))
         yield planner(session)
+        yield extras()
 
     try:
         with session.client() as client:
@@ -118,6 +125,16 @@ def planner(session: Session) -> Check:
 
     well, detail, remedy = models.verdict(said)
     return Check("planner", Verdict.OK, detail) if well else _failed("planner", detail, remedy)
+
+
+def extras() -> Check:
+    """Say which tools that need more are not there, and what would bring them."""
+    missing = [tools for package, tools in _EXTRAS.items() if importlib.util.find_spec(package) is None]
+
+    if missing:
+        return Check("extras", Verdict.OK, f"not installed: {', '.join(missing)}")
+
+    return Check("extras", Verdict.OK, "table.query, http.* and OpenAPI, MCP and models can be used")
 
 
 def data_directory(folder: Path) -> Check:
