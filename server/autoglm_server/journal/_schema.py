@@ -117,13 +117,33 @@ def migrate(db: apsw.Connection, where: str) -> str:
             (str(len(MIGRATIONS)),),
         )
         db.execute("INSERT INTO meta VALUES('journal_id', ?) ON CONFLICT DO NOTHING", (new_id(),))
-        journal_id = str(db.execute("SELECT value FROM meta WHERE name = 'journal_id'").get)
+        journal_id = _journal_id(db)
         db.execute("COMMIT")
     finally:
         if db.in_transaction:
             db.execute("ROLLBACK")
 
     return journal_id
+
+
+def identify(db: apsw.Connection, where: str) -> str:
+    """Give the journal_id of a file that is only read from.
+
+    Raises:
+        JournalVersionError, JournalError: as :func:`migrate`, and for an older version.
+    """
+    version = _version(db, where)
+    if version != len(MIGRATIONS):
+        raise JournalVersionError(
+            f"{where} is damaged and has schema version {version}, this server reads {len(MIGRATIONS)}: start the server "
+            "that wrote it"
+        )
+
+    return _journal_id(db)
+
+
+def _journal_id(db: apsw.Connection) -> str:
+    return str(db.execute("SELECT value FROM meta WHERE name = 'journal_id'").get)
 
 
 def _ended_at(*values: Any) -> int:
@@ -144,4 +164,11 @@ def _version(db: apsw.Connection, where: str) -> int:
     if db.execute("PRAGMA application_id").get != APPLICATION_ID:
         raise JournalError(f"{where} is another program's database, not a journal; choose another data directory")
 
-    return int(str(db.execute("SELECT value FROM meta WHERE name = 'schema_version'").get))
+    version = int(str(db.execute("SELECT value FROM meta WHERE name = 'schema_version'").get))
+    if version > len(MIGRATIONS):
+        raise JournalVersionError(
+            f"{where} has schema version {version} and this server supports up to {len(MIGRATIONS)}: "
+            "start the newer version of the server that wrote it, or choose another data directory"
+        )
+
+    return version

@@ -17,7 +17,8 @@ from queue import Empty, SimpleQueue
 import apsw
 
 from autoglm_server.journal._commit import Commit, Counters, Job, commit
-from autoglm_server.journal.journal import Append, JournalFailedError
+from autoglm_server.journal._file import damage_of, is_damage
+from autoglm_server.journal.journal import Append, JournalDamagedError, JournalError, JournalFailedError
 
 _EVENTS_MAX = 4096
 _BYTES_MAX = 8 << 20
@@ -44,22 +45,25 @@ class Writer:
     def __init__(
         self,
         db: apsw.Connection,
+        counters: Counters,
         *,
         retry_seconds: float,
         idle_seconds: float = IDLE_SECONDS,
         tell: Callable[[Callable[[], None]], None],
         on_commit: Callable[[Commit], None],
         on_health: Callable[[str, JournalFailedError | None], None],
+        on_damage: Callable[[Exception], None],
         on_stopped: Callable[[], None],
     ) -> None:
         """Prepare; all callbacks are told on the loop."""
         self._db = db
-        self._counters = Counters.of(db)
+        self._counters = counters
         self._retry_seconds = retry_seconds
         self._idle_seconds = idle_seconds
         self._tell = tell
         self._on_commit = on_commit
         self._on_health = on_health
+        self._on_damage = on_damage
         self._on_stopped = on_stopped
         self._queue: SimpleQueue[Sequence[Job] | None] = SimpleQueue()
         self._backlog: deque[Job] = deque()
@@ -68,6 +72,7 @@ class Writer:
         self._wal_used = False
         self._wal_is_long = False
         self._failure: JournalFailedError | None = None
+        self._damage: JournalDamagedError | None = None
         self._thread = threading.Thread(target=self._run, name="journal-writer", daemon=True)
 
     def start(self) -> None:
@@ -83,6 +88,10 @@ class Writer:
         """Write what has been handed over, checkpoint and end; told by ``on_stopped``. A stall is given up after one more try."""
         self._closing.set()
         self._queue.put(None)
+
+    def harm(self, damage: JournalDamagedError | None) -> None:
+        """Write nothing any more, also not at the end: what is stored is damaged (None: it is not)."""
+        self._damage = damage
 
     def join(self) -> None:
         self._thread.join()
@@ -103,13 +112,13 @@ class Writer:
                 else:
                     self._empty_wal()
             except Exception as error:  # noqa: BLE001 - see above
-                self._fail(error)
+                self._broke(error)
                 self._refuse(batch)
 
         try:
             self._close()
         except apsw.Error as error:
-            self._fail(error)
+            self._broke(error)
 
         self._tell(self._on_stopped)
 
@@ -151,7 +160,7 @@ class Writer:
             return
 
     def _write(self, batch: Sequence[Job]) -> None:
-        if self._failure is not None:
+        if self._over:
             self._refuse(batch)
             return
 
@@ -183,7 +192,7 @@ class Writer:
         self._tell(lambda: self._on_commit(done))
 
     def _checkpoint(self) -> None:
-        if self._failure is not None or self._wal_pages < _CHECKPOINT_PAGES:
+        if self._over or self._wal_pages < _CHECKPOINT_PAGES:
             return
 
         long = self._wal_pages >= _WAL_PAGES_MAX
@@ -206,7 +215,7 @@ class Writer:
     def _empty_wal(self) -> None:
         """Move all of the WAL into the database and cut it to nothing, unless somebody reads just now."""
         self._wal_pages, self._wal_used = 0, False
-        if self._failure is not None:
+        if self._over:
             return
 
         try:
@@ -217,6 +226,18 @@ class Writer:
         finally:
             self._db.set_busy_timeout(BUSY_MS)
 
+    @property
+    def _over(self) -> bool:
+        """Whether nothing is written any more."""
+        return self._failure is not None or self._damage is not None
+
+    def _broke(self, error: Exception) -> None:
+        if is_damage(error):
+            self._damage = damage = damage_of(error)
+            self._tell(lambda: self._on_damage(damage))
+        else:
+            self._fail(error)
+
     def _fail(self, error: Exception) -> None:
         if self._failure is None:
             self._failure = JournalFailedError(
@@ -226,13 +247,13 @@ class Writer:
             failure = self._failure
             self._tell(lambda: self._on_health("", failure))
 
-    def _refuse(self, batch: Sequence[Job], why: JournalFailedError | None = None) -> None:
-        refusal = why or self._failure
+    def _refuse(self, batch: Sequence[Job], why: JournalError | None = None) -> None:
+        refusal = why or self._failure or self._damage
         done = Commit(batch, [refusal] * len(batch))
         self._tell(lambda: self._on_commit(done))
 
     def _close(self) -> None:
-        if self._failure is not None:
+        if self._over:
             self._db.config(
                 apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1
             )  # the files stay as they are, for the next start to recover

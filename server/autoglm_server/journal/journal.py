@@ -182,7 +182,7 @@ class Journal(Protocol):
     on_commit: Callable[[Sequence[Record]], None]
     """Told of every commit, right before the appends in it are settled. Set before :meth:`open`."""
     on_health: Callable[[], None]
-    """Told when :attr:`stalled` or :attr:`failure` changes."""
+    """Told when :attr:`stalled`, :attr:`failure` or :attr:`damaged` changes."""
 
     @property
     def journal_id(self) -> str:
@@ -199,11 +199,21 @@ class Journal(Protocol):
         """Why the writer is dead; the process must end."""
         ...
 
+    @property
+    def damaged(self) -> str:
+        """What is damaged of what is stored, and what to do; empty when all is well as far as is known.
+
+        From then on nothing is written: appends, claims and removals are refused with :class:`JournalDamagedError`. What can
+        be read is.
+        """
+        ...
+
     async def open(self) -> None:
         """Open or create, and migrate.
 
         Raises:
             JournalLockedError, JournalVersionError: with who, where and what to do.
+            JournalDamagedError: nothing can be read any more.
         """
         ...
 

@@ -87,6 +87,10 @@ class MemoryJournal:
     def failure(self) -> JournalFailedError | None:
         return None
 
+    @property
+    def damaged(self) -> str:
+        return ""
+
     async def open(self) -> None:
         self._open = True
 

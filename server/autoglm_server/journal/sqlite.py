@@ -18,9 +18,10 @@ from typing import Any, TypeVar
 import apsw
 
 from autoglm_server.journal import _read, _retain
-from autoglm_server.journal._commit import ClaimJob, Commit, Job, TaskJob
+from autoglm_server.journal._commit import ClaimJob, Commit, Counters, Job, TaskJob
+from autoglm_server.journal._file import add_checksums, check, damage_of, is_damage, look
 from autoglm_server.journal._lock import DirectoryLock
-from autoglm_server.journal._schema import migrate
+from autoglm_server.journal._schema import identify, migrate
 from autoglm_server.journal._settle import settle
 from autoglm_server.journal._writer import BUSY_MS, IDLE_SECONDS, Writer
 from autoglm_server.journal.journal import (
@@ -28,6 +29,7 @@ from autoglm_server.journal.journal import (
     Claim,
     Compaction,
     Ended,
+    JournalDamagedError,
     JournalError,
     JournalFailedError,
     PlanPage,
@@ -86,6 +88,7 @@ class SqliteJournal:
         self._journal_id = ""
         self._stalled = ""
         self._failure: JournalFailedError | None = None
+        self._damage: JournalDamagedError | None = None
         self._turn: list[Job] = []
         self._pid = 0
         self._writer: Writer | None = None
@@ -102,20 +105,26 @@ class SqliteJournal:
     def failure(self) -> JournalFailedError | None:
         return self._failure
 
+    @property
+    def damaged(self) -> str:
+        return str(self._damage or "")
+
     async def open(self) -> None:
         """Open or create, and migrate.
 
         Raises:
             JournalLockedError: another process has the directory.
             JournalVersionError: a newer version of the server wrote the file.
+            JournalDamagedError: nothing can be read any more.
             JournalError: the directory or file cannot be used, with the reason and the remedy.
         """
         self._loop = asyncio.get_running_loop()
         self._pid = os.getpid()
+        self._damage = None
         self._turn, self._stalled, self._failure = [], "", None
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="journal-reader")
         try:
-            db = await self._loop.run_in_executor(self._executor, self._open)
+            db, counters = await self._loop.run_in_executor(self._executor, self._open)
         except BaseException:
             self._executor.shutdown(wait=False)
             raise
@@ -123,16 +132,20 @@ class SqliteJournal:
         self._stopped = asyncio.Event()
         self._writer = Writer(
             db,
+            counters,
             retry_seconds=self._retry_seconds,
             idle_seconds=self._idle_seconds,
             tell=self._tell,
             on_commit=self._committed,
             on_health=self._health_changed,
+            on_damage=self._harmed,
             on_stopped=self._stopped.set,
         )
+        self._writer.harm(self._damage)
         self._writer.start()
 
-    def _open(self) -> apsw.Connection:
+    def _open(self) -> tuple[apsw.Connection, Counters]:
+        self._damage = None
         version = tuple(int(part) for part in apsw.sqlite_lib_version().split("."))
         if version < _SQLITE_MIN:
             raise JournalError(
@@ -146,6 +159,9 @@ class SqliteJournal:
             return self._open_file(path)
         except BaseException as error:
             self._lock.release()
+            if is_damage(error):
+                raise damage_of(error) from error
+
             if isinstance(error, (apsw.Error, OSError)):
                 raise JournalError(
                     f"cannot open the journal {path}: {error}; make it readable and writable for this user, or restore a backup"
@@ -153,24 +169,58 @@ class SqliteJournal:
 
             raise
 
-    def _open_file(self, path: Path) -> apsw.Connection:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # the WAL takes over the file's mode
+    def _open_file(self, path: Path) -> tuple[apsw.Connection, Counters]:
+        if not path.exists():
+            self._create(path)
+
+        os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))
+        found = look(path)
         db = self._connect(path, apsw.SQLITE_OPEN_READWRITE)
         try:
-            for name, value in PRAGMAS.items():
-                db.execute(f"PRAGMA {name} = {value}")
+            try:
+                check(db, found, str(path))
+            except JournalDamagedError as damaged:  # an end is missing, and what is left can be read
+                self._damage = damage_of(damaged)
+                db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+                self._journal_id = identify(db, str(path))
+            else:
+                for name, value in PRAGMAS.items():
+                    db.execute(f"PRAGMA {name} = {value}")
 
-            self._journal_id = migrate(db, str(path))
-            for directory in (self._directory, self._directory.parent):
-                _sync_directory(directory)  # or a power cut could take the new file's name with it
+                self._journal_id = migrate(db, str(path))
+                add_checksums(db)
 
             self._reader = self._connect(path, apsw.SQLITE_OPEN_READONLY)
             self._reader.execute("PRAGMA trusted_schema = 0")
+            counters = Counters.of(db)
         except BaseException:
+            db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)  # what is there stays as it is
             db.close()
             raise
 
-        return db
+        return db, counters
+
+    def _create(self, path: Path) -> None:
+        """Make the file whole under another name: one that is empty, or lacks its beginning, was damaged."""
+        wal = path.with_name(path.name + "-wal")
+        if wal.exists() and wal.stat().st_size:
+            raise JournalDamagedError(f"{path} is gone, and {wal.name} is there")
+
+        new = path.with_name(path.name + ".new")
+        for leftover in (new, new.with_name(new.name + "-journal")):
+            leftover.unlink(missing_ok=True)
+
+        os.close(os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))  # the WAL takes over the mode
+        db = self._connect(new, apsw.SQLITE_OPEN_READWRITE)
+        try:
+            add_checksums(db)
+            migrate(db, str(path))
+        finally:
+            db.close()
+
+        new.rename(path)
+        for directory in (self._directory, self._directory.parent):
+            _sync_directory(directory)  # or a power cut could take the new file's name with it
 
     def _connect(self, path: Path, flags: int) -> apsw.Connection:
         db = apsw.Connection(str(path), flags=flags, vfs=self._vfs)
@@ -202,11 +252,18 @@ class SqliteJournal:
             asyncio.get_running_loop().call_soon(settle, append, refusal)
             return
 
+        if self._damage is not None:
+            asyncio.get_running_loop().call_soon(settle, append, self._damage)
+            return
+
         self._submit(append)
 
     async def claim(self, plan_ids: Sequence[str], owner: str) -> Sequence[Claim]:
         if self._writer is None:
             raise JournalFailedError("the journal is closed")
+
+        if self._damage is not None:
+            raise self._damage
 
         job = ClaimJob(plan_ids, owner, self._loop.create_future())
         self._submit(job)
@@ -216,6 +273,9 @@ class SqliteJournal:
         """Have the writer run statements as a part of its next commit."""
         if self._writer is None:
             raise JournalFailedError("the journal is closed")
+
+        if self._damage is not None:
+            raise self._damage
 
         job = TaskJob(run, self._loop.create_future())
         self._submit(job)
@@ -260,13 +320,26 @@ class SqliteJournal:
         self._stalled, self._failure = stalled, failure
         self.on_health()
 
+    def _harmed(self, error: Exception) -> None:
+        """Write nothing any more: what is stored is not what was written."""
+        if self._damage is None:
+            self._damage = damage_of(error)
+            if self._writer is not None:
+                self._writer.harm(self._damage)
+
+            self.on_health()
+
     async def _read(self, call: Callable[[apsw.Connection], _T]) -> _T:
         if self._writer is None:
             raise JournalError("the journal is closed")
 
         try:
             return await self._loop.run_in_executor(self._executor, call, self._reader)
-        except apsw.Error as error:
+        except (apsw.Error, JournalDamagedError) as error:
+            if is_damage(error):
+                self._harmed(error)
+                raise damage_of(error) from error
+
             raise JournalError(f"reading the journal failed: {type(error).__name__}: {error}") from error
 
     async def open_plans(self) -> Sequence[str]:

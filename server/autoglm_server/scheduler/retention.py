@@ -132,7 +132,7 @@ class Retention:
     @property
     def _able(self) -> bool:
         journal = self._journal
-        return not (self.rules.none or journal.stalled or journal.failure)
+        return not (self.rules.none or journal.stalled or journal.damaged or journal.failure)
 
     async def _count_down(self, swept: Swept, most: int, young: datetime) -> None:
         """Bring the number of plans down to ``most``; of those that ended after ``young`` only the events go."""

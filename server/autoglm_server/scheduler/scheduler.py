@@ -44,6 +44,7 @@ from autoglm_server.journal.journal import (
     DuplicateRequestError,
     EventsRemovedError,
     FencedError,
+    JournalDamagedError,
     JournalError,
     RequestKey,
 )
@@ -140,13 +141,21 @@ class Scheduler:
 
     async def start(self) -> None:
         """Take up every plan that has not ended."""
-        open_plans = await self.journal.open_plans()
-        if not open_plans:
+        try:
+            open_plans = await self.journal.open_plans()
+            claims = await self.journal.claim(open_plans, self.owner) if open_plans else ()
+        except JournalDamagedError as damaged:
+            log.error("no plan is taken up: %s", damaged)  # noqa: TRY400 - it is told whole
             return
 
-        for claim in await self.journal.claim(open_plans, self.owner):
+        if not claims:
+            return
+
+        for claim in claims:
             try:
                 await self._resume(claim)
+            except JournalDamagedError as damaged:
+                log.error("cannot take the plan up: %s", damaged, extra={"plan_id": claim.plan_id})  # noqa: TRY400 - likewise
             except JournalError:
                 raise
             except Exception:
@@ -279,7 +288,9 @@ class Scheduler:
     def journal_health_changed(self) -> None:
         """Let reads go on without what cannot be written for now; go on when it can be again."""
         for run in list(self._runs.values()):
-            if self.journal.stalled:
+            if self.journal.damaged:
+                self.lost(run, JournalDamagedError(self.journal.damaged))
+            elif self.journal.stalled:
                 run.stalled()
             elif run.durable:  # one that is still being created begins when it is
                 run.turn()
@@ -303,7 +314,7 @@ class Scheduler:
     @property
     def holding(self) -> bool:
         """Whether no call and no round may start."""
-        return self._draining or bool(self.journal.stalled)
+        return self._draining or bool(self.journal.stalled or self.journal.damaged)
 
     def places(self) -> int:
         """How many calls may start, over all plans."""
@@ -649,6 +660,9 @@ class Scheduler:
         if self._draining:
             raise error(ErrorReason.SERVER_DRAINING, "the server is shutting down; ask another or try again")
 
+        if self.journal.damaged:
+            raise error(ErrorReason.JOURNAL_DAMAGED, self.journal.damaged)
+
         if self.journal.stalled:
             message = f"the journal cannot be written: {self.journal.stalled}; make room and try again"
             raise error(ErrorReason.JOURNAL_FULL, message, retry_after=_RETRY_LATER)
@@ -789,7 +803,7 @@ class Scheduler:
         run = self._runs.get(plan_id)
         if run is None:
             plan = await self.get(plan_id)
-            _must_have_ended(plan)
+            self._must_have_ended(plan)
             return plan
 
         run.cancel(reason, principal)
@@ -828,7 +842,7 @@ class Scheduler:
 
         if run is None:
             snapshot = plan.snapshot()
-            _must_have_ended(snapshot)
+            self._must_have_ended(snapshot)
             return snapshot
 
         if due:
@@ -842,6 +856,17 @@ class Scheduler:
                 raise InvalidRequestError.of([fault]) from None
 
         return await self._acknowledged(run)
+
+    def _must_have_ended(self, plan: Plan) -> None:
+        """Refuse what only the holder of a plan can do, when nobody here holds it."""
+        if plan.state.terminal:
+            return
+
+        if self.journal.damaged:
+            raise error(ErrorReason.JOURNAL_DAMAGED, self.journal.damaged)
+
+        message = f"this server does not hold plan {plan.id} now (its log says why); try again later"
+        raise error(ErrorReason.SERVER_DRAINING, message, plan_id=plan.id)
 
     async def _fold(self, plan_id: str) -> PlanFold:
         fold = PlanFold(plan_id)
@@ -877,13 +902,6 @@ def _decided_long_ago(plan: Plan, step_id: str) -> AutoglmError:
 
     message = f"step {step_id} is {step.state.name} and does not wait for a decision"
     return error(ErrorReason.STEP_NOT_WAITING, message, state=step.state.name)
-
-
-def _must_have_ended(plan: Plan) -> None:
-    """Refuse what only the holder of a plan can do, when nobody here holds it."""
-    if not plan.state.terminal:
-        message = f"this server does not hold plan {plan.id} now (its log says why); try again later"
-        raise error(ErrorReason.SERVER_DRAINING, message, plan_id=plan.id)
 
 
 def _must_wait(plan: PlanFold, step_id: str, wait_sequence: int, decision: Decision) -> bool:

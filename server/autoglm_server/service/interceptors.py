@@ -21,6 +21,7 @@ from google.protobuf.message import DecodeError
 from autoglm import _ids
 from autoglm.errors import AutoglmError, InvalidRequestError, error
 from autoglm.model import ErrorReason, Violation
+from autoglm_server.journal.journal import JournalDamagedError
 from autoglm_server.service.status import code_of, to_status, trailing
 
 if TYPE_CHECKING:
@@ -165,6 +166,9 @@ class Boundary(grpc.aio.ServerInterceptor):
         except AutoglmError as refusal:
             code = code_of(refusal).name
             await _refuse(context, refusal)
+        except JournalDamagedError as damaged:
+            code = "FAILED_PRECONDITION"
+            await _refuse(context, error(ErrorReason.JOURNAL_DAMAGED, str(damaged)))
         except grpc.aio.InternalError:
             # A write could not be sent: the client went away, and the transport has not said so yet. It would log that as
             # a fault of ours, once for each watch.

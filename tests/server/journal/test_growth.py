@@ -56,7 +56,7 @@ async def test_a_wal_that_a_reader_holds_is_told_of_and_cut_back_when_it_lets_go
     monkeypatch.setattr(_writer, "_CHECKPOINT_PAGES", 20)
     monkeypatch.setattr(_writer, "_WAL_PAGES_MAX", 100)
     caplog.set_level(logging.WARNING)
-    journal = SqliteJournal(tmp_path, idle_seconds=3600.0)
+    journal = SqliteJournal(tmp_path, idle_seconds=0.05)
     await journal.open()
     hand = hand_of(journal)
     await hand.write("a", 1)

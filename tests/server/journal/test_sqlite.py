@@ -104,7 +104,7 @@ async def test_the_wal_is_moved_into_the_database_as_it_grows(
         await hand.write("a", first, size=400_000)
 
     wal = (tmp_path / "data" / "journal.db-wal").stat().st_size
-    assert 4 << 20 < wal < 12 << 20
+    assert 1000 * 4096 < wal < 12 << 20
 
 
 # --- the disk is full
@@ -267,7 +267,7 @@ async def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
 
 async def test_what_is_no_database_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "journal.db").write_bytes(b"not a database" * 1000)
-    with pytest.raises(JournalError, match=r"cannot open the journal .*journal\.db"):
+    with pytest.raises(JournalError, match=r"journal\.db does not begin as a database"):
         await SqliteJournal(tmp_path).open()
 
 

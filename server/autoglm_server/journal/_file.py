@@ -1,0 +1,199 @@
+"""The SQLite journal's file: made whole, opened with page checksums, and looked at before it is written to.
+
+SQLite finds a damaged page only if its structure breaks; what is wrong inside a value it gives out, and of a damaged WAL it
+drops the end as if it had never been. So each page has a checksum (the extension ``cksumvfs`` of apsw's wheels keeps it in the
+last 8 bytes), and the ends of both files are compared with what they must be.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import apsw
+import apsw.sqlite_extra
+
+from autoglm_server.journal.journal import JournalDamagedError, JournalError
+
+PAGE_BYTES: Final = 4096
+_CHECKSUM_BYTES: Final = 8
+_HEADER: Final = struct.Struct(">16sHBBBBBBII")
+_WAL_HEADER: Final = struct.Struct(">8I")
+_FRAME: Final = struct.Struct(">6I")
+_USER_VERSION: Final = 60
+REMEDY: Final = (
+    "nothing is written to it any more; stop the server, then `autoglm doctor --repair` saves what can be read, or "
+    "`autoglm restore` puts a backup in its place"
+)
+
+_CHECKED: Final = 1
+"""In the file's user_version: its pages have checksums, whatever else a damaged header says."""
+
+_DAMAGED: Final = frozenset({apsw.SQLITE_IOERR_DATA, apsw.SQLITE_IOERR_CORRUPTFS, apsw.SQLITE_IOERR_SHORT_READ})
+
+
+def load_checksums() -> bool:
+    """Put the checksums over the process's file system for SQLite; gives whether this build of apsw can."""
+    if "cksmvfs" in apsw.vfs_names():
+        return True
+
+    if not apsw.sqlite_extra.has("cksumvfs"):
+        return False
+
+    db = apsw.Connection(":memory:")
+    try:
+        apsw.sqlite_extra.load(db, "cksumvfs")
+    finally:
+        db.close()
+
+    return "cksmvfs" in apsw.vfs_names()
+
+
+HAS_CHECKSUMS: Final = load_checksums()
+"""Loaded when this module is, so that whoever registers a VFS afterwards builds on it."""
+
+
+def is_damage(error: BaseException) -> bool:
+    """Tell whether an error says that a file is not what was written."""
+    if isinstance(error, (apsw.CorruptError, apsw.NotADBError, JournalDamagedError)):
+        return True
+
+    return isinstance(error, apsw.IOError) and getattr(error, "extendedresult", 0) in _DAMAGED
+
+
+def damage_of(error: BaseException) -> JournalDamagedError:
+    """Say in a sentence what is damaged, and what to do."""
+    what = str(error) if isinstance(error, JournalDamagedError) else f"{type(error).__name__}: {error}"
+    told = JournalDamagedError(what if REMEDY in what else f"the journal is damaged: {what}; {REMEDY}")
+    told.__cause__ = error
+    return told
+
+
+def add_checksums(db: apsw.Connection) -> None:
+    """Give each page a checksum from now on: of a new file at once, of another by writing it anew."""
+    if not HAS_CHECKSUMS or db.execute("PRAGMA user_version").get == _CHECKED:
+        return
+
+    if not _verifies(db):
+        db.reserve_bytes(reserve=_CHECKSUM_BYTES)
+        db.execute("VACUUM")
+
+    db.execute(f"PRAGMA user_version = {_CHECKED}")  # last: whoever is cut before it begins again
+
+
+def _verifies(db: apsw.Connection) -> bool:
+    return str(db.execute("PRAGMA checksum_verification").get) == "1"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What there was on the disk before the file was opened."""
+
+    checked: bool
+    """Its pages have checksums."""
+    missing: range
+    """Pages that the header counts and the file does not reach to; the WAL must have them."""
+    wal: tuple[tuple[int, bool], ...]
+    """The frames of the WAL: the page, and whether a transaction of the newest generation ends with it, valid or not."""
+    wal_header_fault: bool
+
+
+def look(path: Path) -> Found:
+    """Look at the files, which nobody has open.
+
+    Raises:
+        JournalDamagedError: the file is none of SQLite's any more.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(100)
+
+    if len(head) < 100:
+        raise JournalDamagedError(f"{path} has {size} bytes: its content is gone")
+
+    magic, page_bytes, _, _, reserved, *_, pages = _HEADER.unpack(head[: _HEADER.size])
+    user_version = int.from_bytes(head[_USER_VERSION : _USER_VERSION + 4], "big")
+    if magic != b"SQLite format 3\0":
+        raise JournalDamagedError(f"{path} does not begin as a database of SQLite does")
+
+    checked = user_version == _CHECKED
+    if page_bytes != PAGE_BYTES or (checked and reserved != _CHECKSUM_BYTES):
+        raise JournalDamagedError(f"{path} has a header that no journal has")
+
+    frames, fault = _frames(path.with_name(path.name + "-wal"))
+    return Found(checked, range(size // PAGE_BYTES + 1, pages + 1), tuple(frames), fault)
+
+
+def check(db: apsw.Connection, found: Found, where: str) -> None:
+    """Compare what SQLite takes of the files with what there is.
+
+    Raises:
+        JournalDamagedError: an end is missing.
+        JournalError: the file has checksums, and nothing would keep them.
+    """
+    if found.checked and not _verifies(db):
+        raise JournalError(
+            f"{where} has checksums that this build of apsw cannot keep; install apsw's own wheel (pip install apsw)"
+        )
+
+    db.execute("SELECT count(*) FROM sqlite_schema").get  # noqa: B018 - the first read takes the WAL in
+    valid = db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)[0]
+    rest = found.wal[max(valid, 0) :]
+    ends = sum(ends for _, ends in rest)
+    # Each commit is synced before the next begins: a power cut can tear the last one alone.
+    if ends > 1 or (found.wal_header_fault and found.wal):
+        raise JournalDamagedError(
+            f"the WAL of {where} is damaged: {ends} commits in it cannot be read, the newest ones"
+        )
+
+    held = {page for page, _ in found.wal[:valid]}
+    if lost := [page for page in found.missing if page not in held]:
+        raise JournalDamagedError(f"{where} is cut off: it lacks {len(lost)} pages of {PAGE_BYTES} bytes")
+
+
+def _frames(path: Path) -> tuple[list[tuple[int, bool]], bool]:
+    """Give the frames of a WAL, and whether its header is damaged."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(_WAL_HEADER.size)
+            if len(head) < _WAL_HEADER.size:
+                return [], False
+
+            fault = not _is_wal_header(head)
+            salts = _WAL_HEADER.unpack(head)[4:6]
+            frames: list[tuple[int, bool]] = []
+            for page, ends, *salt in _frame_heads(file.fileno(), size):
+                if fault and not frames:
+                    salts = tuple(salt[:2])
+
+                # With other salts it is left over from before the WAL began anew.
+                frames.append((page, ends > 0 and tuple(salt[:2]) == salts))
+    except FileNotFoundError:
+        return [], False
+
+    return frames, fault
+
+
+def _frame_heads(file: int, size: int) -> Iterator[tuple[int, ...]]:
+    step = _FRAME.size + PAGE_BYTES
+    for offset in range(_WAL_HEADER.size, size - step + 1, step):
+        yield _FRAME.unpack(os.pread(file, _FRAME.size, offset))
+
+
+def _is_wal_header(head: bytes) -> bool:
+    magic, version, page_bytes, *_, first, second = _WAL_HEADER.unpack(head)
+    if magic not in (0x377F0682, 0x377F0683) or version != 3_007_000 or page_bytes != PAGE_BYTES:
+        return False
+
+    words = struct.unpack(">6I" if magic & 1 else "<6I", head[:24])
+    one = two = 0
+    for left, right in zip(words[0::2], words[1::2], strict=True):
+        one = (one + left + two) & 0xFFFFFFFF
+        two = (two + right + one) & 0xFFFFFFFF
+
+    return (one, two) == (first, second)
