@@ -1,0 +1,173 @@
+"""``python -m tests.reliability --level push``: put every promise to the test, and print what came of it.
+
+Work is cut into units, each of which runs in a process of its own, two at a time. Exit status: 0 when every promise was put
+to the test, none was broken and every control was caught; 1 otherwise; 2 wrong usage.
+"""
+
+# ruff: noqa: T201 - a command line prints
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.reliability.parts import PARTS, Unit, promises, units
+from tests.reliability.rows import Result, holds, render, table, write
+
+TOGETHER = 2
+"""Units at a time: one for each core of the machine this is sized for."""
+UNIT_SECONDS = 1500.0
+"""A unit that takes longer hangs; that is a violation."""
+
+
+def main() -> int:
+    """Run; gives the exit status."""
+    given = _flags().parse_args()
+    if given.unit:
+        unit = Unit(**json.loads(given.unit))
+        result = PARTS[unit.part].run(unit.seed, unit.size)
+        Path(given.out).write_text(json.dumps(result.to_json()))
+        return 0
+
+    known = (*PARTS, *promises())
+    if given.only and given.only not in known:
+        print(f"--only {given.only}: there is no such part or promise; known are: {', '.join(known)}", file=sys.stderr)
+        return 2
+
+    start = time.monotonic()
+    work = units(given.level, given.seed, given.only)
+    if given.size:
+        work = [Unit(unit.part, unit.seed, given.size) for unit in work[:1]]
+
+    state = _State(given.state, f"{given.level}/{given.seed}")
+    results = _run(work, state)
+    rows = [row for row in table(results, promises()) if given.only in ("", *PARTS, row.promise)]
+    print(render(rows))
+    _tell_more(results, given, time.monotonic() - start)
+    if given.json:
+        write(rows, given.json)
+
+    # A part alone has no controls of its own promises: then only what it found counts.
+    whole = not given.only
+    good = holds(rows) if whole else bool(rows) and not any(row.violations for row in rows) and _caught(results)
+    print("every promise holds" if good else "FAILED")
+    return 0 if good else 1
+
+
+def _flags() -> argparse.ArgumentParser:
+    flags = argparse.ArgumentParser(prog="python -m tests.reliability", description="Put every promise to the test.")
+    flags.add_argument("--level", choices=("push", "night"), default="push", help="how much of it (push)")
+    flags.add_argument("--only", default="", metavar="NAME", help="one part, or one promise")
+    flags.add_argument("--seed", type=int, default=1, help="with a commit, says exactly what is run (1)")
+    flags.add_argument("--size", type=int, default=0, help="one unit of this size alone, such as one simulated run")
+    flags.add_argument("--json", type=Path, metavar="FILE", help="write the table's rows there")
+    flags.add_argument("--state", type=Path, metavar="FILE", help="keep what is done there, and go on from it")
+    flags.add_argument("--unit", default="", help=argparse.SUPPRESS)
+    flags.add_argument("--out", default="", help=argparse.SUPPRESS)
+    return flags
+
+
+def _caught(results: list[Result]) -> bool:
+    return all(all(controls.values()) for result in results for controls in result.controls.values())
+
+
+class _State:
+    """The units that are done, in a file, so that a night that was interrupted goes on."""
+
+    def __init__(self, path: Path | None, run: str) -> None:
+        self._path = path
+        self._run = run
+        self.done: dict[str, Result] = {}
+        if path is not None and path.exists():
+            found = json.loads(path.read_text())
+            if found.get("run") == run:
+                self.done = {name: Result.from_json(one) for name, one in found["done"].items()}
+
+    def add(self, unit: Unit, result: Result) -> None:
+        self.done[unit.name] = result
+        if self._path is not None:
+            content = {"run": self._run, "done": {name: one.to_json() for name, one in self.done.items()}}
+            new = self._path.with_suffix(".new")
+            new.write_text(json.dumps(content))
+            new.replace(self._path)
+
+
+def _run(work: list[Unit], state: _State) -> list[Result]:
+    """Run what is not done yet, two units at a time, and give the results of all."""
+    waiting = [unit for unit in work if unit.name not in state.done]
+    with tempfile.TemporaryDirectory(prefix="autoglm-reliability-") as folder:
+        running: dict[subprocess.Popen[bytes], tuple[Unit, Path, float]] = {}
+        while waiting or running:
+            while waiting and len(running) < TOGETHER:
+                unit = waiting.pop(0)
+                out = Path(folder) / f"{len(state.done)}-{time.monotonic_ns()}.json"
+                running[_begin(unit, out)] = (unit, out, time.monotonic())
+
+            time.sleep(0.05)
+            for process in list(running):
+                unit, out, began = running[process]
+                if process.poll() is None and time.monotonic() - began < UNIT_SECONDS:
+                    continue
+
+                del running[process]
+                state.add(unit, _ended(process, unit, out, time.monotonic() - began))
+
+    return [state.done[unit.name] for unit in work]
+
+
+def _begin(unit: Unit, out: Path) -> subprocess.Popen[bytes]:
+    content = json.dumps({"part": unit.part, "seed": unit.seed, "size": unit.size, "number": unit.number})
+    command = [sys.executable, "-m", "tests.reliability", "--unit", content, "--out", str(out)]
+    return subprocess.Popen(command, env={**os.environ, "GRPC_ENABLE_FORK_SUPPORT": "0", "GRPC_VERBOSITY": "NONE"})
+
+
+def _ended(process: subprocess.Popen[bytes], unit: Unit, out: Path, seconds: float) -> Result:
+    """Read what a unit found. One that did not come to its end proves nothing, and is a violation."""
+    process.kill()
+    status = process.wait()
+    if out.exists():
+        result = Result.from_json(json.loads(out.read_text()))
+    else:
+        result = Result()
+        for promise in PARTS[unit.part].promises[:1]:
+            text = f"the unit {unit.name} did not come to its end (status {status} after {seconds:.0f} s)"
+            result.found(promise, tries=1, faults=0, violations=[text], where=unit.name)
+
+    result.figures[f"seconds of {unit.part}"] = result.figures.get(f"seconds of {unit.part}", 0.0) + round(seconds, 1)
+    print(f"  {unit.part} ({unit.name}): {seconds:.0f} s", flush=True)
+    return result
+
+
+def _tell_more(results: list[Result], given: argparse.Namespace, seconds: float) -> None:
+    figures: dict[str, float] = {}
+    missed: list[str] = []
+    for result in results:
+        for name, amount in result.figures.items():
+            figures[name] = figures.get(name, 0) + amount
+
+        missed += [
+            f"control not caught: {promise}: {name}"
+            for promise, controls in result.controls.items()
+            for name, caught in controls.items()
+            if not caught
+        ]
+
+    print()
+    print("; ".join(f"{_number(amount)} {name}" for name, amount in figures.items()))
+    for line in (*missed, *(text for result in results for text in result.told)):
+        print(line[:1000])
+
+    print(f"level {given.level}, seed {given.seed}, {seconds:.0f} s")
+
+
+def _number(amount: float) -> str:
+    return f"{amount:,.0f}" if amount == int(amount) else f"{amount:,.1f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

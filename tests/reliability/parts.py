@@ -1,0 +1,111 @@
+"""The parts of the programme, and into which units of work each level cuts them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tests.reliability.checker import PROMISES, check
+from tests.reliability.rows import Result
+
+REGRESSIONS: Final = Path(__file__).parent / "regressions.txt"
+"""Seeds that failed once. They are run at every level, for ever."""
+WORLDS_A_UNIT: Final = 105
+"""Simulated runs in one unit, of twelve plans each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A piece of work for one process: a part, how much of it, and its seed. Its name is what a state file knows it by."""
+
+    part: str
+    seed: int
+    size: int
+    number: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"{self.part}/{self.seed}/{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One way to break promises. ``push`` and ``night`` are (units, size of each)."""
+
+    run: Callable[[int, int], Result]
+    push: tuple[int, int]
+    night: tuple[int, int]
+    promises: tuple[str, ...] = tuple(PROMISES)
+
+
+def simulate(seed: int, size: int) -> Result:
+    """Run ``size`` simulated worlds, from ``seed`` on."""
+    result = Result()
+    for number in range(seed, seed + size):
+        _simulate_one(number, result)
+
+    return result
+
+
+def regressions(seed: int, size: int) -> Result:
+    """Run the seeds that failed once."""
+    result = Result()
+    for line in REGRESSIONS.read_text().splitlines():
+        text = line.partition("#")[0].strip()
+        if text:
+            _simulate_one(int(text), result)
+
+    return result
+
+
+def _simulate_one(seed: int, result: Result) -> None:
+    from tests.reliability.simulation import Simulation
+
+    logging.disable(logging.CRITICAL)  # what goes wrong on purpose would fill the screen
+    simulation = Simulation(seed)
+    history = simulation.run()
+    result.take(check(history), history, f"--only simulation --seed {seed} --size 1")
+    result.count("plan lives", simulation.world.lives)
+    result.count("simulated faults", sum(history.faults.values()))
+    result.count("process ends", sum(count for kind, count in history.faults.items() if kind.startswith("killed")))
+
+
+def break_on_purpose(seed: int, size: int) -> Result:
+    """Break the product in every way that a promise must notice."""
+    from tests.reliability.breakages import BREAKAGES
+
+    logging.disable(logging.CRITICAL)
+    result = Result()
+    for breakage in BREAKAGES:
+        result.control(breakage.promise, breakage.name, caught=breakage.caught())
+        result.count("breakages")
+
+    return result
+
+
+PARTS: Final[dict[str, Part]] = {
+    "regressions": Part(regressions, (1, 1), (1, 1)),
+    "simulation": Part(simulate, (4, WORLDS_A_UNIT), (160, WORLDS_A_UNIT)),
+    "breakages": Part(break_on_purpose, (1, 1), (1, 1)),
+}
+
+
+def units(level: str, seed: int, only: str = "") -> list[Unit]:
+    """Cut the work of a level into units; ``only`` a part, or the parts that put a promise to the test."""
+    found = []
+    for name, part in PARTS.items():
+        if only and only not in (name, *part.promises):
+            continue
+
+        count, size = part.push if level == "push" else part.night
+        found += [Unit(name, seed + number * size, size, number) for number in range(count)]
+
+    return found
+
+
+def promises() -> list[str]:
+    """Give every promise, in the order of the table."""
+    return list(dict.fromkeys(name for part in PARTS.values() for name in (*PROMISES, *part.promises)))

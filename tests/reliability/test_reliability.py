@@ -1,0 +1,92 @@
+"""The programme itself: it can be repeated exactly, it runs from one command, and its table says what was found."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.reliability.breakages import BREAKAGES
+from tests.reliability.checker import PROMISES, Verdict, check
+from tests.reliability.history import History
+from tests.reliability.rows import Result, Row, holds, render, table
+from tests.reliability.simulation import PLANS, Simulation
+
+ROOT = Path(__file__).parents[2]
+DIGEST = """
+from tests.reliability.simulation import Simulation
+simulation = Simulation({seed}, traced=True)
+simulation.run()
+print(simulation.world.digest)
+"""
+
+
+@pytest.mark.parametrize("seed", [3, 14])
+def test_a_seed_reproduces_a_run_exactly_in_any_process(seed: int) -> None:
+    def digest(hash_seed: str) -> str:
+        command = [sys.executable, "-c", DIGEST.format(seed=seed)]
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True, timeout=60
+        )
+        return done.stdout.strip()
+
+    assert len({digest("1"), digest("2")}) == 1
+
+
+def test_another_seed_is_another_run() -> None:
+    digests = set()
+    for seed in (5, 6):
+        simulation = Simulation(seed, traced=True)
+        simulation.run()
+        digests.add(simulation.world.digest)
+
+    assert len(digests) == 2
+
+
+def test_a_simulated_world_keeps_every_promise() -> None:
+    simulation = Simulation(7)
+    history = simulation.run()
+    assert simulation.world.lives >= PLANS - 1
+    assert {name: verdict.violations for name, verdict in check(history).items() if verdict.violations} == {}
+
+
+def test_every_promise_has_a_control() -> None:
+    assert {breakage.promise for breakage in BREAKAGES} == set(PROMISES)
+
+
+def test_a_history_that_cannot_be_read_is_a_violation() -> None:
+    assert check(History(logs={"plan": []}))["cancel-is-final"].violations
+
+
+def test_the_table_says_what_was_found() -> None:
+    found = Result()
+    found.take({"dense": Verdict(3, ["a gap"])}, History(faults={"kill": 2}), "seed 5")
+    found.control("dense", "a watcher skips", caught=True)
+    found.control("one-key", "other keys", caught=False)
+    rows = table([found, found], ["one-key", "dense"])
+    assert rows == [Row("one-key", control_caught=False), Row("dense", 6, 4, 2, control_caught=True)]
+    assert not holds(rows)
+    assert "dense" in render(rows)
+    assert found.told == ["dense [seed 5]: a gap"]
+    assert holds([Row("dense", 1)])
+    assert not holds([Row("dense", 0)])
+    assert not holds([])
+
+
+def test_one_simulated_run_from_the_command_line(tmp_path: Path) -> None:
+    out, state = tmp_path / "rows.json", tmp_path / "state.json"
+    command = [sys.executable, "-m", "tests.reliability", "--only", "simulation", "--size", "1", "--seed", "9"]
+    command += ["--json", str(out), "--state", str(state)]
+    for _ in range(2):  # the second time, nothing is left to do
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 0, done.stdout + done.stderr
+        rows = json.loads(out.read_text())
+        assert {"promise", "tries", "faults", "violations", "control_caught"} == set(rows[0])
+        assert "plan lives" in done.stdout
+
+    assert "simulation (" not in done.stdout

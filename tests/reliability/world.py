@@ -1,0 +1,607 @@
+"""The simulated world: a disk that outlives processes, server processes on it, and everything that goes wrong between them.
+
+The scheduler, the feed, the catalog and the journal's reference implementation are the real ones. What is simulated are
+their ports: the disk under the journal, the tools, the planner, the clock, and the processes themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from random import Random
+from types import SimpleNamespace
+from typing import Any, TypeVar
+
+from autoglm import _ids
+from autoglm.errors import AutoglmError
+from autoglm.model import Event, StepDraft
+from autoglm.wire import decode, to_json
+from autoglm_server.journal.follow import Feed
+from autoglm_server.journal.journal import Append, FencedError, JournalError, JournalFailedError, Record
+from autoglm_server.journal.memory import MemoryJournal
+from autoglm_server.planner.planner import Planner
+from autoglm_server.scheduler.limits import Limits
+from autoglm_server.scheduler.scheduler import Scheduler
+from autoglm_server.tools.catalog import Catalog
+from autoglm_server.tools.tool import Invocation, Provider
+from tests.reliability.history import Asked, Call, History, Logged, Seen
+from tests.reliability.loop import PROCESS, Killed, Process, VirtualLoop
+from tests.server.scheduler.harness import DEFAULTS
+
+_T = TypeVar("_T")
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+DEADLINE_SECONDS = 30.0
+"""How long a client waits for an answer."""
+
+
+class ConnectionLostError(Exception):
+    """The server went away, or did not answer in time: what became of the call is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """What goes wrong in one run, as chances, or as seconds between two of a kind (0: never). Drawn from the seed."""
+
+    crash: float = 0.0
+    """At each named point: before and after each append, commit, acknowledgement, dispatch and call."""
+    lost_answer: float = 0.0
+    commit_seconds: float = 0.002
+    """The longest a commit takes."""
+    slow_commit: float = 0.0
+    kill_every: float = 0.0
+    freeze_every: float = 0.0
+    full_every: float = 0.0
+    broken_every: float = 0.0
+    jump_every: float = 0.0
+    tool: float = 0.0
+    """That a call does something else than end well."""
+    planner: float = 0.0
+    few_places: bool = False
+
+    @classmethod
+    def drawn(cls, random: Random) -> Faults:
+        """Draw some kinds of faults, not all: what one kind hides, another run without it shows."""
+
+        def maybe(value: float) -> float:
+            return value if random.random() < 0.4 else 0.0
+
+        return cls(
+            crash=maybe(random.choice([0.002, 0.01, 0.03])),
+            lost_answer=maybe(0.1),
+            commit_seconds=random.choice([0.0, 0.002, 0.05, 0.5]),
+            slow_commit=maybe(0.05),
+            kill_every=maybe(random.choice([2.0, 8.0])),
+            freeze_every=maybe(15.0),
+            full_every=maybe(12.0),
+            broken_every=maybe(20.0),
+            jump_every=maybe(10.0),
+            tool=random.choice([0.0, 0.1, 0.4]),
+            planner=random.choice([0.0, 0.2]),
+            few_places=random.random() < 0.15,
+        )
+
+
+class SimClock:
+    """The loop's time, and a wall clock that an administrator may set."""
+
+    def __init__(self, loop: VirtualLoop) -> None:
+        self._loop = loop
+        self.offset = timedelta(0)
+
+    def now(self) -> datetime:
+        return START + timedelta(seconds=self._loop.time()) + self.offset
+
+    def monotonic(self) -> float:
+        return self._loop.time()
+
+
+@dataclass
+class Disk:
+    """What outlives the processes."""
+
+    content: MemoryJournal = field(default_factory=MemoryJournal)
+    durable_at: dict[tuple[str, int], int] = field(default_factory=dict)
+    epochs: dict[str, list[int]] = field(default_factory=dict)
+    """Under which epoch each event of a plan was stored."""
+    full: bool = False
+    broken: bool = False
+
+
+_OF_PROCESS = frozenset(
+    {"_told", "on_commit", "on_health", "_open", "_turn", "_world", "_process", "_stalled", "_stall", "_failed"}
+)
+"""What of a journal is lost with its process."""
+
+
+class SimJournal(MemoryJournal):
+    """The reference journal on a disk that is slow, full or broken, in a process that may end at any point."""
+
+    def __init__(self, world: World, process: Process) -> None:
+        self._told: Callable[[Sequence[Record]], None] = lambda _: None
+        self.on_health: Callable[[], None] = lambda: None
+        self._open = False
+        self._turn: list[Any] = []
+        self._world = world
+        self._process = process
+        self._stalled = ""
+        self._stall: Stall | None = None
+        self._failed: JournalFailedError | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        """Everything stored is the disk's, whichever process stored it."""
+        return getattr(self._world.disk.content, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _OF_PROCESS:
+            object.__setattr__(self, name, value)
+        else:
+            setattr(self._world.disk.content, name, value)
+
+    @property
+    def on_commit(self) -> Callable[[Sequence[Record]], None]:
+        return self._commit_told
+
+    @on_commit.setter
+    def on_commit(self, told: Callable[[Sequence[Record]], None]) -> None:
+        self._told = told
+
+    @property
+    def stalled(self) -> str:
+        return self._stalled
+
+    @property
+    def failure(self) -> JournalFailedError | None:
+        return self._failed
+
+    def _hand_over(self, job: Any) -> None:
+        self._world.point("append")
+        if isinstance(job, Append):
+            job.settled = self._pointed(job.settled)
+
+        self._turn.append(job)
+        if len(self._turn) == 1:
+            self._world.loop.call_later(self._world.commit_seconds(), self._commit)
+
+    def _pointed(self, settled: Callable[[JournalError | None], None]) -> Callable[[JournalError | None], None]:
+        def called(refusal: JournalError | None) -> None:
+            self._world.point("acknowledge")
+            settled(refusal)
+            self._world.point("acknowledged")
+
+        return called
+
+    def _commit(self) -> None:
+        if not self._turn:
+            return
+
+        if self._failed is not None or self._world.disk.broken:
+            self._break()
+        elif self._world.disk.full:
+            self._stay_full()
+        else:
+            if self._stall is not None:
+                self._stall.over()
+                self._stall, self._stalled = None, ""
+                self.on_health()
+
+            self._world.point("commit")
+            super()._commit()
+
+    def _refusal(self, append: Append) -> JournalError | None:
+        if self._world.overtaken(self._process) and append.first_sequence == 1:
+            return FencedError("another process has taken over the data")
+
+        return super()._refusal(append)
+
+    def _store(self, append: Append) -> None:
+        self._world.disk.epochs.setdefault(append.plan_id, []).extend([append.epoch] * len(append.bodies))
+        super()._store(append)
+
+    def _commit_told(self, records: Sequence[Record]) -> None:
+        world = self._world
+        tick = world.tick()
+        for record in records:
+            world.disk.durable_at[record.plan_id, record.sequence] = tick
+
+        world.point("committed")
+        self._told(records)
+        world.point("told")
+
+    def _stay_full(self) -> None:
+        if self._stall is None:
+            self._stalled = "the disk is full"
+            self._stall = Stall(self._world, self._process)
+            self.on_health()
+
+        self._world.loop.call_later(1.0, self._commit)
+
+    def _break(self) -> None:
+        """A write fails for good; what was written of it is not known. The process ends soon after."""
+        if self._failed is None:
+            self._failed = JournalFailedError("the disk is broken")
+            if self._world.random.random() < 0.5:
+                # It had arrived: the error came after it.
+                for job in self._turn:
+                    before = len(self._records)
+                    self._apply(job)
+                    for record in self._records[before:]:
+                        self._world.disk.durable_at[record.plan_id, record.sequence] = self._world.tick()
+
+            self.on_health()
+            self._world.loop.call_later(0.01, self._world.point, "broken")
+
+        turn, self._turn = self._turn, []
+        for job in turn:
+            if isinstance(job, Append):
+                job.settled(self._failed)
+            elif not job.claims.done():
+                job.claims.set_exception(self._failed)
+
+
+class Stall:
+    """A time in which the server knew that the disk is full, noted once calls that had left before have begun."""
+
+    def __init__(self, world: World, process: Process) -> None:
+        self._world = world
+        self._began = 0
+        self._timer = world.loop.call_later(0.01, self._note, context=world.context)
+        self.process = process
+        world.stalls.append(self)
+
+    def _note(self) -> None:
+        self._began = self._world.tick()
+
+    def over(self) -> None:
+        self._timer.cancel()
+        if self in self._world.stalls:
+            self._world.stalls.remove(self)
+            if self._began and not self._world.overtaken(self.process):
+                self._world.history.stalls.append((self._began, self._world.tick()))
+
+
+class Server:
+    """One process, from its start to its end."""
+
+    def __init__(self, world: World, number: int) -> None:
+        self.world = world
+        self.process = Process(f"server-{number}")
+        self.answers: dict[asyncio.Future[Any], None] = {}
+        self.ready = False
+        self.booting: asyncio.Task[None] | None = None
+        self.journal = SimJournal(world, self.process)
+        self.feed = Feed(self.journal)
+        self.catalog = Catalog([world.provider])
+        self.scheduler = Scheduler(
+            journal=self.journal,
+            feed=self.feed,
+            catalog=self.catalog,
+            planners={"scripted": world.planner},
+            clock=world.clock,
+            jitter=world.random.random,
+            defaults=DEFAULTS,
+            limits=world.limits,
+        )
+
+    async def boot(self) -> None:
+        try:
+            await self.journal.open()
+            self.journal.on_health = self.scheduler.journal_health_changed
+            await self.catalog.start()
+            await self.scheduler.start()
+            self.ready = True
+        except JournalError:
+            self.world.kill(self, "start")
+
+
+class World:
+    """One seeded run."""
+
+    def __init__(self, seed: int, faults: Faults | None = None, *, traced: bool = False) -> None:
+        self.random = Random(seed)
+        self.faults = faults or Faults.drawn(self.random)
+        self.loop = VirtualLoop(Random(seed * 2 + 1))
+        self.clock = SimClock(self.loop)
+        self.history = History(seed)
+        self.limits = Limits(running_plans=2, running_calls=2) if self.faults.few_places else Limits()
+        self.context = Process("world").context
+        self.context.run(PROCESS.set, None)
+        self.chaos = True
+        self.lives = 0
+        self.servers: list[Server] = []
+        self.current: Server | None = None
+        self.stalls: list[Stall] = []
+        self.provider: Provider
+        self.planner: Planner
+        self.disk = Disk()
+        self._under_way: dict[tuple[str, str, int], Call] = {}
+        self._decoded: dict[bytes, Event] = {}
+        self._tick = 0
+        self._trace = hashlib.sha256() if traced else None
+
+    def tick(self) -> int:
+        """Give the next number of the order in which things were recorded."""
+        self._tick += 1
+        return self._tick
+
+    def trace(self, *what: object) -> None:
+        """Take something into the digest of the run."""
+        if self._trace is not None:
+            self._trace.update(repr((self._tick, self.loop.time(), *what)).encode())
+
+    @property
+    def digest(self) -> str:
+        return self._trace.hexdigest() if self._trace is not None else ""
+
+    def chance(self, probability: float) -> bool:
+        return self.chaos and probability > 0 and self.random.random() < probability
+
+    # --- processes
+
+    def start(self) -> None:
+        """Start a server process; the one before, if it still is, has been overtaken."""
+        self.current = server = Server(self, len(self.servers))
+        self.servers.append(server)
+        self.trace("start", server.process.name)
+        server.booting = server.process.spawn(self.loop, server.boot())
+
+    def kill(self, server: Server, where: str) -> None:
+        """End a process here and now. Raises in the process itself: it does not live to return from this."""
+        if not server.process.dead:
+            self.tick()
+            self.trace("kill", server.process.name, where)
+            self.history.fault(f"killed at {where}")
+            server.process.dead = True
+            server.ready = False
+            self._end_stalls(server)
+            self._lose_calls(server)
+            for answer in server.answers:
+                if not answer.done():
+                    answer.set_exception(ConnectionLostError(where))
+
+            if server is self.current:
+                self.disk.broken = False
+                seconds = self.random.choice([0.0, 0.1, 2.0])
+                self.loop.call_later(seconds, self.start, context=self.context)
+
+        if PROCESS.get() is server.process:
+            raise Killed
+
+    def _end_stalls(self, server: Server) -> None:
+        for stall in [one for one in self.stalls if one.process is server.process]:
+            stall.over()
+
+    def _lose_calls(self, server: Server) -> None:
+        """Calls end with the process that makes them."""
+        for call in [one for one in self._under_way.values() if one.owner == server.process.name]:
+            self._under_way.pop((call.owner, call.key, call.attempt))
+            self.history.calls.append(replace(call, at=self.tick(), what="lost"))
+
+    def point(self, name: str) -> None:
+        """A named point that a process passes: it may end here."""
+        process = PROCESS.get()
+        if process is None:
+            return
+
+        if process.dead:
+            raise Killed
+
+        if name == "broken" or self.chance(self.faults.crash):
+            server = next(one for one in self.servers if one.process is process)
+            self.kill(server, name)
+
+    def freeze(self) -> None:
+        """Freeze the server, let another take over, and let the first go on later, not knowing."""
+        server = self.current
+        if server is None or not server.ready:
+            return
+
+        self.trace("freeze", server.process.name)
+        self.history.fault("frozen and overtaken")
+        server.process.frozen = True
+        self._end_stalls(server)
+        self._lose_calls(server)
+        self.start()
+        self.loop.call_later(self.random.uniform(0.1, 8.0), self.loop.thaw, server.process, context=self.context)
+        end = self.random.uniform(8.0, 20.0)
+        self.loop.call_later(end, self._end_overtaken, server, context=self.context)
+
+    def _end_overtaken(self, server: Server) -> None:
+        if server is not self.current:
+            self.kill(server, "overtaken")
+
+    def overtaken(self, process: Process) -> bool:
+        """Whether another process has taken over since."""
+        return self.current is None or process is not self.current.process
+
+    def commit_seconds(self) -> float:
+        """Say how long the next commit takes."""
+        slow = self.chance(self.faults.slow_commit)
+        if slow:
+            self.history.fault("slow commit")
+
+        return self.random.uniform(0.0, 5.0 if slow else self.faults.commit_seconds)
+
+    # --- calls
+
+    async def ask(self, server: Server, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+        """Call a server as a client does: it may go away, and its answer may be lost.
+
+        Raises:
+            ConnectionLostError: nobody knows what became of the call.
+            AutoglmError: it was refused.
+        """
+        answer: asyncio.Future[_T] = self.loop.create_future()
+
+        async def serve() -> None:
+            try:
+                result = await work()
+            except (AutoglmError, ConnectionLostError) as error:
+                reply(error)
+            except JournalError as error:
+                reply(ConnectionLostError(str(error)))
+            else:
+                if not answer.done():
+                    if self.chance(self.faults.lost_answer):
+                        self.history.fault("answer lost")
+                        reply(ConnectionLostError("the answer was lost"))
+                    else:
+                        answer.set_result(result)
+
+        def reply(error: Exception) -> None:
+            if not answer.done():
+                answer.set_exception(error)
+
+        if server.process.dead:
+            raise ConnectionLostError("the connection was refused")
+
+        server.answers[answer] = None
+        task = server.process.spawn(self.loop, serve())
+        try:
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                return await answer
+        except TimeoutError:
+            raise ConnectionLostError("the deadline was over") from None
+        finally:
+            server.answers.pop(answer, None)
+            if not task.done() and not server.process.dead:
+                task.cancel()
+
+    async def serving(self) -> Server:
+        """Wait for a server that is ready."""
+        while self.current is None or not self.current.ready:  # noqa: ASYNC110 - people look again and again
+            await asyncio.sleep(0.05)
+
+        return self.current
+
+    # --- notes
+
+    def note(self, asked: Asked) -> Asked:
+        self.history.asked.append(asked)
+        self.trace("ask", asked.kind, asked.plan_id, asked.request_id, asked.step_id)
+        return asked
+
+    def answered(self, asked: Asked, refused: str = "") -> None:
+        asked.answered_at, asked.refused = self.tick(), refused
+        self.trace("answered", asked.kind, asked.plan_id, refused)
+
+    def note_call(self, what: str, invocation: Invocation) -> None:
+        process = PROCESS.get()
+        owner = process.name if process is not None else ""
+        outlived = process is None or self.overtaken(process)
+        context = invocation.context
+        call = Call(
+            self.tick(),
+            what,
+            invocation.tool,
+            invocation.idempotency_key,
+            context.plan_id,
+            context.step_id,
+            context.attempt,
+            invocation.arguments,
+            owner,
+            outlived,
+        )
+        self.history.calls.append(call)
+        place = (owner, call.key, call.attempt)
+        if what == "begin":
+            self._under_way[place] = call
+        else:
+            self._under_way.pop(place, None)
+
+        self.trace(what, call.key, call.attempt, owner)
+
+    def note_seen(self, watcher: str, stream: int, after: int, event: Event, body: bytes) -> None:
+        seen = Seen(self.tick(), watcher, stream, after, event.plan_id, event.sequence, body)
+        self.history.seen.append(seen)
+        self.trace("saw", watcher, event.plan_id, event.sequence)
+
+    def decoded(self, body: bytes) -> Event:
+        """Read an event; each of its readers would find the same."""
+        event = self._decoded.get(body)
+        if event is None:
+            event = self._decoded[body] = decode(Event, body)
+
+        return event
+
+    def written(self, plan_id: str, drafts: Sequence[StepDraft]) -> None:
+        for draft in drafts:
+            self.history.written.setdefault(plan_id, {}).setdefault(draft.id, []).append(draft)
+
+    # --- life
+
+    def run(self, main: Callable[[], Awaitable[None]]) -> History:
+        """Run to the end, and give what was recorded."""
+        with seeded_ids(Random(self.random.random())):
+            try:
+                self.loop.run_until_complete(self.loop.create_task(_awaited(main), context=self.context))
+            finally:
+                self._collect()
+                self._reap()
+
+        return self.history
+
+    def _collect(self) -> None:
+        content = self.disk.content
+        for plan_id, plan in content._plans.items():
+            log = []
+            for number, body in enumerate(plan.bodies, 1):
+                event = self.decoded(body)
+                log.append(
+                    Logged(
+                        event, body, self.disk.durable_at.get((plan_id, number)), self.disk.epochs[plan_id][number - 1]
+                    )
+                )
+                if self._trace is not None:
+                    self.trace(to_json(event))
+
+            self.history.logs[plan_id] = log
+
+    def _reap(self) -> None:
+        """Let what is left end quietly; nothing of it is recorded."""
+        self.loop.reaping = True
+
+        def silent(*_: object, **__: object) -> None: ...
+
+        self.point = self.note_call = self.trace = silent  # type: ignore[method-assign]
+        for server in self.servers:
+            self.loop.thaw(server.process)
+            server.scheduler.timers.stop()
+            for run in list(server.scheduler._runs.values()):
+                run.gone = True
+
+        async def end() -> None:
+            for _ in range(5):
+                left = [task for task in asyncio.all_tasks(self.loop) if task is not asyncio.current_task()]
+                for task in left:
+                    task.cancel()
+
+                if not left:
+                    break
+
+                await asyncio.wait(left, timeout=30.0)
+
+        self.loop.run_until_complete(self.loop.create_task(end(), context=self.context))
+        self.loop.close()
+
+
+async def _awaited(main: Callable[[], Awaitable[None]]) -> None:
+    await main()
+
+
+@contextmanager
+def seeded_ids(random: Random) -> Iterator[None]:
+    """Let ids come from the seed while this lasts."""
+    ids: Any = _ids
+    secrets, time = ids.secrets, ids.time
+    count = iter(range(1 << 40))
+    ids.secrets = SimpleNamespace(randbits=random.getrandbits)
+    ids.time = SimpleNamespace(time_ns=lambda: next(count) * 1_000_000)
+    try:
+        yield
+    finally:
+        ids.secrets, ids.time = secrets, time
