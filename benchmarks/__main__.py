@@ -19,8 +19,19 @@ sys.path[:0] = [str(ROOT), str(ROOT / "sdk"), str(ROOT / "server")]
 
 import uvloop  # noqa: E402
 
-from benchmarks import edge, growth, makespan, peers, report, requests, standing, steps  # noqa: E402
+from benchmarks import catalog, codec, edge, growth, journal, makespan, peers, report, requests, standing, steps  # noqa: E402
 from benchmarks.rows import Options, Row  # noqa: E402
+
+
+async def model(options: Options) -> list[Row]:
+    try:
+        from benchmarks import llm_makespan  # noqa: PLC0415 - needs an extra
+    except ImportError as error:
+        report.say(f"model: SKIPPED: {error}; it needs pip install -e '.[server,dev]'")
+        return []
+
+    return await llm_makespan.rows(options)
+
 
 GROUPS: dict[str, tuple[str, Callable[[Options], Awaitable[list[Row]]]]] = {
     "steps": ("durable no-op steps a second over gRPC, watched; and how soon the watcher knows (latency)", steps.steps),
@@ -37,6 +48,10 @@ GROUPS: dict[str, tuple[str, Callable[[Options], Awaitable[list[Row]]]]] = {
     "planner": ("the rules planner", requests.planner),
     "request": ("a request end to end", requests.request),
     "growth": ("how cost grows with steps, plans in the journal and watchers", growth.growth),
+    "catalog": ("how cost grows with tools", catalog.rows),
+    "codec": ("the codec beside protobuf alone", codec.rows),
+    "journal": ("the journal beside bare SQLite", journal.rows),
+    "model": ("plans that a model writes beside their lower bound; needs the extras llm and dev", model),
     "peers": ("DBOS, LangGraph, Restate and Prefect with the same work; only when it is named", peers.peers),
 }
 PARTS = {"latency": "steps"}

@@ -1,13 +1,12 @@
-"""What many tools cost: ``python benchmarks/catalog.py``. Microseconds of CPU with 20 tools and with 1,000, and their ratio.
+"""What many tools cost: microseconds of CPU with 1,000 tools beside the same with 20.
 
-The machine's speed is in every figure and not in a ratio. What is done once for all tools (start, list, a page's digest) may
-grow with their number: 50 is proportional. What is done for one call or one step must not: 1 is flat. The rules planner reads
-a request with the phrases of all tools; it keeps what it compiled of them, so its first plan is told apart from the next.
+What is done once for all tools (start, list, a page's digest) may grow with their number: 50 is proportional. What is done for
+one call or one step must not: 1 is flat. The rules planner reads a request with the phrases of all tools; it keeps what it
+compiled of them, so its first plan is told apart from the next.
 """
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import json
 import time
@@ -26,6 +25,7 @@ from autoglm_server.tools.catalog import Catalog
 from autoglm_server.tools.providers.functions import FunctionProvider
 from autoglm_server.tools.tool import Invocation
 from autoglm_server.tools.wrappers import Wrappers
+from benchmarks.rows import Options, Row, at_most
 
 SIZES = (20, 1000)
 SCHEMA = {
@@ -45,6 +45,18 @@ RULES = [
         {"match": "many.*", "rate": "1000000/s", "timeout": "20s"},
     )
 ]
+WHAT = {
+    "start": "start",
+    "change": "a provider goes away or comes back",
+    "list": "list",
+    "find": "find one",
+    "check": "check arguments",
+    "nearest": "name the nearest to a typo",
+    "call": "call",
+    "wrapped": "call, with a rate, places and redaction",
+    "plan.first": "plan with rules, the first time",
+    "plan": "plan with rules, then",
+}
 ARGUMENTS = {"customer": "c-17", "limit": 5, "filter": {"open": True}}
 
 
@@ -137,24 +149,41 @@ async def measured(size: int) -> dict[str, float]:
     first = (time.process_time() - began) * 1e6
     return {
         "start": await cost(starting, 1, 3),
-        "a provider goes away or comes back": await cost(changing, 2, 4),
+        "change": await cost(changing, 2, 4),
         "list": await cost(listing, 20),
-        "find one": await cost(getting, 500),
-        "check arguments": await cost(checking, 500),
-        "name the nearest to a typo": await cost(missing, 3),
+        "find": await cost(getting, 500),
+        "check": await cost(checking, 500),
+        "nearest": await cost(missing, 3),
         "call": await cost(lambda: catalog.call(call), 300),
-        "call, with a rate, places and redaction": await cost(lambda: wrapped.call(call), 300),
-        "plan with rules, the first time": first,
-        "plan with rules, then": await cost(lambda: planned(planner, tools, size // 2), 3),
+        "wrapped": await cost(lambda: wrapped.call(call), 300),
+        "plan.first": first,
+        "plan": await cost(lambda: planned(planner, tools, size // 2), 3),
     }
 
 
-async def main() -> None:
-    few, many = [await measured(size) for size in SIZES]
-    print(f"{'':42}{SIZES[0]:>12}{SIZES[1]:>12}{'ratio':>9}")
-    for what, figure in few.items():
-        print(f"{what:42}{figure:12,.1f}{many[what]:12,.1f}{many[what] / figure:9.1f}")
+FLAT, STRAIGHT = at_most(2.0, 1.5), at_most(100.0, 75.0)
+"""What is done for one call must not know how many tools there are; what is done once for all may grow as their number."""
+FOR_ALL = {"start", "change", "list", "nearest", "plan.first", "plan"}
 
 
-if __name__ == "__main__":
-    asyncio.run(main())
+async def rows(options: Options) -> list[Row]:
+    """Growth with tools: the cost with 1,000 beside the cost with 20."""
+    few, many = [], []
+
+    for _ in range(min(options.rounds, 3)):
+        few.append(await measured(SIZES[0]))
+        many.append(await measured(SIZES[1]))
+
+    return [
+        Row(
+            f"catalog.{name}",
+            "us",
+            [one[name] for one in many],
+            [one[name] for one in few],
+            f"the same with {SIZES[0]} tools",
+            STRAIGHT if name in FOR_ALL else FLAT,
+            f"CPU; {what}, {SIZES[1]:,} tools",
+        )
+        for name, what in WHAT.items()
+        if options.wanted(f"catalog.{name}")
+    ]

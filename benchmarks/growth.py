@@ -31,24 +31,19 @@ def row(name: str, unit: str, costs: Costs, note: str) -> Row:
 
 
 async def steps(options: Options) -> list[Row]:
-    """Steps of a plan: a chain, or all at once."""
+    """Steps of a plan: a chain, or all at once. Always two plans at once, so that as many share a commit."""
     sizes = (10, 100, 1000) if options.quick else (10, 100, 1000, 10_000)
     costs: defaultdict[str, defaultdict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
 
     for _ in range(min(3, options.rounds)):
         for size in sizes:
             for shape in ("chain", "wide"):
-                plans = max(1, 1000 // size)
-                asked = {
-                    "plans": plans,
-                    "steps": size,
-                    "wide": shape == "wide",
-                    "parallel": 256,
-                    "under": options.data_dir,
-                }
-                found = await child("inprocess", asked)
-                costs[f"growth.steps.{shape}"][size].append(found["cpu"] / plans / size * 1e6)
-                costs[f"growth.steps.create.{shape}"][size].append(found["created"] / plans / size * 1e6)
+                repeat = max(1, 500 // size)
+                asked = {"plans": 2, "steps": size, "repeat": repeat, "wide": shape == "wide", "parallel": 256}
+                found = await child("inprocess", {**asked, "under": options.data_dir})
+                each = 2 * repeat * size / 1e6
+                costs[f"growth.steps.{shape}"][size].append(found["cpu"] / each)
+                costs[f"growth.steps.create.{shape}"][size].append(found["created"] / each)
 
     span = f"{sizes[0]} to {sizes[-1]:,} steps a plan"
     return [

@@ -25,7 +25,6 @@ from autoglm.wire import digest_text, to_json
 from autoglm_server import app
 from autoglm_server.configuration import load
 from autoglm_server.journal.journal import Journal
-from autoglm_server.journal.sqlite import FILE
 from autoglm_server.scheduler.scheduler import Scheduler
 from autoglm_server.tools.catalog import Catalog
 from autoglm_server.tools.tool import Invocation
@@ -34,9 +33,9 @@ from benchmarks.processes import ROOT, SETTINGS
 WAIT_SECONDS = 120.0
 
 
-def drafts(steps: int, tool: str, *, wide: bool) -> tuple[StepDraft, ...]:
+def drafts(steps: int, tool: str, key: str, *, wide: bool) -> tuple[StepDraft, ...]:
     """A gate, and behind it a chain, or everything at once."""
-    gate = StepDraft(id="gate", tool="bench.gate", arguments={"key": "k"})
+    gate = StepDraft(id="gate", tool="bench.gate", arguments={"key": key})
     before = ["gate" if wide or not i else f"s{i - 1}" for i in range(steps)]
     return gate, *(StepDraft(id=f"s{i}", tool=f"bench.{tool}", depends_on=(before[i],)) for i in range(steps))
 
@@ -75,35 +74,40 @@ class Keeping:
 
 
 async def measured(directory: Path, asked: dict[str, Any]) -> dict[str, float]:
+    found = {"seconds": 0.0, "cpu": 0.0, "created": 0.0}
+
     async with asyncio.timeout(WAIT_SECONDS), running(directory) as (scheduler, catalog, _):
-        plans = int(asked["plans"])
-        steps = drafts(int(asked["steps"]), asked.get("tool", "noop"), wide=bool(asked.get("wide")))
-        wanted = CreatePlanRequest(steps=steps, options=PlanOptions(max_parallel_steps=int(asked.get("parallel", 32))))
-        began = time.process_time()
+        for number in range(int(asked.get("repeat", 1))):
+            for name, figure in (await once(scheduler, catalog, asked, f"gate-{number}")).items():
+                found[name] += figure
 
-        for _ in range(plans):
-            await scheduler.create(wanted, principal="", digest=digest_text(to_json(wanted)))
+    return found
 
-        created = time.process_time() - began
-        waiting = Invocation("bench.waiting", {"key": "k"}, "", 30)
 
-        while (await catalog.call(waiting)).output != plans:
-            await asyncio.sleep(0.005)
+async def once(scheduler: Scheduler, catalog: Catalog, asked: dict[str, Any], key: str) -> dict[str, float]:
+    plans = int(asked["plans"])
+    steps = drafts(int(asked["steps"]), asked.get("tool", "noop"), key, wide=bool(asked.get("wide")))
+    wanted = CreatePlanRequest(steps=steps, options=PlanOptions(max_parallel_steps=int(asked.get("parallel", 32))))
+    began = time.process_time()
 
-        gc.collect()
-        gc.freeze()
-        began, used = time.perf_counter(), time.process_time()
-        await catalog.call(Invocation("bench.open", {"key": "k"}, "", 30))
+    for _ in range(plans):
+        await scheduler.create(wanted, principal="", digest=digest_text(to_json(wanted)))
 
-        while scheduler.open_plans:  # nothing tells that all have ended, and 1 ms is little here
-            await asyncio.sleep(0.001)
+    created = time.process_time() - began
+    waiting = Invocation("bench.waiting", {"key": key}, "", 30)
 
-        return {
-            "seconds": time.perf_counter() - began,
-            "cpu": time.process_time() - used,
-            "created": created,
-            "journal": float((directory / FILE).stat().st_size),
-        }
+    while (await catalog.call(waiting)).output != plans:
+        await asyncio.sleep(0.005)
+
+    gc.collect()
+    gc.freeze()
+    began, used = time.perf_counter(), time.process_time()
+    await catalog.call(Invocation("bench.open", {"key": key}, "", 30))
+
+    while scheduler.open_plans:  # nothing tells that all have ended, and 1 ms is little here
+        await asyncio.sleep(0.001)
+
+    return {"seconds": time.perf_counter() - began, "cpu": time.process_time() - used, "created": created}
 
 
 def main() -> None:

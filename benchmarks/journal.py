@@ -1,38 +1,34 @@
-"""What the journal takes, beside bare SQLite in the same run: ``python benchmarks/journal.py [DIRECTORY]``.
+"""What the journal takes, beside bare SQLite in the same run.
 
-Callers append one event of 200 bytes each and wait until it is durable, over and over. Beside events a second and latency
-stand the CPU of the writer's thread and of the whole process for an event, callers included, and the ratio to ``bare``: one
-thread that inserts batches of that size with apsw and does nothing else. Rates move with the machine and its disk, the ratio
-less so.
-The last lines follow the same events: 64 cursors on a plan each, and one on all plans.
+Callers append one event of 200 bytes each and wait until it is durable, over and over; ``bare`` is one thread that inserts
+batches of that size with apsw and does nothing else. Then the same events are followed: 64 cursors on a plan each, and one on
+all plans.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import sys
-import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import apsw
-import uvloop
 
 from autoglm.model import PlanState
 from autoglm_server.journal.follow import Feed
 from autoglm_server.journal.journal import Append, JournalError, PlanRow, Record
 from autoglm_server.journal.sqlite import PRAGMAS, SqliteJournal
+from benchmarks.processes import folder
+from benchmarks.rows import Options, Row
 
 SECONDS = 2.0
 BODY = os.urandom(200)
 
-Callers = Callable[[float], Awaitable[Sequence[float]]]
 
-
-def bare(directory: Path, batch: int) -> float:
+def bare(directory: Path, batch: int, seconds: float) -> float:
     """Events a second of one thread that commits batches."""
     db = apsw.Connection(str(directory / "bare.db"))
     for name, value in PRAGMAS.items():
@@ -41,7 +37,7 @@ def bare(directory: Path, batch: int) -> float:
     db.execute("CREATE TABLE event(id INTEGER PRIMARY KEY, plan INTEGER, sequence INTEGER, body BLOB)")
     db.execute("CREATE UNIQUE INDEX sequence ON event(plan, sequence)")
     count, start = 0, time.perf_counter()
-    while time.perf_counter() - start < SECONDS / 2:
+    while time.perf_counter() - start < seconds:
         rows = [(number, count // batch, BODY) for number in range(batch)]
         db.execute("BEGIN IMMEDIATE")
         db.executemany("INSERT INTO event(plan, sequence, body) VALUES(?, ?, ?)", rows)
@@ -78,7 +74,22 @@ class Clocked(SqliteJournal):
         return time.clock_gettime(time.pthread_getcpuclockid(ident))
 
 
-async def measure(directory: Path, callers: int) -> str:
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What callers got, and what it took."""
+
+    rate: float
+    bare: float
+    p50: float
+    p99: float
+    events_per_commit: float
+    writer_us: float
+    """CPU of the writer's thread for an event."""
+    process_us: float
+    """CPU of the process for an event, callers included."""
+
+
+async def measure(directory: Path, callers: int, seconds: float) -> Taken:
     journal = Clocked(directory / "data")
     commits = 0
 
@@ -88,7 +99,7 @@ async def measure(directory: Path, callers: int) -> str:
 
     journal.on_commit = count
     await journal.open()
-    cpu, stop = (time.process_time(), journal.writer_cpu()), time.perf_counter() + SECONDS
+    cpu, stop = (time.process_time(), journal.writer_cpu()), time.perf_counter() + seconds
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(call(journal, f"plan{number:022}", stop)) for number in range(callers)]
 
@@ -96,24 +107,32 @@ async def measure(directory: Path, callers: int) -> str:
     events = len(latencies)
     process, writer = (time.process_time() - cpu[0]) / events * 1e6, (journal.writer_cpu() - cpu[1]) / events * 1e6
     await journal.close()
-    rate, floor = events / SECONDS, bare(directory, max(1, round(events / commits)))
-    p50, p99 = latencies[events // 2] * 1e3, latencies[events * 99 // 100] * 1e3
-    return f"{callers:8}{rate:11,.0f}{p50:9.2f}{p99:9.2f}{events / commits:9.1f}{writer:9.1f}{process:9.1f}{rate / floor:9.2f}"
+    return Taken(
+        rate=events / seconds,
+        bare=bare(directory, max(1, round(events / commits)), seconds / 2),
+        p50=latencies[events // 2] * 1e3,
+        p99=latencies[events * 99 // 100] * 1e3,
+        events_per_commit=events / commits,
+        writer_us=writer,
+        process_us=process,
+    )
 
 
-async def follow(directory: Path, *, everything: bool) -> str:
+async def follow(directory: Path, seconds: float, *, everything: bool) -> tuple[float, float]:
+    """Give the events a second given out, and those appended."""
     journal = SqliteJournal(directory / "data")
     feed = Feed(journal)
     await journal.open()
-    stop = time.perf_counter() + SECONDS
+    stop = time.perf_counter() + seconds
     plans = [f"plan{number:022}" for number in range(64)]
-    given = 0
+    given, ended = 0, stop
 
     async def watch(plan_id: str) -> None:
-        nonlocal given
+        nonlocal given, ended
         cursor = feed.follow_all() if everything else feed.follow(plan_id)
         while batch := (await cursor.next(0.5)).bodies:
             given += len(batch)
+            ended = time.perf_counter()
 
         cursor.close()
 
@@ -125,39 +144,49 @@ async def follow(directory: Path, *, everything: bool) -> str:
         for plan_id in plans[:1] if everything else plans:
             group.create_task(watch(plan_id))
 
-    assert given == sum(len(task.result()) for task in tasks)
+    appended = sum(len(task.result()) for task in tasks)
+    assert given == appended
     await journal.close()
-    return (
-        f"{'one cursor on all plans' if everything else '64 cursors'}: {given / SECONDS:,.0f} events/s, each given out"
-    )
+    return given / (seconds + max(0.0, ended - stop)), appended / seconds
 
 
-def run(work: Callable[[Path], Awaitable[str]], under: str | None) -> None:
-    async def main(directory: Path) -> str:
-        return await work(directory)
+async def rows(options: Options) -> list[Row]:
+    seconds = SECONDS / 2 if options.quick else SECONDS
+    taken: dict[int, list[Taken]] = {1: [], 64: [], 512: []}
+    given: dict[bool, list[tuple[float, float]]] = {False: [], True: []}
 
-    with tempfile.TemporaryDirectory(dir=under) as name, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        print(runner.run(main(Path(name))))
+    for _ in range(options.rounds):
+        for callers, found in taken.items():
+            async with folder(options.data_dir) as directory:
+                found.append(await measure(directory, callers, seconds))
 
+        for everything, pairs in given.items():
+            async with folder(options.data_dir) as directory:
+                pairs.append(await follow(directory, seconds, everything=everything))
 
-def main() -> None:
-    under = sys.argv[1] if len(sys.argv) > 1 else None
-    columns = (
-        ("events/s", 11),
-        ("p50 ms", 9),
-        ("p99 ms", 9),
-        ("a commit", 9),
-        ("writer us", 9),
-        ("all us", 9),
-        ("of bare", 9),
-    )
-    print(f"{'callers':>8}" + "".join(f"{name:>{width}}" for name, width in columns))
-    for callers in (1, 64, 512):
-        run(lambda directory, callers=callers: measure(directory, callers), under)  # type: ignore[misc]
-
-    for everything in (False, True):
-        run(lambda directory, everything=everything: follow(directory, everything=everything), under)  # type: ignore[misc]
-
-
-if __name__ == "__main__":
-    main()
+    appends = [
+        Row(
+            f"journal.append.{callers}",
+            "events/s",
+            [one.rate for one in found],
+            [one.bare for one in found],
+            "one thread of bare SQLite, batches of that size",
+            None,
+            f"{callers} callers, each waits for its event; p50 {found[-1].p50:.2f} ms, p99 {found[-1].p99:.2f} ms",
+            asdict(found[-1]),
+        )
+        for callers, found in taken.items()
+    ]
+    follows = [
+        Row(
+            f"journal.follow.{'one' if everything else 'each'}",
+            "events/s",
+            [value for value, _ in pairs],
+            [limit for _, limit in pairs],
+            "those appended meanwhile",
+            None,
+            "one cursor on all plans" if everything else "64 cursors on a plan each",
+        )
+        for everything, pairs in given.items()
+    ]
+    return [row for row in (*appends, *follows) if options.wanted(row.name)]

@@ -3,43 +3,39 @@
 A loopback server writes tokens at a set rate; tools take a set time. The lower bound is the model's own time to write each
 step, and from there the critical path. Strawmen, on the same server and scheduler in the same run: the planner that waits for
 the whole plan before it gives a step, and the model that writes one step a round.
-
-    python benchmarks/llm_makespan.py [--repeat 3] [--rate 60] [--json]
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import random
 import statistics
-import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "sdk"), str(ROOT / "server")]
-
-import autoglm  # noqa: E402
-from autoglm.model import CreatePlanRequest, Effect, PlanOptions, PlanState  # noqa: E402
-from autoglm_server.clock import SystemClock  # noqa: E402
-from autoglm_server.journal.follow import Feed  # noqa: E402
-from autoglm_server.journal.sqlite import SqliteJournal  # noqa: E402
-from autoglm_server.planner.llm import LlmOptions, LlmPlanner  # noqa: E402
-from autoglm_server.planner.planner import Planner, RoundItem, RoundView  # noqa: E402
-from autoglm_server.scheduler.scheduler import Scheduler  # noqa: E402
-from autoglm_server.tools.catalog import Catalog  # noqa: E402
-from autoglm_server.tools.providers.functions import FunctionProvider  # noqa: E402
-from tests.server.planner.llm.fake_model import FakeModel, Reply, answer, call, plan, tokens_of  # noqa: E402
+import autoglm
+from autoglm.model import CreatePlanRequest, Effect, PlanOptions, PlanState
+from autoglm_server.clock import SystemClock
+from autoglm_server.journal.follow import Feed
+from autoglm_server.journal.sqlite import SqliteJournal
+from autoglm_server.planner.llm import LlmOptions, LlmPlanner
+from autoglm_server.planner.planner import Planner, RoundItem, RoundView
+from autoglm_server.scheduler.scheduler import Scheduler
+from autoglm_server.tools.catalog import Catalog
+from autoglm_server.tools.providers.functions import FunctionProvider
+from benchmarks.processes import folder
+from benchmarks.rows import Options, Row, at_most
+from tests.server.planner.llm.fake_model import FakeModel, Reply, answer, call, plan, tokens_of
 
 TOKEN_CHARS = 4
 FIRST_TOKEN = 0.15
 """Seconds from a request to the first token."""
+RATE = 60.0
+"""Tokens a second."""
 GOAL = 1.05
 
 
@@ -165,16 +161,23 @@ async def measure(shape: Shape, way: Way, rate: float, model: FakeModel, schedul
     cursor.close()
     ended = await scheduler.get(made.id)
     if ended.state is not PlanState.SUCCEEDED:
-        raise SystemExit(f"{shape.name}, {way.name}: {ended.failure}")
+        raise RuntimeError(f"{shape.name}, {way.name}: {ended.failure}")
 
     return took
 
 
-async def run(repeat: int, rate: float, folder: Path) -> list[dict[str, object]]:
-    rows: list[dict[str, object]] = []
+@dataclass(frozen=True)
+class Found:
+    shape: str
+    bound: float
+    ways: dict[str, list[float]]
+
+
+async def run(repeat: int, rate: float, directory: Path) -> list[Found]:
+    found: list[Found] = []
     async with FakeModel() as model:
         llm = LlmPlanner(LlmOptions(model="ollama:paced", base_url=model.base_url), {})
-        journal = SqliteJournal(folder)
+        journal = SqliteJournal(directory)
         await journal.open()
         feed = Feed(journal)
         catalog = Catalog([FunctionProvider("", [lookup])])
@@ -205,48 +208,32 @@ async def run(repeat: int, rate: float, folder: Path) -> list[dict[str, object]]
                 for way in ways:
                     way.seconds.append(await measure(shape, way, rate, model, scheduler, feed))
 
-            bound = lower_bound(shape, rate)
-            rows.append(
-                {"shape": shape.name, "lower_bound": round(bound, 3)}
-                | {way.name: round(statistics.median(way.seconds), 3) for way in ways}
-                | {"ratio": round(statistics.median(ways[0].seconds) / bound, 3)}
-            )
+            found.append(Found(shape.name, lower_bound(shape, rate), {way.name: way.seconds for way in ways}))
 
         await scheduler.stop()
         await catalog.stop()
         await journal.close()
         await llm.close()
 
-    return rows
+    return found
 
 
-def main() -> int:
-    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    flags.add_argument("--repeat", type=int, default=3)
-    flags.add_argument("--rate", type=float, default=60.0, help="tokens a second (60)")
-    flags.add_argument("--json", action="store_true")
-    given = flags.parse_args()
+async def rows(options: Options) -> list[Row]:
+    """Give each shape beside its lower bound, the simpler ways among the details."""
+    async with folder(options.data_dir) as directory:
+        found = await run(1 if options.quick else 3, 200.0 if options.quick else RATE, directory)
 
-    with tempfile.TemporaryDirectory() as folder:
-        rows = asyncio.run(run(given.repeat, given.rate, Path(folder)))
-
-    if given.json:
-        print(json.dumps(rows))
-    else:
-        print(
-            f"seconds, median of {given.repeat}; {given.rate:g} tokens/s of {TOKEN_CHARS} characters, first after {FIRST_TOKEN} s"
+    return [
+        Row(
+            f"model.{one.shape.replace(' ', '_').replace(',', '')}",
+            "s",
+            one.ways["autoglm"],
+            [one.bound] * len(one.ways["autoglm"]),
+            "the model's own writing, then the critical path",
+            at_most(1.2, GOAL),
+            "; ".join(
+                f"{name} {statistics.median(seconds):.3g} s" for name, seconds in one.ways.items() if name != "autoglm"
+            ),
         )
-        print(
-            f"{'shape':<32}{'lower bound':>12}{'autoglm':>10}{'ratio':>8}{'whole plan first':>18}{'one step a round':>18}"
-        )
-        for row in rows:
-            print(
-                f"{row['shape']:<32}{row['lower_bound']:>12}{row['autoglm']:>10}{row['ratio']:>8}"
-                f"{row['whole plan first']:>18}{row['one step a round']:>18}"
-            )
-
-    return 0 if all(float(str(row["ratio"])) <= GOAL for row in rows) else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        for one in found
+    ]
