@@ -25,7 +25,7 @@ from autoglm_server import telemetry
 from autoglm_server.clock import Clock, SystemClock
 from autoglm_server.configuration import mask_uri
 from autoglm_server.journal._lock import DirectoryLock
-from autoglm_server.journal.artifacts import ArtifactStore, FolderArtifacts
+from autoglm_server.journal.artifacts import ArtifactStore, ArtifactStoreError, FolderArtifacts
 from autoglm_server.journal.follow import Feed
 from autoglm_server.journal.journal import Journal, JournalError, JournalLockedError
 from autoglm_server.journal.memory import MemoryJournal
@@ -513,7 +513,7 @@ async def sweep(artifacts: ArtifactStore, journal: Journal) -> None:
 
     try:
         await artifacts.sweep(known)
-    except (OSError, JournalError) as error:
+    except (ArtifactStoreError, JournalError) as error:
         _log.warning("files that nobody has could not be removed: %s", error)
 
 

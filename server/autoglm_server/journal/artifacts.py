@@ -116,7 +116,11 @@ class ArtifactStore(Protocol):
         ...
 
     async def remove(self, plan_id: str) -> None:
-        """Let go of all that a plan has; of a plan that has nothing it does nothing."""
+        """Let go of all that a plan has; of a plan that has nothing it does nothing.
+
+        Raises:
+            ArtifactStoreError: the disk refused; a part may be gone, and the rest is still to be removed.
+        """
         ...
 
     async def sweep(self, known: Callable[[str], Awaitable[bool]]) -> None:
@@ -147,12 +151,13 @@ class FolderArtifacts:
         self._used: OrderedDict[str, int] = OrderedDict()
         self._made = False
         self._cut = False
-        """A cancelled task left its last step to a thread: what it left may be in nobody's way, and nobody's."""
+        """Something was left half done, by a cancelled task or a disk that refused; the next :meth:`open` looks."""
         self._suspects: list[str] = []
 
     async def open(self) -> None:
         """Get ready; when the process before ended without :meth:`close`, what it left half done goes."""
         self._threads = ThreadPoolExecutor(_THREADS, "artifacts")
+        self._made = self._cut = False
         self._suspects = await self._run(self._clean)
 
     async def close(self) -> None:
@@ -217,7 +222,12 @@ class FolderArtifacts:
 
     async def remove(self, plan_id: str) -> None:
         """Let go of all that a plan has; see :class:`ArtifactStore`."""
-        await self._run(self._remove, self._folder_of(plan_id))
+        folder = self._folder_of(plan_id)
+        try:
+            await self._run(self._remove, folder)
+        except OSError as error:
+            self._cut = True
+            raise ArtifactStoreError(f"the files of {plan_id} cannot be removed: {error.strerror}") from error
 
     async def sweep(self, known: Callable[[str], Awaitable[bool]]) -> None:
         """Remove what plans have that are no longer known; see :class:`ArtifactStore`."""
@@ -250,6 +260,8 @@ class FolderArtifacts:
                 self._admit(plan, writing)
                 _link(writing.path, pool / digest, link)
                 self._used[plan.name] += writing.size
+
+            writing.path.unlink(missing_ok=True)  # here: it would count as a link to who removes the plan
 
         if self._durable:
             _sync({pool, plan, *(folder.parent for folder in made)})
@@ -325,6 +337,7 @@ class FolderArtifacts:
             self._cut = True
             raise
         except OSError as error:
+            self._cut = True
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             raise ArtifactStoreError(f"the file {name!r} cannot be kept: {error.strerror}", full=full) from error
 

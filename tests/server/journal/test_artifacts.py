@@ -101,6 +101,16 @@ async def test_a_content_is_stored_once_and_goes_with_its_last_plan(store: Folde
     assert files_in(tmp_path / "artifacts") == [Path("in-use")]
 
 
+async def test_what_was_put_can_be_removed_before_the_threads_have_tidied_up(
+    store: FolderArtifacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "_later", lambda _work: None)
+    await store.put("plan", "a", "", b"content")
+    await store.remove("plan")
+
+    assert files_in(tmp_path / "artifacts") == [Path("in-use")]
+
+
 async def test_a_plan_reads_its_own_files_alone(store: FolderArtifacts) -> None:
     kept = await store.put("one", "a", "", b"secret")
 
@@ -143,6 +153,7 @@ async def test_the_limits_are_met_exactly(store: FolderArtifacts, tmp_path: Path
         await store.put("plan", "third", "", b"z")
 
     await store.put("other", "third", "", b"z")
+    await store.close()
     assert not list((tmp_path / "artifacts" / "incoming").iterdir())
 
 
@@ -217,6 +228,31 @@ async def test_a_disk_that_refuses_is_told_and_the_store_lives_on(
     assert await read(store, "plan", kept.digest) == b"content"
     await store.close()
     assert not list((tmp_path / "artifacts" / "incoming").iterdir())
+
+
+async def test_a_remove_that_the_disk_refuses_is_told_and_done_at_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise OSError(errno.EIO, "Input/output error")
+
+    async def known(_plan_id: str) -> bool:
+        return False
+
+    store = FolderArtifacts(tmp_path)
+    await store.open()
+    await store.put("plan", "a", "", b"content")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rmdir", refuse)
+        with pytest.raises(ArtifactStoreError, match="cannot be removed"):
+            await store.remove("plan")
+
+    await store.close()
+    await store.open()
+    await store.sweep(known)
+    await store.close()
+    assert files_in(tmp_path) == []
+    assert not (tmp_path / "plans" / "plan").exists()
 
 
 @pytest.mark.parametrize("number", [errno.EMLINK, errno.EPERM, errno.ENOTSUP])
