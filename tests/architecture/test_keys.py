@@ -32,7 +32,7 @@ def test_a_key_is_found_at_any_place_of_a_file(removed: Path, before: int) -> No
 
 
 def test_files_that_are_there_to_hold_a_key_may(removed: Path) -> None:
-    path = removed / sorted(HOLDERS)[0]
+    path = removed / min(HOLDERS)
     path.write_bytes(KEY)
     assert not list(leaks(removed))
 
