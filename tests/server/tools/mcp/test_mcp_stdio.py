@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import resource
@@ -12,9 +13,13 @@ from typing import Any
 
 import pytest
 
+from autoglm._files import FileLimits
 from autoglm.model import Artifact, Effect, ToolProgress
 from autoglm.tool import tool_digest
+from autoglm_server.journal.artifacts import FolderArtifacts
+from autoglm_server.tools.artifacts import StoreSink
 from autoglm_server.tools.providers.mcp.provider import Timing
+from autoglm_server.tools.tool import Invocation, ToolCallError
 
 from .conftest import QUICK, STAND_IN, Make, Rig, until
 
@@ -81,6 +86,25 @@ async def test_what_is_no_text_is_described_and_noted(make: Make) -> None:
         "[file:///b: of no known type, 3 bytes]",
         "[https://example.org/c: text/plain, a link, which is not followed]",
     ]
+
+
+async def test_the_content_of_what_is_no_text_is_kept(make: Make, tmp_path: Path) -> None:
+    rig = await make()
+    store = FolderArtifacts(tmp_path / "artifacts", durable=False)
+    await store.open()
+    sink = StoreSink(store, "plan", FileLimits(call_files=3))
+
+    result = await rig.catalog.call(Invocation("it.many_kinds", {}, "plan/step", 10, artifacts=sink))
+
+    assert list(sink.saved.values()) == list(result.artifacts[:3])
+    digest = result.artifacts[0].digest
+    assert hashlib.sha256(b"".join([piece async for piece in store.read("plan", digest)])).hexdigest() == digest[7:]
+
+    few = StoreSink(store, "other", FileLimits(call_files=2))
+    with pytest.raises(ToolCallError, match="more than 2 files"):
+        await rig.catalog.call(Invocation("it.many_kinds", {}, "plan/step", 10, artifacts=few))
+
+    await store.close()
 
 
 async def test_progress_is_passed_on(make: Make) -> None:
