@@ -96,6 +96,7 @@ class _LangChainTool(FunctionTool):
 
         self.function = invoke
         self.run = "async"
+        self._context = ""
         self.spec = spec
         self.__name__ = self.__qualname__ = spec.name
         self.__module__ = __name__
