@@ -496,7 +496,9 @@ def full_disk_stalls(history: History) -> Verdict:
     """While the disk is full no call starts, creates are refused, and reads go on; nothing that was there is lost."""
     verdict = Verdict()
     for begin, end in history.stalls:
-        started = [call for call in history.calls if call.what == "begin" and begin < call.at < end]
+        started = [
+            call for call in history.calls if call.what == "begin" and begin < call.at < end and not call.outlived
+        ]
         verdict.expect(holds=not started, otherwise=f"calls began while the disk was full ({begin}-{end}): {started}")
         for asked in history.asked:
             if asked.answered_at is None or not begin < asked.at <= asked.answered_at < end:

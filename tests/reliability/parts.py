@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from tests.reliability.checker import PROMISES, check
+from tests.reliability.disks import broken_disks, power_cuts
+from tests.reliability.processes import failpoints, forgetful, kills
 from tests.reliability.rows import Result
 
 REGRESSIONS: Final = Path(__file__).parent / "regressions.txt"
@@ -89,7 +91,12 @@ def break_on_purpose(seed: int, size: int) -> Result:
 PARTS: Final[dict[str, Part]] = {
     "regressions": Part(regressions, (1, 1), (1, 1)),
     "simulation": Part(simulate, (4, WORLDS_A_UNIT), (160, WORLDS_A_UNIT)),
+    "kills": Part(kills, (2, 20), (30, 50)),
+    "failpoints": Part(failpoints, (1, 1), (4, 5)),
     "breakages": Part(break_on_purpose, (1, 1), (1, 1)),
+    "power": Part(power_cuts, (1, 100), (10, 100)),
+    "disks": Part(broken_disks, (1, 20), (5, 50)),
+    "forgetful": Part(forgetful, (1, 4), (1, 4)),
 }
 
 

@@ -97,12 +97,12 @@ def holds(rows: Iterable[Row]) -> bool:
     return bool(rows) and all(row.tries > 0 and row.violations == 0 and row.control_caught for row in rows)
 
 
-def render(rows: Iterable[Row]) -> str:
-    """Give the table as text."""
+def render(rows: Iterable[Row], *, whole: bool = True) -> str:
+    """Give the table as text. Where not the whole programme was run, a control may not have been tried."""
     heads = ("promise", "tries", "faults", "violations", "control caught")
     lines = [heads]
     for row in rows:
-        caught = "yes" if row.control_caught else "NO"
+        caught = "yes" if row.control_caught else "NO" if whole else "-"
         lines.append((row.promise, f"{row.tries:,}", f"{row.faults:,}", f"{row.violations:,}", caught))
 
     widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]

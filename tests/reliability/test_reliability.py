@@ -82,11 +82,13 @@ def test_one_simulated_run_from_the_command_line(tmp_path: Path) -> None:
     out, state = tmp_path / "rows.json", tmp_path / "state.json"
     command = [sys.executable, "-m", "tests.reliability", "--only", "simulation", "--size", "1", "--seed", "9"]
     command += ["--json", str(out), "--state", str(state)]
+    told = ""
     for _ in range(2):  # the second time, nothing is left to do
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
         assert done.returncode == 0, done.stdout + done.stderr
         rows = json.loads(out.read_text())
         assert {"promise", "tries", "faults", "violations", "control_caught"} == set(rows[0])
-        assert "plan lives" in done.stdout
+        told = done.stdout
+        assert "plan lives" in told
 
-    assert "simulation (" not in done.stdout
+    assert "simulation (" not in told
