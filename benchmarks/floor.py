@@ -249,7 +249,7 @@ def joined(events: Sequence[bytes]) -> bytes:
 
 
 def event(run: int, seq: int, step: str, kind: str) -> Any:
-    """Make an event of 177 bytes or so."""
+    """Make an event of 154 bytes or so."""
     return Event(
         seq=seq,
         ts_us=time.time_ns() // 1000,

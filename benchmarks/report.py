@@ -14,6 +14,7 @@ from pathlib import Path
 
 from benchmarks.rows import Row, rounded
 
+BEGIN, END = "<!-- results: python -m benchmarks --markdown FILE -->", "<!-- end of results -->"
 _HEAD = ("row", "value", "range", "limit", "ratio", "range", "first bar", "goal", "met", "n")
 
 
@@ -69,6 +70,20 @@ def markdown(rows: Sequence[Row]) -> str:
         lines.append("| " + " | ".join((what, cell[1], f"{cell[3]} ({row.limit_is})", ratio, *cell[6:9])) + " |")
 
     return "\n".join(lines) + "\n"
+
+
+def save_markdown(path: Path, rows: Sequence[Row], *, quick: bool) -> None:
+    """Put the table into a document, between its marks; a new file is the table alone."""
+    sizes = "Small sizes (`--quick`), for development, not for claims." if quick else "Full sizes."
+    told = ", ".join(f"{name} {each}" for name, each in conditions().items())
+    text = f"{BEGIN}\n{sizes} {told}.\n\n{markdown(rows)}{END}"
+
+    if path.exists() and BEGIN in (old := path.read_text(encoding="utf-8")) and END in old:
+        text = old[: old.index(BEGIN)] + text + old[old.index(END) + len(END) :]
+    else:
+        text += "\n"
+
+    path.write_text(text, encoding="utf-8")
 
 
 def save_json(path: Path, rows: Sequence[Row], *, quick: bool) -> None:
