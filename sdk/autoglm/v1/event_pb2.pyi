@@ -258,7 +258,7 @@ class PlanCreated(_message.Message):
     """The request_id, as sent. Empty if there was none."""
     request_digest: _builtins.str
     """SHA-256, as `sha256:` and lower-case hexadecimal, of the canonical JSON of the request as sent, without request_id: what a
-    repeated request_id is compared by.
+    repeated request_id is compared by. Empty if there was none.
     """
     context_id: _builtins.str
     """The conversation the plan belongs to, as sent."""

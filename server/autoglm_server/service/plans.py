@@ -283,14 +283,14 @@ def accept(violations: Sequence[Violation]) -> None:
 def read_create(
     message: pb.CreatePlanRequest | pb.RunPlanRequest, limits: LimitSettings
 ) -> tuple[CreatePlanRequest, str]:
-    """Give a request whose shape is sound, and its digest.
+    """Give a request whose shape is sound, and, if it has a request_id, the digest to compare it by.
 
     Raises:
         InvalidRequestError: with every violation.
     """
     accept(validate.create_plan(message, limits))
     request = create_request(message)
-    return request, request_digest(request)
+    return request, request_digest(request) if request.request_id else ""
 
 
 def create_request(message: pb.CreatePlanRequest | pb.RunPlanRequest) -> CreatePlanRequest:
