@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -73,6 +73,6 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
     if found := [str(path) for path in leaks(factory.getbasetemp())]:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+        reporter: Any = session.config.pluginmanager.get_plugin("terminalreporter")
         for path in found if reporter is not None else ():
             reporter.write_line(f"KEY LEAKED into {path}", red=True)

@@ -28,7 +28,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from autoglm import _values
 from autoglm._shape import MESSAGES, Field, Kind, Label, Shape, shape_of
-from autoglm.model import UnknownFact
+from autoglm.model import PlanOptions, RetryPolicy, UnknownFact
 
 _FILLERS: Final = {
     Kind.TIME: "fill_time",
@@ -45,6 +45,9 @@ _READERS: Final = {
 }
 FAILURES: Final = (ValueError, TypeError, KeyError, AttributeError, OverflowError)
 """What a value that is not as its type hints say, or out of bounds, makes of straight-line code."""
+_SHARED: Final = (PlanOptions, RetryPolicy)
+"""What many events have the same one of: filled once, and copied."""
+_SHARED_MAX: Final = 256
 _FIRST_FACT: Final = 16
 """Event's numbers below are its envelope's."""
 _LENGTH_DELIMITED: Final = 2
@@ -66,6 +69,7 @@ def codecs() -> Mapping[type, Codec]:
     """Give the codec of every dataclass; compiled at the first call."""
     names: dict[str, Any] = {name: getattr(_values, name) for name in (*_FILLERS.values(), *_READERS.values())}
     names |= {"UnknownFact": UnknownFact, "unknown_fact": _unknown_fact}
+    names |= {f"shared_{cls.__name__}": _Shared(MESSAGES[cls], names).get for cls in _SHARED}
     for cls in MESSAGES:
         names[cls.__name__] = cls
         names.update({field.type.__name__: field.type for field in shape_of(cls).fields if field.kind is Kind.ENUM})
@@ -76,6 +80,29 @@ def codecs() -> Mapping[type, Codec]:
         cls: Codec(message, names[f"fill_{cls.__name__}"], names[f"read_{cls.__name__}"])
         for cls, message in MESSAGES.items()
     }
+
+
+class _Shared:
+    """The messages of values that are met again and again, by which object they are."""
+
+    def __init__(self, message: type[Message], names: Mapping[str, Any]) -> None:
+        self._message = message
+        self._names = names
+        self._known: dict[int, tuple[object, Message]] = {}
+
+    def get(self, value: Any) -> Message:
+        """Give the value as a message that must not be changed."""
+        known = self._known.get(id(value))
+        if known is not None and known[0] is value:
+            return known[1]
+
+        message = self._message()
+        self._names[f"fill_{type(value).__name__}"](message, value)
+        if len(self._known) >= _SHARED_MAX:
+            self._known.clear()
+
+        self._known[id(value)] = (value, message)
+        return message
 
 
 def source() -> str:
@@ -131,6 +158,9 @@ def _set(field: Field) -> str:
     """Write the statement that sets one value from ``it``."""
     name = f"message.{field.name}"
     match field.kind:
+        case Kind.MESSAGE if field.type in _SHARED:
+            return f"{name}.CopyFrom(shared_{field.type.__name__}(it))"
+
         case Kind.MESSAGE:
             return f"to = {name}; to.SetInParent(); fill_{field.type.__name__}(to, it)"
 

@@ -121,6 +121,8 @@ class Scheduler:
         self.jitter = jitter
         self.artifacts = artifacts
         self.defaults = defaults
+        self._filled = PlanOptions(), defaults
+        """What a request without options gets, and of which defaults it was made."""
         self.limits = limits or Limits()
         self.timers = Timers(clock)
         self.owner = new_id()
@@ -511,7 +513,17 @@ class Scheduler:
 
     def options(self, request: CreatePlanRequest) -> PlanOptions:
         """Fill in every default: what a plan is created with never changes with the configuration."""
-        asked, default = request.options or PlanOptions(), self.defaults
+        if request.options is None and self._filled[0] is self.defaults:
+            return self._filled[1]
+
+        filled = self._filled_in(request.options or PlanOptions())
+        if request.options is None:
+            self._filled = self.defaults, filled
+
+        return filled
+
+    def _filled_in(self, asked: PlanOptions) -> PlanOptions:
+        default = self.defaults
         return PlanOptions(
             max_steps=default.max_steps if asked.max_steps is None else asked.max_steps,
             enable_tool_call=default.enable_tool_call if asked.enable_tool_call is None else asked.enable_tool_call,
