@@ -190,10 +190,15 @@ def _is_wal_header(head: bytes) -> bool:
     if magic not in (0x377F0682, 0x377F0683) or version != 3_007_000 or page_bytes != PAGE_BYTES:
         return False
 
-    words = struct.unpack(">6I" if magic & 1 else "<6I", head[:24])
-    one = two = 0
+    return wal_checksum(head[:24], (0, 0), big=bool(magic & 1)) == (first, second)
+
+
+def wal_checksum(data: bytes, seed: tuple[int, int], *, big: bool) -> tuple[int, int]:
+    """Give the checksum that the WAL has over ``data``, which goes on from the one before."""
+    words = struct.unpack(f"{'>' if big else '<'}{len(data) // 4}I", data)
+    one, two = seed
     for left, right in zip(words[0::2], words[1::2], strict=True):
         one = (one + left + two) & 0xFFFFFFFF
         two = (two + right + one) & 0xFFFFFFFF
 
-    return (one, two) == (first, second)
+    return one, two
