@@ -37,6 +37,8 @@ POINTS: Final = (
 BROKEN: Final = "forgetful"
 """Acknowledges what it has only in memory, and writes it a moment later."""
 FORGET_SECONDS: Final = 0.5
+NO_KEEPALIVE: Final = "no-keepalive"
+"""Never asks whether a peer is still there."""
 
 _passed: Counter[str] = Counter()
 
@@ -91,13 +93,31 @@ def forget() -> None:
     SqliteJournal._hand_over = late  # type: ignore[method-assign]
 
 
+def never_ping() -> None:
+    """Break the transport: it does not ask whether a peer is still there."""
+    from autoglm_server.service import edge
+
+    options = edge.options
+
+    def without(calls_per_connection: int) -> list[tuple[str, int]]:
+        return [
+            option
+            for option in options(calls_per_connection)
+            if "ping" not in option[0] and "keepalive" not in option[0]
+        ]
+
+    edge.options = without
+
+
 if __name__ == "__main__":
     trap, _, number = sys.argv[1].partition(":")
     if trap == BROKEN:
         forget()
+    elif trap == NO_KEEPALIVE:
+        never_ping()
     elif trap in POINTS:
         set_trap(trap, int(number))
     else:
-        sys.exit(f"{trap}: there is no such point; known are: {', '.join((*POINTS, BROKEN))}")
+        sys.exit(f"{trap}: there is no such point; known are: {', '.join((*POINTS, BROKEN, NO_KEEPALIVE))}")
 
     sys.exit(main(sys.argv[2:]))

@@ -12,6 +12,7 @@ from tests.reliability.checker import PROMISES, check
 from tests.reliability.disks import broken_disks, power_cuts
 from tests.reliability.processes import failpoints, forgetful, kills
 from tests.reliability.rows import Result
+from tests.reliability.streams import FROZEN, WATCH_PROMISES, watch
 
 REGRESSIONS: Final = Path(__file__).parent / "regressions.txt"
 """Seeds that failed once. They are run at every level, for ever."""
@@ -94,6 +95,7 @@ PARTS: Final[dict[str, Part]] = {
     "kills": Part(kills, (2, 20), (30, 50)),
     "failpoints": Part(failpoints, (1, 1), (4, 5)),
     "breakages": Part(break_on_purpose, (1, 1), (1, 1)),
+    "watch": Part(watch, (1, 100), (20, 500), (*WATCH_PROMISES, FROZEN, "seen-is-durable", "dense")),
     "power": Part(power_cuts, (1, 100), (10, 100)),
     "disks": Part(broken_disks, (1, 20), (5, 50)),
     "forgetful": Part(forgetful, (1, 4), (1, 4)),
