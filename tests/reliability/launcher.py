@@ -37,6 +37,8 @@ POINTS: Final = (
 BROKEN: Final = "forgetful"
 """Acknowledges what it has only in memory, and writes it a moment later."""
 FORGET_SECONDS: Final = 0.5
+CARELESS: Final = "careless"
+"""Keeps memory of every request, and answers some with what went wrong inside."""
 NO_KEEPALIVE: Final = "no-keepalive"
 """Never asks whether a peer is still there."""
 
@@ -93,6 +95,28 @@ def forget() -> None:
     SqliteJournal._hand_over = late  # type: ignore[method-assign]
 
 
+def care_less() -> None:
+    """Break the service: it keeps memory of requests, and GetPlan raises what it must not."""
+    from autoglm_server.service import plans, tools
+
+    kept: list[bytearray] = []
+    service: Any = plans.PlanService
+
+    async def raises(self: Any, request: Any, context: Any) -> Any:
+        kept.append(bytearray(b"x" * (64 << 10)))
+        raise ValueError("nobody thought of this")
+
+    listing: Any = tools.ToolService
+    lists = listing.ListTools
+
+    async def keeps(self: Any, request: Any, context: Any) -> Any:
+        kept.append(bytearray(b"x" * (2 << 20)))
+        return await lists(self, request, context)
+
+    service.GetPlan = raises
+    listing.ListTools = keeps
+
+
 def never_ping() -> None:
     """Break the transport: it does not ask whether a peer is still there."""
     from autoglm_server.service import edge
@@ -115,9 +139,11 @@ if __name__ == "__main__":
         forget()
     elif trap == NO_KEEPALIVE:
         never_ping()
+    elif trap == CARELESS:
+        care_less()
     elif trap in POINTS:
         set_trap(trap, int(number))
     else:
-        sys.exit(f"{trap}: there is no such point; known are: {', '.join((*POINTS, BROKEN, NO_KEEPALIVE))}")
+        sys.exit(f"{trap}: there is no such point; known are: {', '.join((*POINTS, BROKEN, NO_KEEPALIVE, CARELESS))}")
 
     sys.exit(main(sys.argv[2:]))

@@ -10,6 +10,7 @@ from typing import Final
 
 from tests.reliability.checker import PROMISES, check
 from tests.reliability.disks import broken_disks, power_cuts
+from tests.reliability.hostile import FLAT, PROPER, UP, hostile
 from tests.reliability.processes import failpoints, forgetful, kills
 from tests.reliability.rows import Result
 from tests.reliability.streams import FROZEN, WATCH_PROMISES, watch
@@ -96,6 +97,7 @@ PARTS: Final[dict[str, Part]] = {
     "failpoints": Part(failpoints, (1, 1), (4, 5)),
     "breakages": Part(break_on_purpose, (1, 1), (1, 1)),
     "watch": Part(watch, (1, 100), (20, 500), (*WATCH_PROMISES, FROZEN, "seen-is-durable", "dense")),
+    "hostile": Part(hostile, (1, 20_000), (20, 50_000), (UP, FLAT, PROPER)),
     "power": Part(power_cuts, (1, 100), (10, 100)),
     "disks": Part(broken_disks, (1, 20), (5, 50)),
     "forgetful": Part(forgetful, (1, 4), (1, 4)),
