@@ -1,7 +1,8 @@
 """How cost grows: for each thing there can be many of, the cost of one at the largest number beside the least at a smaller one.
 
 A line that is straight gives 1. What is paid once for all (a plan's creation, a commit) makes few of a thing dearer each, so the
-first number is no good measure; the least is the strictest. Costs are CPU, of all threads, which noise moves less than time.
+first number is no good measure; the least is the strictest. Costs are CPU of all threads, which noise moves less than time;
+but of what is asked of a server with many plans in its journal it is the time that the caller waits.
 """
 
 from __future__ import annotations

@@ -34,7 +34,11 @@ class Case:
             "each": f"{self.plans} streams on one connection",
             "none": "not watched",
         }
-        return f"{self.plans} plans at once, {watched[self.streams]}"
+        return f"{at_once(self.plans)}, {watched[self.streams]}"
+
+
+def at_once(plans: int) -> str:
+    return f"{plans} plans at once" if plans > 1 else "one plan"
 
 
 CASES = (
@@ -167,7 +171,7 @@ async def in_process(options: Options) -> list[Row]:
                 await bare.run(chain(10), 4, "none")
                 limits.append((await bare.run(chain(count), plans, "none")).rate)
 
-        note = f"{plans} plans at once, not watched, no gRPC"
+        note = f"{at_once(plans)}, not watched, no gRPC"
         rows.append(Row(name, "steps/s", values, limits, FLOOR_IS, note=note, details={"cpu_us_per_step": used}))
 
     return rows
