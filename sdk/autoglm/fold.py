@@ -499,6 +499,7 @@ class PlanFold:
         self._set(event.step_id, step, StepState.PENDING)
         step.failure = fact.failure
         step.next_attempt_time = fact.next_attempt_time
+        self._use(fact.usage)
         self.backing_off[event.step_id] = None
 
     def _step_succeeded(self, event: Event, fact: StepSucceeded) -> None:

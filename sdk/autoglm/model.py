@@ -612,11 +612,12 @@ class StepProgressed:
 
 @dataclass(frozen=True, slots=True)
 class StepRetryScheduled:
-    """An attempt failed and another will be made at ``next_attempt_time``."""
+    """An attempt failed and another will be made at ``next_attempt_time``. ``usage`` as in :class:`StepFailed`."""
 
     failure: Failure | None = None
     delay: timedelta | None = None
     next_attempt_time: datetime | None = None
+    usage: Usage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -628,7 +629,7 @@ class StepSucceeded:
 
 @dataclass(frozen=True, slots=True)
 class StepFailed:
-    """The step failed for good. ``usage`` is what was used all the same, if it is known."""
+    """The step failed for good. ``usage`` is what its last attempt used all the same, if it is known."""
 
     failure: Failure | None = None
     usage: Usage | None = None

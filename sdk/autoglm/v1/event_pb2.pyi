@@ -577,6 +577,7 @@ class StepRetryScheduled(_message.Message):
     FAILURE_FIELD_NUMBER: _builtins.int
     DELAY_FIELD_NUMBER: _builtins.int
     NEXT_ATTEMPT_TIME_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def failure(self) -> _failure_pb2.Failure:
         """Why the attempt failed."""
@@ -589,16 +590,21 @@ class StepRetryScheduled(_message.Message):
     def next_attempt_time(self) -> _timestamp_pb2.Timestamp:
         """When the next attempt is due."""
 
+    @_builtins.property
+    def usage(self) -> _plan_pb2.Usage:
+        """What the attempt used all the same, if it is known."""
+
     def __init__(
         self,
         *,
         failure: _failure_pb2.Failure | None = ...,
         delay: _duration_pb2.Duration | None = ...,
         next_attempt_time: _timestamp_pb2.Timestamp | None = ...,
+        usage: _plan_pb2.Usage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay", "failure", b"failure", "next_attempt_time", b"next_attempt_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay", "failure", b"failure", "next_attempt_time", b"next_attempt_time", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay", "failure", b"failure", "next_attempt_time", b"next_attempt_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay", "failure", b"failure", "next_attempt_time", b"next_attempt_time", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -642,7 +648,7 @@ class StepFailed(_message.Message):
 
     @_builtins.property
     def usage(self) -> _plan_pb2.Usage:
-        """What was used all the same, if it is known: of a step that ran a plan of its own, what that plan used."""
+        """What the last attempt used all the same, if it is known: of a step that ran a plan of its own, what that plan used."""
 
     def __init__(
         self,
