@@ -526,7 +526,7 @@ def _paths(clause: Clause) -> frozenset[str]:
     return frozenset(
         posixpath.normpath(capture.value.text)
         for capture in clause.captures
-        if capture.slot.kind == "path" and isinstance(capture.value, Written)
+        if capture.slot.kind in {"path", "file"} and isinstance(capture.value, Written)
     )
 
 

@@ -228,8 +228,9 @@ class _Reading:
 
         if capture.slot.kind == "text" and end > start + 1:
             quoted = [atom.kind is Kind.QUOTED for atom in source.atoms[start:end]]
-            apart = quoted[0] and source.atoms[start + 1].spaced
-            return apart or (any(quoted) and self._divided(capture) > 0)
+            behind = source.atoms[start + 1]
+            apart = quoted[0] and (behind.spaced or behind.kind is Kind.CJK)
+            return apart or (any(quoted) and (self._divided(capture) > 0 or end in self._places))
 
         if capture.slot.kind != "name" or not isinstance(capture.value, Written) or capture.value.quoted:
             return False

@@ -205,6 +205,13 @@ ENGLISH: Table = [
         ],
     ),
     (
+        "write hello into notes.txt and read notes.txt",
+        [
+            'files.write {"content": "hello", "path": "notes.txt"}',
+            'files.read {"path": "notes.txt"} after step1',
+        ],
+    ),
+    (
         'write "x" to a.txt and append "y" to a.txt and list the files',
         [
             'files.write {"content": "x", "path": "a.txt"}',
@@ -1405,6 +1412,8 @@ REFUSED: list[tuple[str, str]] = [
     ("divide 10 by 2 and 5", "«5»"),
     ("20% of 50 and 80", "«80»"),
     ("把“甲”和“乙”写入 a.txt", "“把“甲””"),
+    ("把“hello”变成大写，再倒过来", "“倒过来”"),
+    ("“hello”弄成大写倒过来", "没有读懂"),
     ("5 feet 11 inches in cm", "«5 feet 11 inches in cm»"),
 ]
 """Requests that would have had a wrong answer, and what is said instead."""
