@@ -5,8 +5,12 @@ Every fault is found at once and told with its source: the file and line, the va
 
 from __future__ import annotations
 
+import ast
 import difflib
+import inspect
+import itertools
 import re
+import textwrap
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -183,17 +187,16 @@ def _read_environment(environment: Mapping[str, str], layers: _Layers) -> None:
             continue
 
         path = tuple(part.lower() for part in variable.removeprefix(PREFIX).split("__", 1))
-        text = environment[variable]
-        layers.put(path, _environment_value(path, text), variable)
+        try:
+            layers.put(path, _environment_value(path, environment[variable]), variable)
+        except (yaml.YAMLError, ValueError) as error:
+            layers.faults.append(f"{variable}: not YAML: {getattr(error, 'problem', None) or error}")
 
 
 def _environment_value(path: _Path, text: str) -> Any:
     """Read YAML where the setting is a list or mapping; else text, so that ``0123`` and ``no`` stay names."""
     if path in {("plugins",), ("providers",), ("tools",), ("secrets",), ("openapi",)}:
-        try:
-            return yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError):
-            return text
+        return yaml.safe_load(text)
 
     return text
 
@@ -210,6 +213,8 @@ def _faults(error: ValidationError, layers: _Layers) -> Iterator[str]:
             yield f"{origin}: {key} is not a setting{_nearest(path)}"
         elif not path:
             yield f"{_message(detail)}"
+        elif detail["type"] == "missing":
+            yield f"{origin}: {key} is missing"
         else:
             shown = MASK if _is_private(path) else _shown(detail["input"])
             yield f"{origin}: {key} = {shown}: {_message(detail)}"
@@ -221,6 +226,12 @@ def _is_private(path: _Path) -> bool:
 
 
 def _message(detail: Any) -> str:
+    if detail["type"] in {"tuple_type", "list_type"}:
+        return "write a list, as in [a, b]"
+
+    if detail["type"] in {"dict_type", "model_type"}:
+        return "write a mapping, as in {key: value}"
+
     return str(detail["msg"]).removeprefix("Value error, ").rstrip(".")
 
 
@@ -231,6 +242,11 @@ def _shown(value: object) -> str:
 
 def _nearest(path: _Path) -> str:
     """Say which known key is meant, in the same section or, if it stands in the wrong one, in another."""
+    if len(path) == 3 and (of := _section_of_each(Settings.model_fields[str(path[0])].annotation)) is not None:
+        keys = [*of.model_fields]
+        near = difflib.get_close_matches(str(path[-1]), keys, 1, 0.5)
+        return f"; did you mean {near[0]}?" if near else f"; there are: {', '.join(keys)}"
+
     known = {_dotted(key): key for key, _, _ in fields()} | {name: (name,) for name in Settings.model_fields}
     wanted = _dotted(path)
     section = wanted.rpartition(".")[0]
@@ -351,14 +367,35 @@ def _table(title: str, text: str, entries: list[tuple[tuple[str, ...], Any, type
     lines += [text, ""] if text else []
     lines += ["| key | default | environment | meaning |", "| --- | --- | --- | --- |"]
 
-    for path, info, _ in entries:
-        meaning = " ".join((info.description or "").split())
+    for path, info, section in entries:
+        meaning = documented(section, path[-1])
         bounds = _bounds(info.metadata)
         default = "the platform's user data folder" if path == ("data_dir",) else f"`{_default(info)}`"
         variable = "" if path[0].endswith("[]") else f"`{variable_of(path)}`"
         lines.append(f"| `{_dotted(path)}` | {default} | {variable} | {meaning}{_choices(info)}{bounds} |")
 
     return lines
+
+
+def documented(section: type[Section], name: str) -> str:
+    """Give the docstring of a field, from the source of the section or of the one it is built on."""
+    for cls in section.__mro__:
+        if name not in inspect.get_annotations(cls):
+            continue
+
+        body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
+        assert isinstance(body, ast.ClassDef)
+        for field_, text in itertools.pairwise(body.body):
+            match field_, text:
+                case (
+                    ast.AnnAssign(target=ast.Name(id=found)),
+                    ast.Expr(value=ast.Constant(value=str(meaning))),
+                ) if found == name:
+                    return " ".join(meaning.split())
+                case _:
+                    pass
+
+    return ""
 
 
 def _default(info: Any) -> str:

@@ -81,9 +81,13 @@ def _words(value: object) -> object:
 
 
 class Section(BaseModel):
-    """The base of every section: frozen, and strict about what it does not know."""
+    """The base of every section: frozen, and strict about what it does not know.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+    A field's docstring is its documentation; :mod:`autoglm_server.configuration` reads it from the source when it writes the
+    reference, not pydantic at every start. A section is compiled once, as a part of all settings.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, defer_build=True)
 
 
 class ServerSettings(Section):
@@ -443,6 +447,25 @@ class LimitSettings(Section):
     """The most ReadArtifact under way at once."""
     calls_per_connection: int = Field(default=1000, ge=1, le=100_000)
     """The most calls of one connection under way at once; more wait in the transport."""
+    calls_read: int = Field(default=512, ge=1, le=100_000)
+    """The most reads (Get…, List…) under way at once; above it they are refused with when to come back."""
+    calls_write: int = Field(default=512, ge=1, le=100_000)
+    """Likewise of what changes plans: CreatePlan, CancelPlan, ResolveStep, and RunPlan until its plan is made."""
+    calls_tool: int = Field(default=1024, ge=1, le=100_000)
+    """Likewise of CallTool, those that wait for a place of `direct_calls` included."""
+    calls_share: float = Field(default=0.5, gt=0, le=1)
+    """Which part of each of these one connection may take, so that others find room. Peers on a Unix socket cannot be told
+    apart and have all of it."""
+    create_wait: Annotated[Duration | None, BeforeValidator(_or_none)] = Field(
+        default=timedelta(milliseconds=50), gt=_ZERO, le=timedelta(minutes=1)
+    )
+    """How long a new plan may wait until the server takes it up. When it is longer, the server has more to do than it can,
+    and refuses new plans until it has caught up. `none`: they wait, without end."""
+    journal_wait: Annotated[Duration | None, BeforeValidator(_or_none)] = Field(
+        default=timedelta(seconds=1), gt=_ZERO, le=timedelta(minutes=10)
+    )
+    """How long the oldest event may wait for the disk before new plans are refused until it has caught up. `none`: without
+    end."""
 
 
 class Settings(Section):

@@ -12,7 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from autoglm_server.configuration import ConfigurationError, fields, load, mask_uri, render_effective, render_reference
+from autoglm_server.configuration import (
+    ConfigurationError,
+    documented,
+    fields,
+    load,
+    mask_uri,
+    render_effective,
+    render_reference,
+)
 from autoglm_server.settings import Settings, format_duration, parse_duration
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -119,6 +127,32 @@ def test_the_nearest_known_key_is_named(key: str, meant: str) -> None:
     assert f"did you mean {meant} (" in told
 
 
+def test_the_keys_of_an_entry_are_named(config: Any) -> None:
+    file = config("tools:\n  - {mtch: mine.*, rate: 1/s}\n  - {match: a.*, zzz: 1}\nopenapi:\n  shop: {severs: x}\n")
+    keys = "match, timeout, requires_approval, rate, concurrency, cache, redact"
+
+    assert faults(file) == [
+        f"{file}:1: tools.0.match is missing",
+        f"{file}:1: tools.0.mtch is not a setting; did you mean match?",
+        f"{file}:1: tools.1.zzz is not a setting; there are: {keys}",
+        f"{file}:5: openapi.shop.severs is not a setting; did you mean server?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "wanted"),
+    [
+        ("AUTOGLM_PLUGINS", "[{name: hello", "not YAML: "),
+        ("AUTOGLM_PLUGINS", "hello", "plugins = 'hello': write a list, as in [a, b]"),
+        ("AUTOGLM_PROVIDERS", "[a]", "providers = ['a']: write a mapping, as in {key: value}"),
+    ],
+)
+def test_what_is_no_list_or_mapping_in_a_variable_is_told_as_such(variable: str, text: str, wanted: str) -> None:
+    (told,) = faults(environment={variable: text})
+
+    assert told.startswith(f"{variable}: {wanted}")
+
+
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
@@ -203,7 +237,7 @@ def test_what_is_shown_can_be_loaded_again(config: Any) -> None:
 
 
 def test_every_setting_is_documented() -> None:
-    assert not [path for path, info, _ in fields() if not (info.description or "").endswith(".")]
+    assert not [path for path, _, section in fields() if not documented(section, path[-1]).endswith(".")]
     assert not [name for name in Settings.model_fields if f"`{name}" not in render_reference()]
 
 
