@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NoReturn
@@ -18,6 +19,7 @@ VIOLATIONS_MAX: Final = 50
 """How many faults of one value are told."""
 _BRANCHES_TOLD: Final = 3
 _MESSAGE_MAX: Final = 300
+_VALUE_MAX: Final = 60
 
 _DECIMAL = re.compile(r"-?[1-9][0-9]{15,4000}")
 _BACKTRACK_MAX = 100_000
@@ -134,11 +136,23 @@ def _told(error: jsonschema_rs.ValidationError, field: str, schema: Json) -> Ite
                 yield Violation(member(where, name), f"is not known; {hint}", "UNKNOWN_FIELD")
 
         case jsonschema_rs.ValidationErrorKind.AnyOf() | jsonschema_rs.ValidationErrorKind.OneOfNotValid():
-            branches = [_cut(branch[0].message) for branch in kind.context[:_BRANCHES_TOLD] if branch]
+            branches = [_cut(_message(branch[0])) for branch in kind.context[:_BRANCHES_TOLD] if branch]
             yield Violation(where, f"fits none of what is allowed: {'; or '.join(branches)}", _reason(kind.name))
 
         case _:
-            yield Violation(where, _cut(error.message), _reason(kind.name))
+            yield Violation(where, _cut(_message(error)), _reason(kind.name))
+
+
+def _message(error: jsonschema_rs.ValidationError) -> str:
+    """Say what is wrong with a value; of an enumeration all that it allows, since one of these is the fix."""
+    kind = error.kind
+
+    if not isinstance(kind, jsonschema_rs.ValidationErrorKind.Enum):
+        return error.message
+
+    value, *allowed = (json.dumps(one, ensure_ascii=False) for one in (error.instance, *kind.options))
+    shown = value if len(value) <= _VALUE_MAX else f"{value[: _VALUE_MAX - 1]}…"
+    return f"{shown} is not one of {', '.join(allowed)}"
 
 
 def _properties(schema: Json, keyword: Sequence[str | int]) -> list[str]:

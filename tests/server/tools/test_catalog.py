@@ -195,6 +195,20 @@ def test_the_nearest_argument_is_named() -> None:
     }
 
 
+def test_all_that_an_enumeration_allows_is_told() -> None:
+    kinds = {"enum": ["line", "bar", "scatter", "pie"]}
+    schema = {
+        "type": "object",
+        "properties": {"kind": kinds, "chart": {"anyOf": [{"properties": {"kind": kinds}}, {"type": "null"}]}},
+    }
+    catalog = Catalog([StubProvider("", make("tool", schema))])
+    arguments: JsonObject = {"kind": "h" * 1000, "chart": {"kind": "heat"}}
+    told = {violation.field: violation.description for violation in resolved_faults(catalog, "tool", arguments)}
+
+    assert told["arguments.kind"] == f'"{"h" * 58}… is not one of "line", "bar", "scatter", "pie"'
+    assert '"heat" is not one of "line", "bar", "scatter", "pie"; or ' in told["arguments.chart"]
+
+
 def test_every_fault_has_its_place() -> None:
     assert places(STRICT, {"values": ["x", 1, "y"], "unit": 3, "odd key": 1}) == [
         (".unit", "TYPE"),
