@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import functools
 import inspect
 import itertools
 import re
@@ -379,23 +380,26 @@ def _table(title: str, text: str, entries: list[tuple[tuple[str, ...], Any, type
 
 def documented(section: type[Section], name: str) -> str:
     """Give the docstring of a field, from the source of the section or of the one it is built on."""
-    for cls in section.__mro__:
-        if name not in inspect.get_annotations(cls):
-            continue
+    return next((texts[name] for cls in section.__mro__ if name in (texts := _docstrings(cls))), "")
 
-        body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
-        assert isinstance(body, ast.ClassDef)
-        for field_, text in itertools.pairwise(body.body):
-            match field_, text:
-                case (
-                    ast.AnnAssign(target=ast.Name(id=found)),
-                    ast.Expr(value=ast.Constant(value=str(meaning))),
-                ) if found == name:
-                    return " ".join(meaning.split())
-                case _:
-                    pass
 
-    return ""
+@functools.cache
+def _docstrings(cls: type) -> Mapping[str, str]:
+    """Give the docstrings of a class's own fields."""
+    if not inspect.get_annotations(cls) or not issubclass(cls, Section):
+        return {}
+
+    body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
+    assert isinstance(body, ast.ClassDef)
+    found: dict[str, str] = {}
+    for statement, after in itertools.pairwise(body.body):
+        match statement, after:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                found[name] = " ".join(text.split())
+            case _:
+                pass
+
+    return found
 
 
 def _default(info: Any) -> str:
