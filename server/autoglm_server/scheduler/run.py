@@ -50,6 +50,7 @@ from autoglm.model import (
     StepProgressed,
     StepRejected,
     StepResolved,
+    StepRetryScheduled,
     StepSkipped,
     StepStarted,
     StepSucceeded,
@@ -201,6 +202,8 @@ class Attempt:
     """How many characters of progress text have been shown."""
     usage: Usage | None = None
     """What its sub-plan has used by now."""
+    spent: Usage | None = None
+    """What the call itself has used without giving a result, as far as it has said so."""
 
 
 @dataclass(slots=True, eq=False)
@@ -561,6 +564,7 @@ class PlanRun:
                     self.plan.id, step_id, number, self.plan.principal, route=(host.journal.journal_id,)
                 ),
                 report=lambda progress: self._progressed(attempt, progress),
+                spent=lambda usage: self._spent(attempt, usage),
                 artifacts=host.artifacts(self.plan.id),
                 checked=checked,
                 child_plan_id=child,
@@ -653,6 +657,9 @@ class PlanRun:
         if isinstance(fact, (StepFailed, StepCancelled)):
             fact = replace(fact, usage=usage)
 
+        if attempt.spent is not None and isinstance(fact, (StepFailed, StepCancelled, StepRetryScheduled)):
+            fact = replace(fact, usage=attempt.spent if fact.usage is None else fact.usage + attempt.spent)
+
         if isinstance(fact, AskPerson):
             self._ask(fact.step_id, fact.reason, fact.message)
         else:
@@ -664,6 +671,9 @@ class PlanRun:
                 self.emit(StepFailed(failure), step_id=attempt.step_id, attempt=attempt.number, now=now)
 
         self.host.feed.clear(self.plan.id, step_id=attempt.step_id)
+
+    def _spent(self, attempt: Attempt, usage: Usage) -> None:
+        attempt.spent = usage if attempt.spent is None else attempt.spent + usage
 
     def _progressed(self, attempt: Attempt, progress: ToolProgress) -> None:
         if self.gone or self.attempts.get(attempt.step_id) is not attempt:

@@ -57,7 +57,13 @@ async def invoke(
     finally:
         gate.close()
 
-    return _checked_result(result, invocation.tool, checked, limits)
+    try:
+        return _checked_result(result, invocation.tool, checked, limits)
+    except ToolCallError:
+        if result.usage is not None:
+            invocation.spent(result.usage)
+
+        raise
 
 
 class _Deadline:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from autoglm._files import FileLimits
-from autoglm.model import Artifact, CallContext, Failure, JsonObject, Tool, ToolProgress, ToolResult
+from autoglm.model import Artifact, CallContext, Failure, JsonObject, Tool, ToolProgress, ToolResult, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,7 +77,8 @@ class Invocation:
 
     ``timeout`` is in seconds, of this attempt. ``report`` takes progress and never blocks or raises; the one that a
     caller gives to the catalog is called in the event loop, the one that a provider is given may be called from any
-    thread. ``artifacts`` takes files, in the event loop; what it gives goes into the result's ``artifacts``.
+    thread. ``spent`` is told, in the event loop, what a call has used that then gives no result. ``artifacts`` takes
+    files, in the event loop; what it gives goes into the result's ``artifacts``.
     """
 
     tool: str
@@ -86,6 +87,7 @@ class Invocation:
     timeout: float
     context: CallContext = field(default_factory=CallContext)
     report: Callable[[ToolProgress], None] = field(default=lambda _progress: None)
+    spent: Callable[[Usage], None] = field(default=lambda _usage: None)
     artifacts: ArtifactSink = field(default_factory=Described)
     checked: str = ""
     """The digest of the tool that :meth:`Catalog.checked` has checked the arguments for; empty: the call checks them."""
@@ -101,6 +103,7 @@ class Invocation:
             self.timeout,
             self.context,
             report,
+            self.spent,
             self.artifacts,
             self.checked,
             self.child_plan_id,

@@ -17,12 +17,11 @@ from autoglm_server.planner.planner import PlannerError
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a model wrote, and what it cost. ``complete``: it came to its end, and not to the limit of tokens."""
+    """What a model wrote. ``complete``: it came to its end, and not to the limit of tokens."""
 
     text: str
     model: str
     complete: bool
-    usage: Usage
 
 
 class Writer:
@@ -47,8 +46,11 @@ class Writer:
         max_tokens: int,
         schema: JsonObject | None,
         on_text: Callable[[str], None],
+        on_usage: Callable[[Usage], None],
     ) -> Written:
-        """Ask once; ``on_text`` is told each piece as it comes. With ``schema``, JSON is asked for, as the provider can.
+        """Ask once; ``on_text`` is told each piece as it comes, ``on_usage`` what it cost, however it ended.
+
+        With ``schema``, JSON is asked for, as the provider can.
 
         Raises:
             PlannerError: the model could not be asked, refused, or broke off; as data.
@@ -66,13 +68,16 @@ class Writer:
         )
         self._check(ask, str(backend.name))
         reply, pieces = Reply(), []
-        async with aclosing(backend.ask(ask, reply)) as deltas:
-            async for delta in deltas:
-                pieces.append(delta.text)
-                on_text(delta.text)
+        try:
+            async with aclosing(backend.ask(ask, reply)) as deltas:
+                async for delta in deltas:
+                    pieces.append(delta.text)
+                    on_text(delta.text)
+        finally:
+            on_usage(reply.usage)
 
         self._check_end(reply, str(backend.name), "".join(pieces))
-        return Written("".join(pieces), str(backend.name), reply.finish_reason != "length", reply.usage)
+        return Written("".join(pieces), str(backend.name), reply.finish_reason != "length")
 
     def check(self) -> str:
         """Say why the configured model cannot be asked; nothing if it can."""

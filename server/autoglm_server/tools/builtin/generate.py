@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Annotated, Any, Final, Protocol
 
@@ -12,13 +14,13 @@ from autoglm.model import Effect, Failure, Json, JsonObject, ToolResult, Usage
 from autoglm.planner import PlannerError
 from autoglm.tool import Constraint, FunctionTool, ToolContext, tool
 from autoglm.wire import canonical_json, parse_json
+from autoglm_server.tools.builtin._fitting import Fitting
 from autoglm_server.tools.providers.functions import FunctionProvider
-from autoglm_server.tools.tool import ToolCallError
-from autoglm_server.tools.validation import Schema, SchemaError
+from autoglm_server.tools.tool import Invocation, ToolCallError
+from autoglm_server.tools.validation import SchemaError
 
 NAME: Final = "llm"
 _DOMAIN: Final = "llm.generate"
-_SCHEMA_BYTES: Final = 64 << 10
 _TOKENS: Final = 1024
 
 Prompt = Annotated[str, Constraint(min_length=1, max_length=200_000)]
@@ -32,11 +34,13 @@ _REASONS = {
     "PLANNER_UNAVAILABLE": "MODEL_UNAVAILABLE",
 }
 _SYSTEM = "Write what is asked for, and nothing else."
+_SPENT: Final[ContextVar[Callable[[Usage], None]]] = ContextVar("spent")
+"""Who counts what the call of this task used in vain."""
 _AS_JSON = "Answer with one JSON value alone, without any other words, that fits this JSON Schema:\n"
 
 
 class Written(Protocol):
-    """What a model wrote, and what it cost. ``complete``: it did not come to the limit of tokens."""
+    """What a model wrote. ``complete``: it did not come to the limit of tokens."""
 
     @property
     def text(self) -> str: ...
@@ -46,9 +50,6 @@ class Written(Protocol):
 
     @property
     def complete(self) -> bool: ...
-
-    @property
-    def usage(self) -> Usage: ...
 
 
 class Writer(Protocol):
@@ -63,8 +64,9 @@ class Writer(Protocol):
         max_tokens: int,
         schema: JsonObject | None,
         on_text: Callable[[str], None],
+        on_usage: Callable[[Usage], None],
     ) -> Written:
-        """Ask once. An empty ``model`` is the configured one.
+        """Ask once. An empty ``model`` is the configured one. ``on_usage`` is told what it cost, however it ended.
 
         Raises:
             PlannerError: it could not be asked, refused, or broke off; as data.
@@ -81,16 +83,46 @@ class GenerateProvider(FunctionProvider):
 
     def __init__(self, writer: Writer, timeout: timedelta) -> None:
         """Have ``writer`` write; ``timeout`` is the longest it may take, unless the step says."""
-        super().__init__(NAME, [_tool(writer, timeout)])
+        self._fitting = Fitting()
+        super().__init__(NAME, [_tool(writer, timeout, self._fitting)])
         self._writer = writer
+
+    async def call(self, invocation: Invocation) -> ToolResult:
+        """Make a call; see :class:`~autoglm_server.tools.tool.Provider`."""
+        _SPENT.set(invocation.spent)
+        return await super().call(invocation)
 
     async def stop(self) -> None:
         """Close the connections."""
         await super().stop()
+        await self._fitting.stop()
         await self._writer.close()
 
 
-def _tool(writer: Writer, timeout: timedelta) -> FunctionTool:
+@dataclass(slots=True)
+class _Cost:
+    """What a call used."""
+
+    usage: Usage | None = None
+
+    def add(self, usage: Usage) -> None:
+        self.usage = usage
+
+
+@contextmanager
+def _counted() -> Iterator[_Cost]:
+    """Have what a call used counted, too, when it then gives no result: it fails, or is stopped."""
+    cost = _Cost()
+    try:
+        yield cost
+    except BaseException:
+        if cost.usage is not None:
+            _SPENT.get()(cost.usage)
+
+        raise
+
+
+def _tool(writer: Writer, timeout: timedelta, fitting: Fitting) -> FunctionTool:
     @tool(
         name="generate",
         title="Write with a language model",
@@ -119,25 +151,31 @@ def _tool(writer: Writer, timeout: timedelta) -> FunctionTool:
             json_schema: A JSON Schema that the answer must fit; it is given as value.
             model: The model as provider:name, if not the configured one.
         """
-        schema = _compiled(json_schema)
-        asked = f"{_AS_JSON}{canonical_json(json_schema)}" if json_schema is not None else ""
-        try:
-            written = await writer.write(
-                system="\n\n".join(part for part in (system or _SYSTEM, asked) if part),
-                prompt=prompt,
-                model=model,
-                max_tokens=max_tokens,
-                schema=json_schema,
-                on_text=lambda text: context.progress(0.0, text=text),
-            )
-        except PlannerError as error:
-            failure = error.failure
-            reason = _REASONS.get(failure.reason, failure.reason)
-            raise ToolCallError(replace(failure, reason=reason, domain=_DOMAIN)) from None
+        asked = ""
+        if json_schema is not None:
+            asked = f"{_AS_JSON}{canonical_json(json_schema)}"
+            await _faults(fitting, json_schema)
 
-        value = _value(schema, written) if schema is not None else None
+        with _counted() as cost:
+            try:
+                written = await writer.write(
+                    system="\n\n".join(part for part in (system or _SYSTEM, asked) if part),
+                    prompt=prompt,
+                    model=model,
+                    max_tokens=max_tokens,
+                    schema=json_schema,
+                    on_text=lambda text: context.progress(0.0, text=text),
+                    on_usage=cost.add,
+                )
+            except PlannerError as error:
+                failure = error.failure
+                reason = _REASONS.get(failure.reason, failure.reason)
+                raise ToolCallError(replace(failure, reason=reason, domain=_DOMAIN)) from None
+
+            value = await _value(fitting, json_schema, written) if json_schema is not None else None
+
         output = {"text": written.text, "value": value, "model": written.model, "complete": written.complete}
-        return ToolResult(output=output, usage=written.usage)
+        return ToolResult(output=output, usage=cost.usage)
 
     schema = {
         "type": "object",
@@ -153,18 +191,15 @@ def _tool(writer: Writer, timeout: timedelta) -> FunctionTool:
     return generate
 
 
-def _compiled(schema: JsonObject | None) -> Schema | None:
-    if schema is None:
-        return None
-
+async def _faults(fitting: Fitting, schema: JsonObject, text: str = "") -> list[str]:
     try:
-        return Schema(canonical_json(schema), bytes_max=_SCHEMA_BYTES)
+        return await fitting.faults(schema, text)
     except SchemaError as error:
         message = f"json_schema cannot be used: {error}"
         raise ToolCallError(Failure("INVALID_SCHEMA", _DOMAIN, message)) from None
 
 
-def _value(schema: Schema, written: Written) -> Json:
+async def _value(fitting: Fitting, schema: JsonObject, written: Written) -> Json:
     """Read the JSON that was asked for; a model may put it into a fence."""
     if not written.complete:
         raise _unfit(f"{written.model} came to the limit of tokens before its JSON was done; raise max_tokens")
@@ -178,9 +213,8 @@ def _value(schema: Schema, written: Written) -> Json:
     except ValueError as error:
         raise _unfit(f"what {written.model} wrote is no JSON: {error}", retryable=True) from None
 
-    if faults := schema.check(value, "value"):
-        told = "; ".join(f"{fault.field}: {fault.description}" for fault in faults[:3])
-        raise _unfit(f"what {written.model} wrote does not fit json_schema: {told}", retryable=True)
+    if faults := await _faults(fitting, schema, text):
+        raise _unfit(f"what {written.model} wrote does not fit json_schema: {'; '.join(faults)}", retryable=True)
 
     return value
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from autoglm.model import Effect, Failure, ToolProgress, ToolResult, Usage
+from autoglm.model import Effect, Failure, RetryPolicy, ToolProgress, ToolResult, Usage
 from autoglm_server.planner.llm import LlmOptions, LlmPlanner
 from autoglm_server.planner.llm.writing import Writer
 from autoglm_server.planners import make_writer
 from autoglm_server.settings import PlannerSettings
+from autoglm_server.tools.builtin._fitting import Fitting
 from autoglm_server.tools.builtin.generate import GenerateProvider
 from autoglm_server.tools.catalog import Catalog
 from autoglm_server.tools.tool import Invocation, ToolCallError
+from autoglm_server.tools.validation import SchemaError
 from tests.server.planner.llm.fake_model import FakeModel, Fault, Reply, tokens_of
 from tests.server.scheduler.harness import World, step
 
@@ -147,6 +151,54 @@ async def test_what_it_costs_counts_for_the_plan() -> None:
         await bench.provider.stop()
         assert done.usage == Usage(200, 40, 20, model_calls=2, tool_calls=2)
         assert model.requests[1].body["messages"][-1]["content"] == "one"
+
+
+@pytest.mark.parametrize(
+    ("replies", "usage"),
+    [
+        (["no JSON", "nor this"], Usage(200, 40, 20, model_calls=2, tool_calls=2)),
+        ([Reply(["half", Fault.CUT]), '{"n": 3}'], Usage(103, 21, 10, model_calls=2, tool_calls=2)),
+        ([Reply(status=429, body="{}"), "no JSON"], Usage(100, 20, 10, model_calls=2, tool_calls=2)),
+    ],
+)
+async def test_what_failed_calls_cost_counts_too(replies: list[Any], usage: Usage) -> None:
+    async with FakeModel() as model:
+        bench = Bench(model)
+        model.will(*replies)
+        async with World(providers=[bench.provider]) as world:
+            twice = RetryPolicy(max_attempts=2, initial_backoff=timedelta(0))
+            write = replace(step("a", "llm.generate", prompt="p", json_schema=SCHEMA), retry_policy=twice)
+            done = await world.ended(await world.create(write))
+
+        await bench.provider.stop()
+        assert done.usage is not None
+        spent = [done.usage.input_tokens, done.usage.output_tokens]
+        assert (done.usage.model_calls, done.usage.tool_calls) == (usage.model_calls, usage.tool_calls)
+        assert spent[0] >= usage.input_tokens
+        assert spent[1] >= usage.output_tokens
+
+
+async def test_a_schema_without_end_ends_and_holds_up_nobody() -> None:
+    levels = {f"a{n}": {"allOf": [{"$ref": f"#/$defs/a{n + 1}"}] * 2} for n in range(60)}
+    doubling = {"$ref": "#/$defs/a0", "$defs": {**levels, "a60": {"type": "integer"}}}
+    fitting = Fitting(seconds=6.0)
+    try:
+        # The control: what ends is checked, and the same schema with few levels ends.
+        assert await fitting.faults({"$ref": "#/$defs/a55", "$defs": doubling["$defs"]}, "1") == []
+        assert await fitting.faults({"type": "string"}, "1") == ['value: 1 is not of type "string"']
+        check = asyncio.create_task(fitting.faults(doubling, "1"))
+        turns = 0
+        while not check.done():
+            turns += 1
+            await asyncio.sleep(0.01)
+
+        with pytest.raises(SchemaError, match="takes longer than 6 s"):
+            await check
+
+        assert turns > 10
+        assert await fitting.faults(SCHEMA, '{"n": 1}') == []
+    finally:
+        await fitting.stop()
 
 
 def test_without_a_model_there_is_none() -> None:
