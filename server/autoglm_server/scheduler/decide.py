@@ -176,12 +176,17 @@ def _calls(state: State, now: float, places: int, commands: list[Command]) -> bo
         return room < len(plan.ready) and places < free
 
     _prune(state)
+    # A sub-plan goes on by itself: following it again costs nothing, but is one of the steps at once.
+    followed = {step_id: None for step_id in plan.interrupted if places and plan.steps[step_id].child_plan_id}
+    commands += [StartStep(step_id) for step_id in followed]
+    room = max(0, min(free - len(followed), places))
     for step_id in plan.interrupted:
+        if step_id in followed:
+            continue
+
         command = _interrupted(state, step_id)
-        if not isinstance(command, StartStep) or (places and plan.steps[step_id].child_plan_id):
-            commands.append(
-                command
-            )  # a sub-plan goes on by itself: following it again takes no place and costs nothing
+        if not isinstance(command, StartStep):
+            commands.append(command)
         elif room:
             commands.append(command)
             room -= 1

@@ -9,9 +9,11 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from autoglm.errors import InvalidRequestError
-from autoglm.model import Effect, PlanOptions, RetryPolicy, Step, StepDraft, StepState, Tool, Violation
+from autoglm.model import Effect, JsonObject, PlanOptions, RetryPolicy, Step, StepDraft, StepState, Tool, Violation
 from autoglm.wire import WireError, check_json, normal_json
 from autoglm_server.scheduler.dependencies import Before, Given, Known, unmet
+from autoglm_server.scheduler.subplans import times_read
+from autoglm_server.tools.fields import place
 from autoglm_server.tools.references import References, compile_references
 from autoglm_server.tools.tool import PLAN_RUN
 
@@ -158,11 +160,20 @@ def _check(draft: StepDraft, field: str, rules: Rules, known: Known) -> tuple[Ch
         violations.append(Violation(f"{at}tool", f"{description}; do it with steps of its own", "TOO_DEEP"))
     elif not oversize:
         violations += rules.catalog.check_written(draft.tool, arguments, field=f"{at}arguments")
+        if draft.tool == PLAN_RUN and references is not None:
+            violations += _made_of_data(arguments, references, f"{at}arguments")
 
     if violations or tool is None or references is None:
         return None, violations
 
     return Checked(draft, tool, references, depends_on), []
+
+
+def _made_of_data(arguments: JsonObject, references: References, field: str) -> list[Violation]:
+    """Refuse references where a sub-plan's steps are written: an output may fill their arguments, and never be a step."""
+    description = "an output cannot make steps, nor choose their tools; refer to it in the arguments of a step"
+    places = [path for path in references.paths if times_read(arguments, path) is None]
+    return [Violation(place(field, path), description, "NOT_HERE") for path in places]
 
 
 def _sorted(checked: list[Checked]) -> tuple[list[Checked], list[Violation]]:

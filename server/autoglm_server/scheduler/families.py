@@ -65,8 +65,9 @@ def _only_follows(run: PlanRun) -> bool:
 
 
 def used(run: PlanRun) -> Usage:
-    """Give what a plan and the sub-plans under way below it have used by now."""
-    return sum((used(child) for child in run.children.values()), run.plan.usage)
+    """Give what a plan and the sub-plans below it, of steps that have not ended, have used by now."""
+    below = sum((used(child) for child in run.children.values()), run.plan.usage)
+    return sum(run.left.values(), below) if run.left else below
 
 
 def pool(run: PlanRun) -> Pool:

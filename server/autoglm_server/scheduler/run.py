@@ -94,7 +94,7 @@ from autoglm_server.scheduler.decide import (
 from autoglm_server.scheduler.drafts import RETRY_POLICY, Rules, check_planned, resolve
 from autoglm_server.scheduler.outcome import Outcome, Stopped, backoff, judge
 from autoglm_server.scheduler.state import State, apply
-from autoglm_server.scheduler.subplans import READ_AGAIN
+from autoglm_server.scheduler.subplans import times_read
 from autoglm_server.tools.failures import MESSAGE_MAX, clean, encodable, one_line
 from autoglm_server.tools.references import References, compile_references
 from autoglm_server.tools.tool import PLAN_RUN, AbandonedError, Invocation, ToolCallError
@@ -245,6 +245,8 @@ class PlanRun:
         self.parent: PlanRun | None = None
         self.children: dict[str, PlanRun] = {}
         """Sub-plans under way, by the steps that run them."""
+        self.left: dict[str, Usage] = {}
+        """What sub-plans used that are not under way here any more, by the steps, which have not ended."""
         self.depth = 0
         """How many plans are above it."""
         self.admitted = False
@@ -431,7 +433,8 @@ class PlanRun:
 
             while True:
                 hold = host.holding or not families.root_of(self).admitted
-                self.state.pool = families.pool(self) if self.parent is not None or self.children else None
+                shares = self.parent is not None or self.children or self.left
+                self.state.pool = families.pool(self) if shares else None
                 decided = decide(self.state, host.clock.monotonic(), host.places(), hold=hold)
                 if not decided.commands:
                     break
@@ -506,7 +509,7 @@ class PlanRun:
         if references is None:
             references = self._references[step.id] = compile_references(step.arguments or {}, "arguments")
 
-        return references.resolve(self._output_of, read_again=READ_AGAIN if step.tool == PLAN_RUN else "")
+        return references.resolve(self._output_of, times_read=times_read if step.tool == PLAN_RUN else None)
 
     def _arguments(self, step: Step) -> tuple[JsonObject, str, str]:
         """Resolve a step's arguments and check them in full; with their text, and the digest they were checked for.
@@ -643,8 +646,9 @@ class PlanRun:
     def _part(self, step_id: str, usage: Usage | None) -> Usage | None:
         """Let go of a step's sub-plan, which is to stop if it has not ended; gives what it used."""
         child = self.children.pop(step_id, None)
+        left = self.left.pop(step_id, None)
         if child is None:
-            return usage
+            return usage or left
 
         usage = families.used(child)
         self.host.parted(child)
@@ -656,6 +660,8 @@ class PlanRun:
         usage = self._part(attempt.step_id, attempt.usage)
         if isinstance(fact, (StepFailed, StepCancelled)):
             fact = replace(fact, usage=usage)
+        elif usage is not None and not isinstance(fact, StepSucceeded):
+            self.left[attempt.step_id] = usage
 
         if attempt.spent is not None and isinstance(fact, (StepFailed, StepCancelled, StepRetryScheduled)):
             fact = replace(fact, usage=attempt.spent if fact.usage is None else fact.usage + attempt.spent)
@@ -668,7 +674,8 @@ class PlanRun:
             except (InternalError, ValueError) as error:
                 # What a tool gave could not be written down; that is the call's failure, and the plan goes on.
                 failure = Failure(ErrorReason.INVALID_OUTPUT.name, DOMAIN, f"the output cannot be journaled: {error}")
-                self.emit(StepFailed(failure), step_id=attempt.step_id, attempt=attempt.number, now=now)
+                spent = outcome.usage if isinstance(outcome, ToolResult) else usage
+                self.emit(StepFailed(failure, spent), step_id=attempt.step_id, attempt=attempt.number, now=now)
 
         self.host.feed.clear(self.plan.id, step_id=attempt.step_id)
 

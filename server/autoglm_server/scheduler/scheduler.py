@@ -198,7 +198,18 @@ class Scheduler:
             elif holder is not None:
                 self._join(holder, parent.step_id, run)
 
+        for run in self._runs.values():
+            await self._count_ended_children(run)
+
         return stray
+
+    async def _count_ended_children(self, run: PlanRun) -> None:
+        """Take in what sub-plans have used that ended before their steps were told."""
+        for step_id in run.plan.pending:
+            child_id = run.plan.steps[step_id].child_plan_id
+            row = await self.journal.get_row(child_id) if child_id and step_id not in run.children else None
+            if row is not None:
+                run.left[step_id] = decode(Plan, row.body).usage or Usage()
 
     async def _depth_below(self, parent: StepRef) -> int:
         """Give how many plans are above a sub-plan of ``parent``; as many as may be if that is not known any more."""
@@ -466,6 +477,7 @@ class Scheduler:
             self._leave(child)
             child.parent = holder
             holder.children[step_id] = child
+            holder.left.pop(step_id, None)
 
     def stop_child(self, parent: StepRef, plan_id: str) -> bool:
         """Ask a sub-plan to stop; False if it is only this process that lets go of the plan above it."""
@@ -477,6 +489,15 @@ class Scheduler:
             child.cancel(_PARENT_ENDED, "")
 
         return True
+
+    async def has_child(self, plan_id: str) -> bool:
+        """Say whether there is such a sub-plan; of one that is being made, when that is known."""
+        child = self._runs.get(plan_id)
+        if child is not None:
+            with suppress(DuplicateRequestError, FencedError):
+                return await child.until_durable(1)
+
+        return await self.journal.last_sequence(plan_id) is not None
 
     def child_used(self, parent: StepRef, usage: Usage) -> None:
         """Take in what a sub-plan has used by now."""
@@ -663,7 +684,7 @@ class Scheduler:
         """Make the plan durable, then let it run; goes on when the caller does not wait any more."""
         run.flush()
         await run.until_durable(sequence)
-        if run.parent is None:
+        if run.parent is None and not run.gone:
             self._enter(run)
 
         run.turn()

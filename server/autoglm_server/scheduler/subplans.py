@@ -32,16 +32,13 @@ from autoglm.model import (
     Violation,
 )
 from autoglm_server.scheduler.nested import Nested
-from autoglm_server.tools.references import invalid_arguments
+from autoglm_server.tools.references import Path, invalid_arguments
 from autoglm_server.tools.tool import PLAN_RUN, AbandonedError, Invocation, ToolCallError
 
 if TYPE_CHECKING:
     from autoglm_server.journal.follow import Cursor
 
 PROVIDER: Final = "plan"
-READ_AGAIN: Final = "steps"
-"""The argument that the sub-plan reads references in: what an output puts there stays text."""
-
 _STEP_TIMEOUT: Final = timedelta(hours=24)
 _STEPS_MAX: Final = 1_000
 _WAIT_SECONDS: Final = 60.0
@@ -159,6 +156,10 @@ class SubPlanPort(Protocol):
         """Ask the sub-plan to stop; False if it is only this process that ends, and the plans go on in another."""
         ...
 
+    async def has_child(self, plan_id: str) -> bool:
+        """Say whether there is such a sub-plan; of one that is being made, when that is known."""
+        ...
+
     def child_used(self, parent: StepRef, usage: Usage) -> None:
         """Take in what the sub-plan has used by now."""
         ...
@@ -223,11 +224,11 @@ class SubPlans:
                 raise
 
         try:
-            plan = await call.end()
+            plan = await call.end() if await self._port.has_child(plan_id) else None
         except asyncio.CancelledError:
             raise AbandonedError from None
 
-        if plan.state is PlanState.CANCELLED:
+        if plan is None or plan.state is PlanState.CANCELLED:
             raise asyncio.CancelledError
 
         return result_of(plan)
@@ -275,6 +276,35 @@ class _Call:
             cursor.close()
 
         return nested.fold.basic()
+
+
+def times_read(arguments: JsonObject, path: Path) -> int | None:
+    """Say how many plans deep a place in the arguments is an argument of a step, whose references are read there.
+
+    None where the steps themselves are written: what a tool gave fills arguments, and never becomes a step or names a tool.
+    """
+    times = 0
+    while path[:1] == ("steps",):
+        if len(path) < 3:
+            return None
+
+        step, (member, *rest) = arguments["steps"][path[1]], path[2:]
+        if member == "title":
+            return times
+
+        if member != "arguments":
+            return None
+
+        times += 1
+        if step.get("tool") != PLAN_RUN:
+            return times
+
+        if not rest:
+            return None
+
+        arguments, path = step["arguments"], tuple(rest)
+
+    return times
 
 
 def read_request(arguments: JsonObject, key: str) -> CreatePlanRequest:

@@ -29,6 +29,7 @@ _MEMBER = re.compile(r"\.([A-Za-z_][A-Za-z0-9_]*)(?![A-Za-z0-9_(])")
 SECRET: Final = re.compile(r"secret://([A-Za-z0-9_][A-Za-z0-9_.-]{0,63})")
 """A reference to a secret, which the arguments themselves must write: an output never makes one."""
 
+_REFERS = re.compile(r"\$+\{")
 _STEP_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
 
 Path: TypeAlias = tuple[str | int, ...]
@@ -50,12 +51,17 @@ class Reference:
         return name[1] if name is not None else ""
 
 
+TimesRead: TypeAlias = Callable[[JsonObject, Path], int | None]
+"""Says of a place in arguments how often what stands there is read for references once more; None: no output may go there."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Template:
     """A string with references: literal text and references, in turn. ``field`` is for messages."""
 
     parts: tuple[str | Reference, ...]
     field: str
+    path: Path
 
 
 class _Problem(Exception):  # noqa: N818  # never leaves this module
@@ -85,10 +91,10 @@ class References:
         self.step_ids = tuple(dict.fromkeys(reference.step_id for _, reference in found))
         """The steps referred to, each once, in the order of their first mention."""
 
-    def resolve(self, output_of: Callable[[str], Json], *, read_again: str = "") -> JsonObject:
+    def resolve(self, output_of: Callable[[str], Json], *, times_read: TimesRead | None = None) -> JsonObject:
         """Give the arguments with every reference filled in; they share nothing with the outputs.
 
-        What is filled in below the member ``read_again`` is escaped, because references are read there once more.
+        Where ``times_read`` says that references are read again, what is filled in is escaped as often.
 
         Raises:
             ToolCallError: INVALID_ARGUMENTS, with every reference that could not be filled in.
@@ -97,9 +103,9 @@ class References:
             return {key: _copied(value) for key, value in self._compiled.items()}
 
         violations: list[Violation] = []
-        again = f"{self.field}.{read_again}" if read_again else ""
+        times = (lambda path: times_read(self._compiled, path)) if times_read is not None else _never
         try:
-            resolved: JsonObject = _fill(self._compiled, _Outputs(output_of, violations, again), _Room(RESOLVED_MAX))
+            resolved: JsonObject = _fill(self._compiled, _Outputs(output_of, violations, times), _Room(RESOLVED_MAX))
         except _TooLargeError:
             told = f"the resolved arguments have more than {RESOLVED_MAX} characters; refer to less of an output"
             violations = [Violation(self.field, told, "TOO_LARGE")]
@@ -134,6 +140,10 @@ def compile_references(arguments: JsonObject | None, field: str) -> References:
         raise InvalidRequestError.of(reader.violations)
 
     return References(compiled, field, tuple(reader.paths), tuple(reader.found))
+
+
+def _never(_path: Path) -> int:
+    return 0
 
 
 def escape(value: Json) -> Json:
@@ -205,7 +215,7 @@ class _Reader:
 
         self.paths.append(path)
         self.found += [(field, part) for part in parts if isinstance(part, Reference)]
-        return _Template(parts, field)
+        return _Template(parts, field, path)
 
 
 def _parts(text: str) -> Iterator[str | Reference]:
@@ -301,9 +311,14 @@ class _Room:
 class _Outputs:
     """The outputs of steps, each asked for once; faults are gathered with the field they are at."""
 
-    def __init__(self, output_of: Callable[[str], Json], violations: list[Violation], read_again: str) -> None:
+    def __init__(
+        self,
+        output_of: Callable[[str], Json],
+        violations: list[Violation],
+        times_read: Callable[[Path], int | None],
+    ) -> None:
         self._output_of = output_of
-        self._read_again = read_again
+        self._times_read = times_read
         self._known: dict[str, Json] = {}
         self._violations = violations
 
@@ -314,11 +329,20 @@ class _Outputs:
             self._known[step_id] = self._output_of(step_id)
 
         try:
-            found = reference.select(self._known[step_id])
-            return escape(found) if self._read_again and field.startswith(self._read_again) else found
+            return reference.select(self._known[step_id])
         except ExpressionError as error:
             self.fault(field, f"{_shown(reference.text)} does not fit the output of step {step_id!r}: {error}")
             return None
+
+    def times_read(self, template: _Template) -> int:
+        """Give how often what a template comes to is read once more; notes a fault where no output may go."""
+        times = self._times_read(template.path)
+        if times is None:
+            self.fault(
+                template.field, "an output cannot make steps, nor choose their tools; write them in the arguments"
+            )
+
+        return times or 0
 
     def fault(self, field: str, description: str) -> None:
         """Note that the reference at ``field`` cannot be filled in."""
@@ -336,7 +360,11 @@ def _copied(value: Json) -> Json:
 def _fill(value: Json, outputs: _Outputs, room: _Room) -> Json:
     if isinstance(value, _Template):
         if len(value.parts) == 1:
-            return _fill(outputs.select(_only(value), value.field), outputs, room)
+            found = outputs.select(_only(value), value.field)
+            for _ in range(outputs.times_read(value)):
+                found = escape(found)
+
+            return _fill(found, outputs, room)
 
         return _interpolated(value, outputs, room)
 
@@ -383,12 +411,31 @@ def _only(template: _Template) -> Reference:
 
 def _interpolated(template: _Template, outputs: _Outputs, room: _Room) -> str:
     written: list[str] = []
+    times = outputs.times_read(template)
+    end = ""
     for part in template.parts:
         text = part if isinstance(part, str) else _written(part, template.field, outputs, room)
+        if times:
+            if end == "$" and isinstance(part, str) and _REFERS.match(part):
+                told = "what stands before a reference of the sub-plan ends with $, which would make it plain text"
+                outputs.fault(template.field, told)
+
+            text = _inert(text, end, times, is_output=not isinstance(part, str))
+
         room.take(len(text))
         written.append(text)
+        end = text[-1:] or end
 
     return "".join(written)
+
+
+def _inert(text: str, end: str, times: int, *, is_output: bool) -> str:
+    """Give the next piece of a text that is read again, so that no output makes a reference, alone or with its neighbour."""
+    for _ in range(times if is_output else 0):
+        text = text.replace("${", "$${")
+
+    # A literal piece never ends with $ before one that begins with {, so an output is one of the two.
+    return f"{'$' * times}{text}" if end == "$" and text.startswith("{") else text
 
 
 def _written(reference: Reference, field: str, outputs: _Outputs, room: _Room) -> str:

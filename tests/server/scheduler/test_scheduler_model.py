@@ -121,8 +121,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.do(lambda: self._resolve(plan_id, kind))
 
     async def _resolve(self, plan_id: str, kind: int) -> None:
-        plan = await self.world.scheduler.get(plan_id)
-        for one in plan.steps:
+        for index in range(len((await self.world.scheduler.get(plan_id)).steps)):
+            one = (await self.world.scheduler.get(plan_id)).steps[index]  # one decision may have ended the plan
             if one.waiting is None:
                 continue
 
