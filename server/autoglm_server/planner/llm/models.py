@@ -220,7 +220,9 @@ def find_access(
     base_url = base_url or default_url or spec.base_url
 
     if not base_url:
-        raise ModelNameError(f"where {model} is served is not known: set planner.base_url, or name it NAME@BASE_URL")
+        raise ModelNameError(
+            f"where {model} is served is not known: set planner.base_url (AUTOGLM_PLANNER__BASE_URL) of the server"
+        )
 
     check_base_url(base_url)
     return Access(base_url, key, source)

@@ -202,7 +202,10 @@ class LlmPlanner:
         name = parse_model(wanted, own.provider if own is not None else "")
 
         if name.base_url:
-            raise ModelNameError("a plan may not say where a model is served: set planner.model or planner.base_url")
+            raise ModelNameError(
+                "a plan may not say where a model is served; the server does: set its planner.model (AUTOGLM_PLANNER__MODEL)"
+                " to this, and give the plan the planner llm alone"
+            )
 
         allowed = self._options.models
 

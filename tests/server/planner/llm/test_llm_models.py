@@ -141,6 +141,10 @@ def test_a_plan_may_name_a_model_and_never_an_address() -> None:
     assert problems(options, environment, "other-name") == ""
     assert problems(options, environment, "openai:gpt-5") == ""
     assert "may not say where" in problems(options, environment, "openai-compatible:m@http://evil/v1")
+    assert "set its planner.model (AUTOGLM_" in problems(
+        LlmOptions(), environment, "openai-compatible:m@http://evil/v1"
+    )
+    assert "NAME@BASE_URL" not in problems(LlmOptions(), environment, "openai-compatible:m")
     assert "set ANTHROPIC_API_KEY" in problems(options, environment, "anthropic:claude")
     assert "set planner.model" in problems(LlmOptions(), environment, "")
 
