@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from autoglm_server.clock import Clock, SystemClock
-from autoglm_server.journal.backup import BackupError, back_up, repair, restore
+from autoglm_server.journal.backup import BackupError, Report, back_up, repair, restore
 from autoglm_server.journal.journal import JournalError
 
 EXIT_FAILED: Final = 1
@@ -87,8 +87,7 @@ def _back_up(given: argparse.Namespace, clock: Clock, progress: _Progress) -> in
     _give(
         given,
         asdict(report),
-        f"{report.file}: {report.plans} plans with {report.events} events and {report.artifacts} files, "
-        f"{report.bytes} bytes, verified",
+        f"{report.file}: {_holds(report)}, {report.bytes} bytes, verified",
     )
     return 0
 
@@ -96,9 +95,7 @@ def _back_up(given: argparse.Namespace, clock: Clock, progress: _Progress) -> in
 def _restore(given: argparse.Namespace, clock: Clock, progress: _Progress) -> int:
     report, aside = restore(given.file, given.data_dir, now=clock.now(), force=given.force, tell=progress)
     progress.end()
-    lines = [
-        f"{given.data_dir}: {report.plans} plans with {report.events} events and {report.artifacts} files, verified"
-    ]
+    lines = [f"{given.data_dir}: {_holds(report)}, verified"]
     if aside is not None:
         lines.append(f"what was there is in {aside}")
 
@@ -125,6 +122,12 @@ def _repair(given: argparse.Namespace, clock: Clock, progress: _Progress) -> int
     ]
     _give(given, value, "\n".join(lines))
     return 0 if saved.complete else EXIT_FAILED
+
+
+def _holds(report: Report) -> str:
+    found = ((report.plans, "plan"), (report.events, "event"), (report.artifacts, "file"))
+    plans, events, files = (f"{count} {word}{'' if count == 1 else 's'}" for count, word in found)
+    return f"{plans} with {events} and {files}"
 
 
 def _named(what: str, names: Sequence[str]) -> list[str]:

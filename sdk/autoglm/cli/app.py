@@ -12,7 +12,7 @@ from typer.completion import completion_init  # type: ignore[attr-defined]
 from typer.core import TyperGroup
 
 from autoglm._version import __version__
-from autoglm.cli.commands import artifacts, bench, plans, server, tools
+from autoglm.cli.commands import artifacts, bench, data, plans, server, tools
 from autoglm.cli.commands import mcp as mcp_command
 from autoglm.cli.commands import run as running
 from autoglm.cli.exits import Exit, InputError, error_lines, status_of_error
@@ -105,6 +105,8 @@ app.add_typer(bench.bench)
 _add("plugins", tools.plugins, tools.PLUGINS_EXAMPLES)
 _add("serve", server.serve, server.SERVE_EXAMPLES, allow_extra_args=True, ignore_unknown_options=True)
 _add("mcp", mcp_command.mcp, mcp_command.MCP_EXAMPLES)
+_add("backup", data.backup, data.BACKUP_EXAMPLES)
+_add("restore", data.restore, data.RESTORE_EXAMPLES)
 _add("doctor", server.examine, server.DOCTOR_EXAMPLES)
 _add("version", server.version, server.VERSION_EXAMPLES)
 _add("completion", server.completion, server.COMPLETION_EXAMPLES)

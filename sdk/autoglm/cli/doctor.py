@@ -228,7 +228,7 @@ def default_port(address: str) -> Check:
 def serving(health: str, version: str) -> Check:
     """Judge what the server says of its health and version."""
     if health != "SERVING":
-        told = f"the server says {health}: it starts, drains, or cannot write (disk full)"
+        told = f"the server says {health}: it starts, drains, or cannot write (disk full, or a damaged journal)"
         return _failed(
             "health", told, "wait a little; then look at the server's log and at the free space of its data directory"
         )

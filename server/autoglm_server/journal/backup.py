@@ -24,7 +24,7 @@ import apsw
 
 from autoglm._ids import new_id
 from autoglm._version import __version__
-from autoglm_server.journal._file import check, is_damage, look
+from autoglm_server.journal._file import add_checksums, check, is_damage, look
 from autoglm_server.journal._lock import DirectoryLock
 from autoglm_server.journal._schema import identify, migrate
 from autoglm_server.journal._writer import BUSY_MS
@@ -93,9 +93,13 @@ def back_up(data_dir: Path, file: Path, *, now: datetime, force: bool, tell: Tel
 
 def _copy(source: Path, target: Path, tell: Tell) -> tuple[Verified, str]:
     """Copy a snapshot of the journal page by page, bring it up to date, and read all of it."""
+    checked = look(source).checked
     reading = apsw.Connection(str(source), flags=apsw.SQLITE_OPEN_READONLY)
     writing = apsw.Connection(str(target))
     try:
+        if checked:  # pages that come from the WAL have no checksum yet: the target's file must know that it keeps them
+            add_checksums(writing)
+
         reading.set_busy_timeout(BUSY_MS)
         reading.execute("BEGIN")  # one snapshot for all steps, however long they take
         reading.execute("SELECT count(*) FROM sqlite_schema").get  # noqa: B018 - it begins with the first read

@@ -489,7 +489,7 @@ def test_bash_completes(tmp_path: Path) -> None:
         )
         return done.stdout.split()
 
-    assert completed("autoglm", "re") == ["resolve"]
+    assert completed("autoglm", "re") == ["resolve", "restore"]
     assert completed("autoglm", "plans", "--state", "wa") == ["waiting"]
     assert "--plan" in completed("autoglm", "run", "--p")
 

@@ -169,6 +169,23 @@ async def test_a_backup_of_a_live_journal_comes_back_whole(
     await files.close()
 
 
+async def test_a_backup_of_more_than_the_cache_holds_keeps_its_checksums(
+    data: Path, tmp_path: Path, capsys: Any
+) -> None:
+    """Pages leave the cache before the first one, and those that come from the WAL have no checksum of their own."""
+    journal = SqliteJournal(data, idle_seconds=3600.0)
+    await journal.open()
+    plans = Plans(journal)
+    for number in range(30):
+        await plans.write(f"p{number:02}", text="some text to fill pages with" * 100)
+
+    assert run(capsys, "backup", "--data-dir", data, tmp_path / "b.tar")[0] == 0
+    before = await all_of(journal)
+    await journal.close()
+    assert run(capsys, "restore", "--data-dir", tmp_path / "new", tmp_path / "b.tar")[0] == 0
+    assert (await reopened(tmp_path / "new"))[0] == before
+
+
 async def go_on_writing(live: Plans) -> None:
     for number in range(10_000):
         await live.write(f"meanwhile-{number}")

@@ -15,6 +15,7 @@ from typer.completion import get_completion_script  # type: ignore[attr-defined]
 from autoglm import local, wire
 from autoglm._version import __version__
 from autoglm.cli import PIP_LINE, doctor
+from autoglm.cli.commands import data
 from autoglm.cli.exits import Exit, InputError
 from autoglm.cli.options import Address, AsJson, DataDir, Providers, session_of
 
@@ -35,8 +36,10 @@ Examples:
 \b
   autoglm doctor
   autoglm doctor --address localhost:50051 --json
+  autoglm doctor --repair --data-dir /srv/autoglm
 
-Exit status: 0 when nothing is wrong, 1 when something is, 4 when the server cannot be reached.
+Exit status: 0 when nothing is wrong, 1 when something is, 4 when the server cannot be reached. With --repair: 0 when nothing
+is damaged or all could be saved, 1 when something is lost, 2 when there is no journal.
 """
 VERSION_EXAMPLES = """\
 Examples:
@@ -97,6 +100,10 @@ def examine(
     context: typer.Context,
     *,
     json: AsJson = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Save what can be read of a damaged journal; its server must be stopped.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --repair: do not ask.")] = False,
     provider: Providers = None,
     address: Address = None,
     data_dir: DataDir = None,
@@ -106,6 +113,13 @@ def examine(
     Each line is a check with its verdict, and the remedy when it is not well.
     """
     session = session_of(context, address, data_dir, provider)
+
+    if repair:
+        return data.repair(session, yes=yes, json=json)
+
+    if yes:
+        raise InputError("--yes belongs to --repair; add it, or leave --yes out")
+
     checks = []
 
     for check in doctor.examine(session):
