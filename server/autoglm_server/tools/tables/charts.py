@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from collections.abc import Sequence
 from datetime import datetime
@@ -20,6 +21,8 @@ POINTS_MAX: Final = 10_000
 BARS_MAX: Final = 200
 """How many bars, or slices of a pie, there may be."""
 SERIES_MAX: Final = 12
+LABELS_MAX: Final = 24
+"""How many texts there may be along the horizontal axis; of more, these stand evenly apart. Each costs time to place."""
 _LABEL_MAX = 40
 _TITLE_MAX = 120
 _SIZE = (9.6, 5.4)
@@ -53,7 +56,7 @@ def draw(rows: Rows, chart: Chart) -> bytes:
         warnings.simplefilter("ignore")  # of a character that no font has
         figure = Figure(figsize=_SIZE, dpi=_DPI, layout="constrained")
         axes = figure.add_subplot()
-        _plot(axes, chart.kind, xs, series)
+        _plot(axes, chart.kind, _placed(axes, xs) if chart.kind in ("line", "scatter") else xs, series)
         if chart.kind != "pie":
             axes.set_xlabel(_short(chart.x or rows.columns[0].name, _LABEL_MAX))
             axes.grid(visible=True, alpha=0.3)
@@ -66,7 +69,13 @@ def draw(rows: Rows, chart: Chart) -> bytes:
             axes.set_title(_short(chart.title, _TITLE_MAX))
 
         out = io.BytesIO()
-        figure.savefig(out, format="png")
+        try:
+            figure.savefig(out, format="png")
+        except (ValueError, OverflowError) as error:
+            told = (
+                f"the values cannot be drawn, they lie too far apart or out of range: {_short(str(error), _TITLE_MAX)}"
+            )
+            raise ToolError(told, reason="INVALID_CHART") from None
 
     return out.getvalue()
 
@@ -85,8 +94,19 @@ def _plot(axes: Any, kind: str, xs: Sequence[Any], series: dict[str, list[float 
             (ys,) = series.values()
             axes.pie([value or 0.0 for value in ys], labels=[_label(x) for x in xs], autopct="%1.1f%%")
 
-    if kind in ("line", "scatter"):
-        axes.tick_params(axis="x", rotation=30 if xs and isinstance(xs[0], str | datetime) else 0)
+    if kind in ("line", "scatter") and xs and isinstance(xs[0], datetime):
+        axes.tick_params(axis="x", rotation=30)
+
+
+def _placed(axes: Any, xs: Sequence[Any]) -> Sequence[Any]:
+    """Give where the values stand along the horizontal axis: texts one after the other, the same text at the same place."""
+    if not isinstance(xs[0], str):
+        return xs
+
+    places = {text: place for place, text in enumerate(dict.fromkeys(xs))}
+    shown = list(places)[:: -(-len(places) // LABELS_MAX)]
+    axes.set_xticks([places[text] for text in shown], shown, rotation=30)
+    return [places[text] for text in xs]
 
 
 def _bars(axes: Any, xs: Sequence[Any], series: dict[str, list[float | None]]) -> None:
@@ -142,8 +162,12 @@ def _numbers(rows: Rows, index: int, kind: str) -> list[float | None]:
         raise ToolError(f"chart.y is {column.name!r}, of type {column.type}; {remedy}", reason="INVALID_CHART")
 
     found = [None if row[index] is None else float(row[index]) for row in rows.cells]
-    if kind == "pie" and any(value is not None and value < 0 for value in found):
-        raise ToolError(f"chart.y is {column.name!r} and has negative numbers; a pie has none", reason="INVALID_CHART")
+    if kind == "pie" and not all(value is None or 0 <= value < math.inf for value in found):
+        told = f"chart.y is {column.name!r} and has negative or infinite numbers; a pie has none"
+        raise ToolError(told, reason="INVALID_CHART")
+
+    if kind == "pie" and not any(found):
+        raise ToolError(f"chart.y is {column.name!r} and is 0 everywhere; a pie needs more", reason="INVALID_CHART")
 
     return found
 

@@ -194,15 +194,15 @@ def _path_of(name: str, tables: Mapping[str, str], workspace: Workspace) -> str:
     files = _beside(workspace, ".")
     known = [*tables, *files]
     meant = [file for file in files if stem(file).casefold() == name.casefold()] or nearest(name, known)
+    remedy = "name a file in quotes, as in FROM 'sales.csv', or give it a name in tables"
     if meant:
-        hint = f"did you mean {meant[0] if meant[0] in tables else quoted(meant[0])}?"
+        hint = f"did you mean {meant[0] if meant[0] in tables else quoted(meant[0])}? Otherwise {remedy}"
+    elif known:
+        hint = f"there are {', '.join(map(quoted, known[:8]))}; {remedy}"
     else:
-        hint = f"there are {', '.join(map(quoted, known[:8]))}" if known else "the workspace has no file of one"
+        hint = f"the workspace has no file of one; {remedy}"
 
-    raise ToolError(
-        f"there is no table {name}: {hint} Name a file in quotes, as in FROM 'sales.csv', or give it a name in tables",
-        reason="UNKNOWN_TABLE",
-    )
+    raise ToolError(f"there is no table {name}: {hint}", reason="UNKNOWN_TABLE")
 
 
 def _open(path: str, workspace: Workspace, files: ExitStack) -> int:

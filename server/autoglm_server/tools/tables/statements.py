@@ -59,6 +59,12 @@ def _tree(connection: duckdb.DuckDBPyConnection, sql: str) -> Any:
 
     if statements[0].type != duckdb.StatementType.SELECT:
         kind = statements[0].type.name.replace("_", " ")
+        if kind == "MULTI":  # several steps inside, the first of which makes a type of the values it finds
+            remedy = (
+                "write the values it is to make columns of, as in PIVOT t ON region IN ('north', 'south') USING sum(n)"
+            )
+            raise ToolError(f"sql has PIVOT without IN, which cannot be run here; {remedy}", reason="NOT_READ_ONLY")
+
         raise ToolError(f"sql is {kind}, and only SELECT is run: queries change nothing", reason="NOT_READ_ONLY")
 
     row = connection.execute("SELECT json_serialize_sql(?)", [sql]).fetchone()

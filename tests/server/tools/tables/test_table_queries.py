@@ -242,6 +242,42 @@ def test_charts_have_bounds(folder: Path) -> None:
         assert caught.value.reason == "INVALID_CHART"
 
 
+@pytest.mark.parametrize(
+    ("sql", "kind", "told"),
+    [
+        ("SELECT 'a', 0 AS b UNION ALL SELECT 'b', NULL", "pie", "0 everywhere"),
+        ("SELECT 'a', 'inf'::DOUBLE AS b", "pie", "infinite"),
+        ("SELECT 1e308, 1e308 UNION ALL SELECT -1e308, -1e308", "line", "too far apart"),
+        ("SELECT DATE '0001-01-01', 1 UNION ALL SELECT DATE '9999-12-31', 2", "scatter", "too far apart"),
+    ],
+)
+def test_numbers_that_no_chart_can_show_are_told(folder: Path, sql: str, kind: Any, told: str) -> None:
+    with pytest.raises(ToolError, match=told) as caught:
+        draw(ask(folder, sql), Chart(kind))
+
+    assert caught.value.reason == "INVALID_CHART"
+
+
+def test_a_chart_of_many_texts_shows_a_few_of_them(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib.axes import Axes
+
+    placed: list[tuple[list[int], list[str]]] = []
+    monkeypatch.setattr(Axes, "set_xticks", lambda _axes, at, labels, **_: placed.append((list(at), list(labels))))
+    assert draw(ask(folder, "SELECT 'x' || i, twice FROM 'numbers.parquet'", 10_000), Chart("line"))
+    assert draw(ask(folder, "FROM (VALUES ('a', 1), ('b', 2), ('a', 3))"), Chart("scatter"))  # the control: all of few
+    (at, labels), few = placed
+    assert len(at) == len(labels) <= 24
+    assert [labels[0], at[1], labels[1]] == ["x0", 209, "x209"]
+    assert few == ([0, 1], ["a", "b"])
+
+
+def test_a_pivot_says_what_it_needs(folder: Path) -> None:
+    failed = refusal(folder, "PIVOT 'sales.csv' ON region USING sum(price)")
+    assert "PIVOT t ON region IN" in failed.message
+    rows = ask(folder, "FROM (PIVOT 'sales.csv' ON region IN ('north', 'south') USING sum(price) GROUP BY day)")
+    assert [column.name for column in rows.columns] == ["day", "north", "south"]
+
+
 def test_a_whole_result_is_saved(folder: Path, tmp_path: Path) -> None:
     for kind in ("csv", "parquet"):
         place = tmp_path / f"out.{kind}"

@@ -19,7 +19,8 @@ STYLES: Final[dict[str, tuple[str, ...]]] = {
     "cookie": ("form",),
 }
 """The styles that are written, by place; the first is the default."""
-_RESERVED = "!#$&'()*+,/:;=?@[]"
+# Not all that is reserved: & and # would end the value, and what comes then is another parameter or nothing; + is a blank.
+_RESERVED = "!$'()*,/:;=?@"
 _DELIMITERS = {"form": ",", "spaceDelimited": "%20", "pipeDelimited": "%7C"}
 
 Pairs = list[tuple[str, str]]
@@ -45,7 +46,7 @@ class Parameter:
     explode: bool = True
     is_json: bool = False
     is_reserved: bool = False
-    """Characters that mean something in a URL stay as they are."""
+    """Characters that mean something in a URL stay as they are, but for those that would end the value."""
 
 
 @dataclass(frozen=True, slots=True)
