@@ -129,6 +129,24 @@ def test_a_link_out_of_the_folder_is_in_the_way(tmp_path: Path) -> None:
     assert not (tmp_path / "outside").exists()
 
 
+@pytest.mark.parametrize("is_link", [True, False])
+def test_a_folder_is_in_the_way_of_a_file_even_by_force(tmp_path: Path, is_link: bool) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "away").mkdir()
+    place = tmp_path / "out" / "table.csv"
+    if is_link:
+        place.symlink_to(tmp_path / "away")
+    else:
+        place.mkdir()
+
+    client = scripted()
+    done = cli("artifacts", PLAN, "--save", str(tmp_path / "out"), "--name", "table.csv", "--force", client=client)
+    assert done.status == 2
+    assert f"{place} is a folder" in done.err
+    assert not [asked for asked in client.asked if asked[0] == "save_artifact"]
+    assert not [*(tmp_path / "away").iterdir()]
+
+
 def test_what_cannot_be_saved_is_told_and_the_rest_is_saved(tmp_path: Path) -> None:
     client = scripted()
     gone = NotFoundError("its content is not kept", reason="ARTIFACT_NOT_FOUND")

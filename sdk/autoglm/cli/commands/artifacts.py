@@ -125,6 +125,9 @@ def _save(
     done = {place for file, place in zip(kept, places, strict=True) if _is(place, file.artifact)}
     in_the_way = [place for place in places if place not in done and (place.exists() or place.is_symlink())]
 
+    if folders := [place for place in in_the_way if place.is_dir()]:  # a file would go into it, or where its link leads
+        raise InputError(*(f"{place} is a folder; move it away, or save into another one" for place in folders))
+
     if in_the_way and not force:
         raise InputError(*(f"{place} exists and is another file; --force overwrites it" for place in in_the_way))
 
