@@ -68,6 +68,14 @@ def _same(value: Json) -> Any:
     return value
 
 
+def _own(value: Json) -> Any:
+    """Give a value of the function's own: what it changes in it must not change what the caller shows as its arguments."""
+    if type(value) is dict:
+        return {key: _own(one) for key, one in value.items()}
+
+    return [_own(one) for one in value] if type(value) is list else value
+
+
 @dataclass(frozen=True, slots=True)
 class Shape:
     """A type seen from JSON: its schema, whether JSON looks like it (one level deep), how to read JSON that fits."""
@@ -128,25 +136,25 @@ def _integer(value: Json) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _of_type(kind: str, python: type) -> Shape:
-    return Shape({"type": kind}, lambda value: isinstance(value, python))
+def _of_type(kind: str, python: type, read: Callable[[Json], Any] = _same) -> Shape:
+    return Shape({"type": kind}, lambda value: isinstance(value, python), read)
 
 
 # An integer beyond ±(2^53-1) travels as a decimal string; int() and float() read both forms.
 _PLAIN: dict[Any, Shape] = {
-    Any: Shape({}, lambda _value: True),
-    object: Shape({}, lambda _value: True),
+    Any: Shape({}, lambda _value: True, _own),
+    object: Shape({}, lambda _value: True, _own),
     None: Shape({"type": "null"}, lambda value: value is None),
     type(None): Shape({"type": "null"}, lambda value: value is None),
     bool: _of_type("boolean", bool),
     int: Shape({"type": "integer"}, _integer, int),
     float: Shape({"type": "number"}, _number, float),
     str: _of_type("string", str),
-    list: _of_type("array", list),
-    tuple: Shape({"type": "array"}, lambda value: isinstance(value, list), tuple),
-    Sequence: _of_type("array", list),
-    dict: _of_type("object", dict),
-    Mapping: _of_type("object", dict),
+    list: _of_type("array", list, _own),
+    tuple: _of_type("array", list, lambda value: tuple(_own(value))),
+    Sequence: _of_type("array", list, _own),
+    dict: _of_type("object", dict, _own),
+    Mapping: _of_type("object", dict, _own),
 }
 
 _SEQUENCES = (list, tuple, Sequence)

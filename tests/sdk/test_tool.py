@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import enum
 import json
 import threading
@@ -338,6 +339,37 @@ def test_digest_is_of_name_effect_and_schemas_alone() -> None:
 
     unspecified = replace(draw.spec, effect=Effect.UNSPECIFIED)
     assert tool_digest(unspecified) == tool_digest(replace(draw.spec, effect=Effect.NON_IDEMPOTENT))
+
+
+def test_a_function_that_changes_its_arguments_changes_nothing_of_the_callers() -> None:
+    @tool
+    def spoil(
+        anything: Any,
+        mapping: dict[str, Any],
+        items: list[Any],
+        plain: dict,  # type: ignore[type-arg]
+        several: list,  # type: ignore[type-arg]
+        some: Any | None = None,
+    ) -> None:
+        for one in (anything, mapping["a"], items[0], plain["a"], several[0], some):
+            one["spoiled"] = True
+
+        for other in (mapping, plain):
+            other.clear()
+
+        several.append(1)
+
+    arguments: dict[str, Any] = {
+        "anything": {"x": 1},
+        "mapping": {"a": {"x": 1}},
+        "items": [{"x": 1}],
+        "plain": {"a": {"x": 1}},
+        "several": [{"x": 1}],
+        "some": {"x": 1},
+    }
+    before = copy.deepcopy(arguments)
+    spoil.function(**spoil.keywords(arguments, None))
+    assert arguments == before
 
 
 def test_mapping_parameters_are_read_value_by_value() -> None:

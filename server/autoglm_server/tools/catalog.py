@@ -326,7 +326,7 @@ class Catalog:
             return await Patience(invocation, limits.provider_wait).make(made)
 
         async def call(invocation: Invocation) -> ToolResult:
-            if invocation.checked and self._secrets.none:
+            if invocation.checked == checked.digest and self._secrets.none:
                 return await resolved(invocation)
 
             return await self._secrets.call(invocation, checked.input.document, resolved)

@@ -79,6 +79,11 @@ class Source:
                     f"{where} cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8'}"
                 ) from None
 
+        try:
+            value.encode()
+        except UnicodeEncodeError:  # bytes of the environment that are no text
+            raise SecretError(f"{where} cannot be read: not UTF-8") from None
+
         value = value.removesuffix("\n").removesuffix("\r")
         if not LENGTH_MIN <= len(value) <= BYTES_MAX:
             raise SecretError(f"it must have {LENGTH_MIN} to {BYTES_MAX} characters, so that it can be hidden")
@@ -216,7 +221,10 @@ class Secrets:
         Raises:
             ToolCallError: INVALID_ARGUMENTS for a reference that cannot be resolved, or what the call raised.
         """
-        given = dataclasses.replace(invocation, arguments=self._resolved(invocation, schema))
+        arguments = self._resolved(invocation, schema)
+        # With values in them they are other arguments than those that were checked.
+        checked = invocation.checked if arguments is invocation.arguments else ""
+        given = dataclasses.replace(invocation, arguments=arguments, checked=checked)
         if self.none:
             return await make(given)
 

@@ -101,6 +101,54 @@ async def test_the_provider_gets_the_value_and_nobody_else() -> None:
     assert arguments["token"] == "secret://canary"
 
 
+async def test_values_are_bounded_also_where_the_arguments_were_checked_before(tmp_path: Path) -> None:
+    file = tmp_path / "long"
+    file.write_text("x" * (64 << 10))
+    schema: Json = {"type": "object", "properties": {"list": {"type": "array", "items": {"format": "password"}}}}
+    vault = Vault(schema=schema)
+    catalog = Catalog([vault], secrets=secrets(long=f"file:{file}"))
+    arguments: dict[str, Json] = {"list": ["secret://long"] * 20}
+    _, digest = catalog.checked("vault.use", arguments)
+    invocation = Invocation("vault.use", arguments, "plan/step", 5.0, checked=digest)
+    with pytest.raises(ToolCallError) as refused:
+        await catalog.call(invocation)
+
+    assert [fault.reason for fault in refused.value.failure.violations] == ["TOO_LARGE"]
+    assert vault.seen == []
+
+
+async def test_a_value_that_is_no_text_is_refused_also_where_the_arguments_were_checked_before() -> None:
+    vault = Vault()
+    catalog = Catalog([vault], secrets=Secrets({"raw": Source("env:RAW")}, {"RAW": "not utf-8: \udcff"}))
+    _, digest = catalog.checked("vault.use", {"token": "secret://raw"})
+    with pytest.raises(ToolCallError) as refused:
+        await catalog.call(Invocation("vault.use", {"token": "secret://raw"}, "plan/step", 5.0, checked=digest))
+
+    assert refused.value.failure.reason == "INVALID_ARGUMENTS"
+    assert vault.seen == []
+
+
+class Changing(Vault):
+    """Offers another schema when a test says so."""
+
+    def change(self, schema: Json) -> None:
+        self._tools = (Tool(name="use", input_schema=json.dumps(schema), effect=Effect.READ_ONLY, available=True),)
+
+
+async def test_what_was_checked_for_another_schema_is_checked_anew() -> None:
+    plain: Json = {"type": "object", "properties": {"token": {"type": "string"}}}
+    vault = Changing(schema=plain)
+    catalog = Catalog([vault], secrets=Secrets())
+    arguments: dict[str, Json] = {"token": "secret://nobody"}
+    _, digest = catalog.checked("vault.use", arguments)
+    vault.change({"type": "object", "properties": {"token": {"type": "string", "format": "password"}}})
+    with pytest.raises(ToolCallError) as refused:
+        await catalog.call(Invocation("vault.use", arguments, "plan/step", 5.0, checked=digest))
+
+    assert [fault.reason for fault in refused.value.failure.violations] == ["SECRET_UNKNOWN"]
+    assert vault.seen == []
+
+
 def test_a_reference_is_checked_as_one_before_it_is_resolved() -> None:
     catalog = Catalog([Vault()], secrets=secrets())
     for faults_of in (partial(catalog.check_written, field="arguments"), partial(resolved_faults, catalog)):
