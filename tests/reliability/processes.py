@@ -108,13 +108,19 @@ class Session:
             self.history.written[plan.id] = {draft.id: [draft] for draft in steps}
             cancelling = self._random.random() < 0.15
             async with asyncio.TaskGroup() as beside:
-                watching = beside.create_task(self._watch(client, plan.id, f"watcher-{request_id}"))
                 if cancelling:
                     beside.create_task(self._cancel(client, plan.id))
 
-                await asyncio.wait([watching])
+                await self._follow(client, plan.id, f"watcher-{request_id}")
 
-            self._open.pop(plan.id, None)
+    async def _follow(self, client: autoglm.AsyncClient, plan_id: str, name: str) -> None:
+        """Watch until the plan has ended; a watch that gave up, as the server was away too long, is begun anew."""
+        for number in range(1000):
+            await self._watch(client, plan_id, f"{name}, time {number}")
+            plan = await self._answered(Asked(time.monotonic_ns(), "show", plan_id), client.get(plan_id))
+            if plan is not None and plan.state.terminal:
+                self._open.pop(plan_id, None)
+                return
 
     async def _watch(self, client: autoglm.AsyncClient, plan_id: str, name: str) -> None:
         with suppress(AutoglmError):  # what it was not given is seen in the journal

@@ -33,6 +33,9 @@ class Life:
         end = asyncio.get_running_loop().time() + START_SECONDS
         while not (self.data_dir / "server.json").exists():
             if self.popen.poll() is not None:
+                if not trap:
+                    raise RuntimeError(f"the server ended at its start: {self._log.read_text()[-2000:]}")
+
                 return
 
             if asyncio.get_running_loop().time() > end:

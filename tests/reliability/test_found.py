@@ -26,7 +26,7 @@ class SlowJournal(MemoryJournal):
         self._commit()
 
 
-async def test_seed_1_a_decision_is_refused_only_for_one_that_is_durable() -> None:
+async def test_seed_2_a_decision_is_refused_only_for_one_that_is_durable() -> None:
     """The first decision was lost with the process; the second had been told already that it came too late."""
     journal = SlowJournal()
     async with World(journal) as world:
