@@ -42,7 +42,9 @@ from autoglm_server.scheduler.retention import Retention, Rules
 from autoglm_server.scheduler.scheduler import Scheduler
 from autoglm_server.scheduler.subplans import SubPlans
 from autoglm_server.service import edge
+from autoglm_server.service.admission import Admission
 from autoglm_server.service.artifacts import Artifacts
+from autoglm_server.service.door import Prober
 from autoglm_server.service.health import Health
 from autoglm_server.service.interceptors import Boundary
 from autoglm_server.service.plans import About, PlanService
@@ -190,6 +192,9 @@ class Application:
             stack.push_async_callback(scheduler.stop)
             await parts.server.start()
             stack.push_async_callback(parts.server.stop, None)
+            parts.admission.begin(prober := Prober(reachable(self.address)))
+            stack.push_async_callback(prober.close)
+            stack.push_async_callback(parts.admission.end)
             self._announce(parts, stack)
 
             async with parts.disconnects, asyncio.TaskGroup() as beside:
@@ -400,8 +405,13 @@ class _Parts:
         self._feed = feed
         self.disconnects = Disconnects(scheduler)
         self.health = Health(Watches(settings.limits))
+        # A full disk is another refusal, and says so.
+        self.admission = Admission(settings.limits, lambda: 0.0 if journal.stalled else journal.delay)
         self.boundary = Boundary(
-            clock=clock, timeout=settings.server.timeout, response_bytes=settings.limits.response_bytes
+            clock=clock,
+            timeout=settings.server.timeout,
+            response_bytes=settings.limits.response_bytes,
+            admission=self.admission,
         )
         self._plans = PlanService(
             plans=scheduler,
@@ -410,6 +420,7 @@ class _Parts:
             watches=Watches(settings.limits),
             disconnects=self.disconnects,
             artifacts=artifacts,
+            admission=self.admission,
             limits=settings.limits,
             about=self._about(settings),
             kept=settings.retention.plans,

@@ -90,6 +90,17 @@ async def test_create_is_retried_with_the_same_request_id(both: Both, server: Sc
     assert len(ids) == 1
 
 
+async def test_create_comes_back_to_a_busy_server_when_it_says_with_the_same_request_id(
+    both: Both, server: ScriptedServer
+) -> None:
+    busy = Fail("RESOURCE_EXHAUSTED", "TOO_MANY_CALLS", metadata={"limit": "9"}, retry_after=timedelta(seconds=0.01))
+    server.on("CreatePlan", *[[busy]] * 3, [created()])
+    await both.do(both.client.create("15% of 2480"))
+
+    assert len(server.requests["CreatePlan"]) == 4
+    assert len({request.request_id for request in server.requests["CreatePlan"]}) == 1
+
+
 async def test_a_refusal_is_not_retried_and_carries_all_its_details(both: Both, server: ScriptedServer) -> None:
     faults = (Violation("steps[0].tool", "there is no tool maths; nearest: math.calculate", "TOOL_NOT_FOUND"),)
     server.on("CreatePlan", [Fail("INVALID_ARGUMENT", "INVALID_REQUEST", "one fault", violations=faults)])

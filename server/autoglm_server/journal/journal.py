@@ -208,6 +208,11 @@ class Journal(Protocol):
         """
         ...
 
+    @property
+    def delay(self) -> float:
+        """For how many seconds the oldest of what was handed over has been waiting to be settled; 0 if nothing is."""
+        ...
+
     async def open(self) -> None:
         """Open or create, and migrate.
 

@@ -76,6 +76,10 @@ class MemoryJournal:
         self._open = False
 
     @property
+    def delay(self) -> float:
+        return 0.0
+
+    @property
     def journal_id(self) -> str:
         return self._journal_id
 

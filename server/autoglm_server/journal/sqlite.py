@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -90,6 +91,7 @@ class SqliteJournal:
         self._failure: JournalFailedError | None = None
         self._damage: JournalDamagedError | None = None
         self._turn: list[Job] = []
+        self._handed: deque[tuple[int, float]] = deque()  # jobs of a turn that are not settled, and since when
         self._pid = 0
         self._writer: Writer | None = None
 
@@ -109,6 +111,10 @@ class SqliteJournal:
     def damaged(self) -> str:
         return str(self._damage or "")
 
+    @property
+    def delay(self) -> float:
+        return self._loop.time() - self._handed[0][1] if self._handed else 0.0
+
     async def open(self) -> None:
         """Open or create, and migrate.
 
@@ -122,6 +128,7 @@ class SqliteJournal:
         self._pid = os.getpid()
         self._damage = None
         self._turn, self._stalled, self._failure = [], "", None
+        self._handed.clear()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="journal-reader")
         try:
             db, counters = await self._loop.run_in_executor(self._executor, self._open)
@@ -290,6 +297,7 @@ class SqliteJournal:
 
     def _hand_over(self) -> None:
         if self._turn and self._writer is not None:
+            self._handed.append((len(self._turn), self._loop.time()))
             self._writer.put(self._turn)
             self._turn = []
 
@@ -298,6 +306,7 @@ class SqliteJournal:
             self._loop.call_soon_threadsafe(call)
 
     def _committed(self, commit: Commit) -> None:
+        self._note_settled(len(commit.jobs))
         if commit.records:
             self.on_commit(commit.records)
 
@@ -315,6 +324,15 @@ class SqliteJournal:
                 waiter.set_exception(outcome)
             else:
                 waiter.set_result(outcome)
+
+    def _note_settled(self, count: int) -> None:
+        """Take the oldest off what has been handed over: the writer keeps the order, if not the cuts."""
+        while count and self._handed:
+            jobs, since = self._handed.popleft()
+            if jobs > count:
+                self._handed.appendleft((jobs - count, since))
+
+            count -= min(jobs, count)
 
     def _health_changed(self, stalled: str, failure: JournalFailedError | None) -> None:
         self._stalled, self._failure = stalled, failure

@@ -65,7 +65,8 @@ class Artifacts:
         most = self._limits.artifact_reads
         if self.open >= most:
             message = f"{most} files are being read from this server (limits.artifact_reads); try again"
-            raise error(ErrorReason.TOO_MANY_CALLS, message, retry_after=RETRY_AFTER, limit=str(most))
+            named = {"limit": str(most), "setting": "limits.artifact_reads"}
+            raise error(ErrorReason.TOO_MANY_CALLS, message, retry_after=RETRY_AFTER, **named)
 
         self.open += 1
         try:

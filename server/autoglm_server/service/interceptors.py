@@ -22,10 +22,13 @@ from autoglm import _ids
 from autoglm.errors import AutoglmError, InvalidRequestError, error
 from autoglm.model import ErrorReason, Violation
 from autoglm_server.journal.journal import JournalDamagedError
+from autoglm_server.service import door
+from autoglm_server.service.admission import KINDS
 from autoglm_server.service.status import code_of, to_status, trailing
 
 if TYPE_CHECKING:
     from autoglm_server.clock import Clock
+    from autoglm_server.service.admission import Admission
 
 ABORT_SECONDS: Final = 2.0
 """How long sending a status may take: a peer that reads nothing would hold the call. It arrives later all the same."""
@@ -36,10 +39,12 @@ _log = logging.getLogger(__name__)
 
 
 class Boundary(grpc.aio.ServerInterceptor):
-    """Turns every end of a call into a status, gives unary calls a deadline, counts and logs calls."""
+    """Turns every end of a call into a status, admits, gives unary calls a deadline, counts and logs calls."""
 
-    def __init__(self, *, clock: Clock, timeout: timedelta, response_bytes: int) -> None:
+    def __init__(self, *, clock: Clock, timeout: timedelta, response_bytes: int, admission: Admission) -> None:
         """``timeout`` is for unary calls whose client set none; ``response_bytes`` bounds a unary call's answer."""
+        self.admission = admission
+        """Who is let in."""
         self.active = 0
         """Calls under way now."""
         self.calls = 0
@@ -56,6 +61,14 @@ class Boundary(grpc.aio.ServerInterceptor):
     ) -> _Handler:
         """Give the handler of a call, wrapped; one that refuses if there is none."""
         method = handler_call_details.method
+
+        if method in self.admission.doors and _is_probe(handler_call_details.invocation_metadata):
+            return _PASSED
+
+        if (refusal := self.admission.refusal(method)) is not None:
+            self.calls += 1
+            _log.debug("call", extra={"method": method, "code": code_of(refusal).name, "seconds": 0.0})
+            return _refusing(refusal)
 
         if wrapped := self._wrapped.get(method):
             return wrapped
@@ -147,11 +160,16 @@ class Boundary(grpc.aio.ServerInterceptor):
         self, method: str, context: _Context, body: Callable[[], Awaitable[Any]], seconds: float | None = None
     ) -> Any:
         """Run a call's body and turn what it raises into a status."""
+        kind = KINDS.get(method)
         self.active += 1
         self.calls += 1
         started, code = self._clock.monotonic(), "OK"
+        caller: str | None = None
 
         try:
+            if kind is not None:
+                caller = self.admission.enter(kind, context.peer())
+
             return await self._within(context, body, seconds)
         except asyncio.CancelledError:
             if (task := asyncio.current_task()) and task.cancelling():
@@ -184,6 +202,9 @@ class Boundary(grpc.aio.ServerInterceptor):
             message = f"a fault of the server's own; its log says more under {error_id}"
             await _refuse(context, error(ErrorReason.INTERNAL, message, error_id=error_id))
         finally:
+            if kind is not None and caller is not None:
+                self.admission.leave(kind, caller)
+
             self.active -= 1
             took = round(self._clock.monotonic() - started, 6)
             _log.debug("call", extra={"method": method, "code": code, "seconds": took})
@@ -206,6 +227,29 @@ class Boundary(grpc.aio.ServerInterceptor):
                 f"not done within {seconds:g} s, the server's deadline (server.timeout); set a longer one in the call"
             )
             raise error(ErrorReason.DEADLINE_EXCEEDED, message) from None
+
+
+def _refusing(refusal: AutoglmError) -> _Handler:
+    """Give what ends a call with a status alone. Of whatever arity it is: its request is not even read."""
+    code, status = code_of(refusal), to_status(refusal)
+
+    async def call(_raws: AsyncIterator[bytes], context: _Context) -> None:
+        context.set_code(code)
+        context.set_details(status.message)
+        context.set_trailing_metadata(trailing(status))
+
+    return grpc.stream_stream_rpc_method_handler(call)
+
+
+async def _passed(_raws: AsyncIterator[bytes], _context: _Context) -> None:
+    """Answer a probe: that it has come so far is all it asks."""
+
+
+_PASSED: Final[_Handler] = grpc.stream_stream_rpc_method_handler(_passed)
+
+
+def _is_probe(metadata: Any) -> bool:
+    return any(key == door.KEY and value == door.TOKEN for key, value in metadata or ())
 
 
 def too_large(size: int, limit: int) -> AutoglmError:

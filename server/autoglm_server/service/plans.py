@@ -16,6 +16,7 @@ from autoglm.v1 import plan_pb2, plan_service_pb2_grpc
 from autoglm.v1 import plan_service_pb2 as pb
 from autoglm_server.journal.journal import Journal, PlanPage, PlanQuery
 from autoglm_server.service import pages, validate
+from autoglm_server.service.admission import Kind
 from autoglm_server.service.bounds import VIOLATIONS_MAX
 from autoglm_server.service.principal import principal_of
 from autoglm_server.service.watch import check_journal
@@ -23,6 +24,7 @@ from autoglm_server.service.watch import check_journal
 if TYPE_CHECKING:
     import grpc.aio
 
+    from autoglm_server.service.admission import Admission
     from autoglm_server.service.artifacts import Artifacts
     from autoglm_server.service.ports import FollowPort, PlanPort
     from autoglm_server.service.watch import Disconnects, Watches
@@ -64,6 +66,7 @@ class PlanService(plan_service_pb2_grpc.PlanServiceServicer):
         watches: Watches,
         disconnects: Disconnects,
         artifacts: Artifacts,
+        admission: Admission,
         limits: LimitSettings,
         about: About,
         kept: timedelta | None = None,
@@ -75,6 +78,7 @@ class PlanService(plan_service_pb2_grpc.PlanServiceServicer):
         self._watches = watches
         self._disconnects = disconnects
         self._artifacts = artifacts
+        self._admission = admission
         self._limits = limits
         self._kept = kept
         self.about = about
@@ -93,7 +97,8 @@ class PlanService(plan_service_pb2_grpc.PlanServiceServicer):
     async def RunPlan(self, request: pb.RunPlanRequest, context: _Context) -> None:  # type: ignore[override]
         """Accept a plan and send its events from the start."""
         with self._watches.admit(context.peer()):
-            plan, _ = await self._create(request, principal_of(context))
+            with self._admission.place(Kind.WRITE, context.peer()):
+                plan, _ = await self._create(request, principal_of(context))
 
             with self._disconnects.attached(plan.id, asked=request.cancel_on_disconnect):
                 await self._stream(context, plan.id, 0, durable_only=request.durable_only)

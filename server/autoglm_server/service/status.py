@@ -29,9 +29,10 @@ VALUE_BYTES_MAX: Final = 200
 METADATA_MAX: Final = 8
 
 _QUOTAS: Final = {
+    # the setting, if the error does not name it itself
     ErrorReason.TOO_MANY_PLANS.name: "limits.open_plans",
     ErrorReason.TOO_MANY_WATCHES.name: "limits.watches",
-    ErrorReason.TOO_MANY_CALLS.name: "limits.artifact_reads",
+    ErrorReason.TOO_MANY_CALLS.name: "limits",
 }
 
 DETAILS_KEY: Final = "grpc-status-details-bin"
@@ -52,6 +53,7 @@ def to_status(error: AutoglmError) -> Status:
         _add(status, error_details_pb2.RetryInfo(retry_delay=_duration(error)))
 
     if limit := _QUOTAS.get(error.reason):
+        limit = error.metadata.get("setting", limit)
         description = f"at most {error.metadata.get('limit', 'so many')} ({limit})"
         _add(status, error_details_pb2.QuotaFailure(violations=[{"subject": limit, "description": description}]))
 

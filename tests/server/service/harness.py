@@ -38,6 +38,7 @@ from autoglm_server.journal.follow import Feed
 from autoglm_server.journal.journal import Append, JournalError, PlanRow
 from autoglm_server.journal.memory import MemoryJournal
 from autoglm_server.service import edge
+from autoglm_server.service.admission import Admission
 from autoglm_server.service.artifacts import Artifacts
 from autoglm_server.service.health import Health
 from autoglm_server.service.interceptors import Boundary
@@ -62,6 +63,8 @@ class TablePlans:
         self.resolved: list[Decision] = []
         self.before: Callable[[], object] = lambda: None
         self.faults: list[Violation] = []
+        self.delay = 0.0
+        """How far the journal's disk is behind, in seconds."""
 
     async def _before(self) -> None:
         found = self.before()
@@ -218,8 +221,12 @@ async def serving(
         disconnects = await stack.enter_async_context(Disconnects(plans, seconds=times.disconnect))
         watches = Watches(limits, times)
         health = Health(Watches(limits, times))
+        admission = Admission(limits, lambda: plans.delay)
         boundary = Boundary(
-            clock=SystemClock(), timeout=timedelta(seconds=deadline), response_bytes=limits.response_bytes
+            clock=SystemClock(),
+            timeout=timedelta(seconds=deadline),
+            response_bytes=limits.response_bytes,
+            admission=admission,
         )
         service = PlanService(
             plans=plans,
@@ -228,6 +235,7 @@ async def serving(
             watches=watches,
             disconnects=disconnects,
             artifacts=artifacts,
+            admission=admission,
             limits=limits,
             about=About("1.2.3", "rules", ("b", "a")),
         )

@@ -24,6 +24,7 @@ from autoglm.model import CallContext, Effect, Failure, RetryPolicy, Tool, ToolP
 from autoglm.v1 import tool_service_pb2, tool_service_pb2_grpc
 from autoglm_server.clock import SystemClock
 from autoglm_server.journal.artifacts import FolderArtifacts
+from autoglm_server.service.admission import Admission
 from autoglm_server.service.artifacts import Artifacts
 from autoglm_server.service.interceptors import Boundary
 from autoglm_server.service.tools import ToolService
@@ -718,7 +719,8 @@ async def ring(tmp_path: Path) -> Any:
 
 
 def _boundary() -> Boundary:
-    return Boundary(clock=SystemClock(), timeout=timedelta(seconds=10), response_bytes=3 << 20)
+    admission = Admission(LimitSettings())
+    return Boundary(clock=SystemClock(), timeout=timedelta(seconds=10), response_bytes=3 << 20, admission=admission)
 
 
 async def call(address: str, name: str) -> Any:

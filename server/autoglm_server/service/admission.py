@@ -1,0 +1,170 @@
+"""Who is let in: how many calls of each kind are under way at once, in all and of one caller, and when no plan is taken.
+
+What is above is refused at once, before its request is read, with when to come back; nothing is queued here. Methods that are
+not named here (health, reflection, streams of events, files) are never refused here; the streams have limits of their own.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+from autoglm.errors import AutoglmError, error
+from autoglm.model import ErrorReason
+from autoglm_server.service.door import Door, Probes
+
+if TYPE_CHECKING:
+    from autoglm_server.settings import LimitSettings
+
+
+class Kind(StrEnum):
+    """What a call is, for admission; the value is the setting that bounds it."""
+
+    READ = "limits.calls_read"
+    WRITE = "limits.calls_write"
+    TOOL = "limits.calls_tool"
+
+
+_PLANS: Final = "/autoglm.v1.PlanService/"
+_TOOLS: Final = "/autoglm.v1.ToolService/"
+CREATES: Final = (_PLANS + "CreatePlan", _PLANS + "RunPlan")
+"""What makes plans: refused also while the server is behind. Cancelling and deciding are not: they make work end."""
+KINDS: Final = {
+    **dict.fromkeys((_PLANS + name for name in ("CreatePlan", "CancelPlan", "ResolveStep")), Kind.WRITE),
+    **dict.fromkeys((_PLANS + name for name in ("GetPlan", "ListPlans", "ListSteps", "GetServerInfo")), Kind.READ),
+    **dict.fromkeys((_TOOLS + name for name in ("ListTools", "GetTool")), Kind.READ),
+    _TOOLS + "CallTool": Kind.TOOL,
+}
+"""The methods whose calls hold a place from their beginning to their end."""
+RETRY_AFTER: Final = tuple(timedelta(milliseconds=100 + 25 * step) for step in (0, 5, 2, 7, 4, 1, 6, 3))
+"""When to come back, in turn: callers that were refused together do not come back together."""
+
+
+@dataclass(slots=True)
+class _Places:
+    """The calls of one kind that are under way."""
+
+    most: int
+    share: int
+    """The most of one caller."""
+    taken: int = 0
+    callers: Counter[str] = field(default_factory=Counter)
+
+
+class Admission:
+    """Counts the calls under way, and says who is refused. Costs a call no task and no lock."""
+
+    def __init__(self, limits: LimitSettings, journal_delay: Callable[[], float] = lambda: 0.0) -> None:
+        """``journal_delay`` gives for how many seconds the oldest event that is handed over has not been durable."""
+        self._places = {
+            kind: _Places(most, max(1, int(most * limits.calls_share)))
+            for kind, most in (
+                (Kind.READ, limits.calls_read),
+                (Kind.WRITE, limits.calls_write),
+                (Kind.TOOL, limits.calls_tool),
+            )
+        }
+        self._by_method = {method: self._places[kind] for method, kind in KINDS.items()}
+        self._by_method |= dict.fromkeys(CREATES, self._places[Kind.WRITE])
+        self._kinds = {**KINDS, **dict.fromkeys(CREATES, Kind.WRITE)}
+        self._journal_delay = journal_delay
+        self._journal_wait = limits.journal_wait.total_seconds() if limits.journal_wait else float("inf")
+        self._retry = itertools.cycle(RETRY_AFTER)
+        wait = limits.create_wait
+        self.doors = (
+            {method: Door(method, wait.total_seconds(), limits.calls_write) for method in CREATES} if wait else {}
+        )
+        """For each method that makes plans, how long its calls wait to be taken up."""
+
+    def begin(self, probes: Probes) -> None:
+        """Measure from now on how long calls wait to be taken up."""
+        for door in self.doors.values():
+            door.probes = probes
+
+    async def end(self) -> None:
+        """Measure no more."""
+        for door in self.doors.values():
+            await door.close()
+
+    def taken(self, kind: Kind) -> int:
+        """Give how many calls of a kind are under way."""
+        return self._places[kind].taken
+
+    def refusal(self, method: str) -> AutoglmError | None:
+        """Give why no call of a method is taken now, whoever makes it; None: it is welcome."""
+        places = self._by_method.get(method)
+
+        if places is None:
+            return None
+
+        if places.taken >= places.most:
+            setting = self._kinds[method].value
+            told = f"{places.most} calls are under way ({setting}); try again a little later"
+            return self._refuse(told, setting, str(places.most))
+
+        if method not in CREATES:
+            return None
+
+        if (door := self.doors.get(method)) is not None and not door.passed(places.taken):
+            told = "the server is behind: new plans wait longer than limits.create_wait; try again a little later"
+            return self._refuse(told, "limits.create_wait", f"{door.limit:g} s")
+
+        if self._journal_delay() > self._journal_wait:
+            told = "the journal's disk is behind, by more than limits.journal_wait; try again a little later"
+            return self._refuse(told, "limits.journal_wait", f"{self._journal_wait:g} s")
+
+        return None
+
+    def enter(self, kind: Kind, peer: str) -> str:
+        """Take a place for a call; gives the caller, for :meth:`leave`.
+
+        Raises:
+            LimitError: TOO_MANY_CALLS.
+        """
+        places = self._places[kind]
+
+        if places.taken >= places.most:
+            told = f"{places.most} calls are under way ({kind.value}); try again a little later"
+            raise self._refuse(told, kind.value, str(places.most))
+
+        # Peers on a Unix socket all have the same name, so there the bound of the process is the only one.
+        caller = "" if peer.startswith("unix:") else peer
+
+        if caller and places.callers[caller] >= places.share:
+            told = f"this connection has {places.share} calls under way ({kind.value}, limits.calls_share)"
+            raise self._refuse(f"{told}; try again when some have ended", "limits.calls_share", str(places.share))
+
+        places.taken += 1
+        places.callers[caller] += 1
+        return caller
+
+    def leave(self, kind: Kind, caller: str) -> None:
+        """Give a place back."""
+        places = self._places[kind]
+        places.taken -= 1
+        places.callers[caller] -= 1
+
+        if not places.callers[caller]:
+            del places.callers[caller]
+
+    @contextmanager
+    def place(self, kind: Kind, peer: str) -> Iterator[None]:
+        """Hold a place for a part of a call.
+
+        Raises:
+            LimitError: TOO_MANY_CALLS.
+        """
+        caller = self.enter(kind, peer)
+        try:
+            yield
+        finally:
+            self.leave(kind, caller)
+
+    def _refuse(self, told: str, setting: str, limit: str) -> AutoglmError:
+        return error(ErrorReason.TOO_MANY_CALLS, told, retry_after=next(self._retry), limit=limit, setting=setting)
