@@ -323,12 +323,15 @@ def _link(stage: Path, manifest: dict[str, Any], tell: Tell) -> None:
 
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         content = stage / "artifacts" / "content" / name[:2] / name
-        try:
-            (folder / name).hardlink_to(content)
-        except OSError:  # a file system without links
-            shutil.copyfile(content, folder / name)
-
+        _link_or_copy(content, folder / name)
         tell("files put back", number, len(links))
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        target.hardlink_to(source)
+    except OSError:  # a file system without links
+        shutil.copyfile(source, target)
 
 
 def put_in_place(stage: Path, data_dir: Path, *, now: datetime, name: str) -> Path | None:
@@ -338,14 +341,17 @@ def put_in_place(stage: Path, data_dir: Path, *, now: datetime, name: str) -> Pa
     if moved:
         aside = data_dir / f"{name}-{now:%Y%m%d-%H%M%S}-{new_id()[-6:].lower()}"
         aside.mkdir(mode=0o700)
-        for one in sorted(
-            moved, key=lambda path: path.name == FILE
-        ):  # the journal last: without it a start makes a new one
-            one.rename(aside / one.name)
+        for one in moved:
+            if one.name == FILE:  # it stays until the new one is there: else a start would make an empty one
+                _link_or_copy(one, aside / FILE)
+            else:
+                one.rename(aside / one.name)
 
-    # The journal last, again: with it, it is done.
+        _sync(aside)
+
+    # The journal last: with it, it is done.
     for one in sorted(stage.iterdir(), key=lambda path: path.name == FILE):
-        one.rename(data_dir / one.name)
+        one.replace(data_dir / one.name)
 
     _sync(data_dir)
     return aside

@@ -77,7 +77,7 @@ class Retention:
         rules: Rules,
         *,
         artifacts: ArtifactStore | None = None,
-        interval_seconds: float = INTERVAL_SECONDS,
+        interval_seconds: float | None = None,
         pause_seconds: float = _PAUSE_SECONDS,
     ) -> None:
         """Join the pieces; ``pause_seconds`` pass between two batches, for those who wait for the journal meanwhile."""
@@ -86,7 +86,7 @@ class Retention:
         self._feed = feed
         self._clock = clock
         self._artifacts = artifacts
-        self._interval = interval_seconds
+        self._interval = INTERVAL_SECONDS if interval_seconds is None else interval_seconds
         self._pause = pause_seconds
 
     async def run(self) -> None:

@@ -12,6 +12,7 @@ import pytest
 from autoglm.errors import FAMILIES, AutoglmError, InvalidRequestError, error
 from autoglm.model import ErrorReason, Violation
 from autoglm.v1 import plan_service_pb2 as pb
+from autoglm_server.journal.journal import JournalDamagedError
 from autoglm_server.service.status import STATUS_BYTES_MAX
 from tests.server.service.harness import Edge, Refusal, refusal, serving, until
 
@@ -41,6 +42,13 @@ async def test_every_reason_travels_with_its_familys_status(served: Edge, reason
     assert (told.info.reason, told.info.domain, dict(told.info.metadata)) == (reason.name, "autoglm", {"key": "value"})
     assert told.message == "what, and what to do"
     assert told.retry == 7
+
+
+async def test_damage_of_the_journal_is_told_whatever_met_it(served: Edge) -> None:
+    told = await refused(served, JournalDamagedError("the journal is damaged; autoglm doctor --repair"))
+
+    assert (told.code, told.info.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "JOURNAL_DAMAGED")
+    assert "doctor --repair" in told.message
 
 
 async def test_a_reason_without_a_time_to_retry_has_none(served: Edge) -> None:
