@@ -50,6 +50,8 @@ from autoglm.model import (
 __all__ = ["RUN_PLAN", "McpServer", "make_server", "serve_http", "serve_pipes"]
 
 RUN_PLAN: Final = "run_plan"
+_OF_PLANS: Final = (RUN_PLAN, "plan.run")
+"""Tools of the server that are not offered: the name of its own is taken here, and only steps of plans can call the other."""
 KEY_META: Final = "autoglm/idempotencyKey"
 """Where in a call's ``_meta`` an idempotency key may stand: the same call made again is then made once."""
 
@@ -161,7 +163,7 @@ class McpServer:
         except AutoglmError as error:
             raise MCPError(code=types.INTERNAL_ERROR, message=f"the AutoGLM server: {error}") from None
 
-        found += [_listed(tool) for tool in tools if tool.name != RUN_PLAN and self._offers(tool.name)]
+        found += [_listed(tool) for tool in tools if tool.name not in _OF_PLANS and self._offers(tool.name)]
         return types.ListToolsResult(tools=found)
 
     async def call(self, context: _Context, params: types.CallToolRequestParams) -> types.CallToolResult:

@@ -101,6 +101,7 @@ async def test_the_catalog_and_plans_are_offered(folder: Path) -> None:
         assert count.annotations.read_only_hint
         assert count.input_schema["required"] == ["number"]
         assert {"run_plan", "math.calculate", "mine.fail"} <= listed.keys()
+        assert "plan.run" not in listed, "only the steps of plans can call it"
 
         result = await client.call_tool("math.calculate", {"expression": "2480 * 0.15"})
         assert "372" in text(result)

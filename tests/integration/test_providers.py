@@ -252,6 +252,9 @@ async def test_a_ring_of_servers(start: Start, tmp_path: Path) -> None:
             names = {tool.name for tool in page.tools}
             await asyncio.sleep(0.2)
 
+    assert [name for name in names if name.endswith("plan.run")] == ["plan.run"], (
+        "that of a peer is called by its own plans"
+    )
     there = (await call(one, "peer.math.calculate", {"expression": "6 * 7"}))[-1]
     assert wire.from_message(there.result).output["result"] == 42
     back = (await call(one, "peer.peer.math.calculate", {"expression": "6 * 7"}))[-1]

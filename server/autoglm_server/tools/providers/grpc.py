@@ -38,7 +38,7 @@ from autoglm_server.tools.failures import clean, encodable, invalid_output, one_
 from autoglm_server.tools.providers.endpoints import Endpoint
 from autoglm_server.tools.providers.links import POLL_SECONDS, Link, OfferError
 from autoglm_server.tools.providers.statuses import failure_of
-from autoglm_server.tools.tool import Invocation, ToolCallError
+from autoglm_server.tools.tool import PLAN_RUN, Invocation, ToolCallError
 
 TOOLS_MAX: Final = 10_000
 """How many tools one provider may offer."""
@@ -156,6 +156,9 @@ class GrpcProvider:
         digests: dict[str, str] = {}
         refused: list[str] = []
         for message in messages:
+            if message.name == PLAN_RUN:
+                continue  # of another AutoGLM server: only the steps of its own plans can call it
+
             try:
                 tool = _offer(message, f"{self._name}.")
             except ValueError as error:
