@@ -52,6 +52,7 @@ _NEEDED = ("autoglm_server", "apsw", "jmespath", "jsonschema_rs", "pydantic", "s
 _NO_SETTINGS = frozenset({"AUTOGLM_ADDRESS", "AUTOGLM_DATA_DIR"})
 _POLL = 0.05
 _HEALTH_TIMEOUT = 2.0
+_ENDING_ASKED = 1.0  # one that ends takes its file away; a call that it cuts off makes gRPC write a line to stderr
 _HELD_PAUSE = 0.5  # the server that holds the folder is about to serve, or to end
 _NOT_SERVING_PATIENCE = 5.0  # then the calls themselves say what is wrong, such as a full disk: reads still work
 _FILE_BYTES_MAX = 64 << 10
@@ -285,8 +286,18 @@ class _Search:
         with contextlib.suppress(ProcessLookupError):
             os.kill(found.pid, signal.SIGTERM)
 
-        while read(self._folder) == found and _grpc.serving(found.address, timeout=_HEALTH_TIMEOUT):
-            if time.monotonic() >= self._due:
+        asked = time.monotonic()
+
+        while read(self._folder) == found:
+            now = time.monotonic()
+
+            if now - asked >= _ENDING_ASKED:
+                if not _grpc.serving(found.address, timeout=_HEALTH_TIMEOUT):
+                    return
+
+                asked = now
+
+            if now >= self._due:
                 raise UnavailableError(
                     f"The embedded server of {self._folder} (process {found.pid}) did not end in {self._timeout:g} s.",
                     reason="UNAVAILABLE",

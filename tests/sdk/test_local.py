@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import autoglm
-from autoglm import local
+from autoglm import _grpc, local
 from tests.sdk.both import Both
 
 STAND_IN = Path(__file__).with_name("stand_in.py")
@@ -130,6 +130,38 @@ def test_other_settings_replace_an_idle_server(folder: Path) -> None:
 
     assert len(started(folder)) == 2
     assert said(folder)["pid"] == started(folder)[1]
+
+
+def test_a_server_that_is_to_end_is_not_asked_meanwhile(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    local.ensure(folder, server_args=["--planner", "rules"])
+    first, asked, serving, kill_ = local.read(folder), list[bool](), _grpc.serving, os.kill
+    told: list[int] = []
+
+    def kill_and_note(process: int, number: int) -> None:
+        told.append(process)
+        kill_(process, number)
+
+    def serving_and_note(address: str, *, timeout: float) -> str:
+        asked.append(bool(told) and local.read(folder) == first)
+        return serving(address, timeout=timeout)
+
+    monkeypatch.setattr(local, "_ENDING_ASKED", 60.0)
+    monkeypatch.setattr(os, "kill", kill_and_note)
+    monkeypatch.setattr(_grpc, "serving", serving_and_note)
+    local.ensure(folder, server_args=["--planner", "llm"])
+
+    assert told == [started(folder)[0]]
+    assert asked
+    assert not any(asked)
+
+
+def test_a_server_that_dies_and_leaves_its_file_is_replaced(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    local.ensure(folder, server_args=["--planner", "rules"])
+    monkeypatch.setattr(local, "_ENDING_ASKED", 0.05)
+    monkeypatch.setattr(signal, "SIGTERM", signal.SIGKILL)
+    local.ensure(folder, server_args=["--planner", "llm"])
+
+    assert len(started(folder)) == 2
 
 
 def test_other_settings_are_refused_while_a_plan_runs(folder: Path) -> None:
