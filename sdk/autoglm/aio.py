@@ -607,6 +607,10 @@ class AsyncPlanHandle:
         self._ended = False
         self._turn = AsyncTurn()
 
+    def __repr__(self) -> str:
+        """Name the plan and the state that was seen last."""
+        return f"<{type(self).__name__} {self.id} {self.state.name}>"
+
     @property
     def id(self) -> str:
         """The plan's id."""

@@ -609,6 +609,10 @@ class PlanHandle:
         self._ended = False
         self._turn = Turn()
 
+    def __repr__(self) -> str:
+        """Name the plan and the state that was seen last."""
+        return f"<{type(self).__name__} {self.id} {self.state.name}>"
+
     @property
     def id(self) -> str:
         """The plan's id."""

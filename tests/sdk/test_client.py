@@ -427,6 +427,7 @@ async def test_a_handle_folds_what_it_sees_and_replays_it(both: Both, server: Sc
 
     assert handle.id == "p1"
     states = [handle.state]  # by the answer to create
+    assert repr(handle).endswith(f"PlanHandle {handle.id} {handle.state.name}>")
     seen = await both.collect(handle)
     states.append(handle.state)
 
