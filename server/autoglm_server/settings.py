@@ -392,7 +392,8 @@ class ShellSettings(Section):
     timeout: Duration = Field(default=timedelta(minutes=1), gt=_ZERO, le=timedelta(hours=24))
     """The longest one command may take, unless the step says."""
     output: Bytes = Field(default=ByteSize(64 << 10), ge=1 << 10, le=256 << 10)
-    """How much of each of its output streams is kept: the last of it. All of it is shown as it comes."""
+    """How much of each of its output streams is kept: the last of it, as JSON. All of it is shown as it comes. Both must fit
+    into `limits.output`."""
     memory: Bytes = Field(default=ByteSize(1 << 30), ge=64 << 20, le=1 << 40)
     """How much memory (address space) each of its processes may take."""
     cpu: Duration = Field(default=timedelta(minutes=1), ge=timedelta(seconds=1), le=timedelta(hours=24))
@@ -526,6 +527,15 @@ class Settings(Section):
         return self
 
     @model_validator(mode="after")
+    def _shell_fits(self) -> Settings:
+        needed = 2 * self.shell.output + 4096
+        if self.shell.enabled and needed > self.limits.output:
+            told = f"limits.output is {format_bytes(self.limits.output)}, and shell.output twice makes {format_bytes(needed)}"
+            raise ValueError(f"{told} with what goes along; lower shell.output, or raise limits.output")
+
+        return self
+
+    @model_validator(mode="after")
     def _plugin_names(self) -> Settings:
         names = [plugin.name for plugin in self.plugins]
         if twice := {name for name in names if names.count(name) > 1}:
@@ -538,5 +548,5 @@ class Settings(Section):
 
     @property
     def workspace_dir(self) -> Path:
-        """The folder of the file tools, resolved."""
-        return self.workspace or self.data_dir / "workspace"
+        """The folder of the file tools, from the root on."""
+        return (self.workspace or self.data_dir / "workspace").absolute()

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from typing import IO, Final, cast
 
 GRACE: Final = 0.5
 """How long a command may take to end after SIGTERM, in seconds, before it is killed; less than a call whose time is up has."""
+_STOP: Final = 4 * GRACE
+"""How long the keeper may take to end the command, before it is killed itself."""
 _POLL = 0.05
 _REST = 0.25
 _PIECE = 64 << 10
@@ -78,12 +81,24 @@ class Tail:
         return self._decoder.decode(data)
 
     def text(self) -> str:
-        """Give what is kept, with a mark where the rest stood."""
-        kept = self._kept.decode("utf-8", "replace")
+        """Give what is kept, with a mark where the rest stood. As JSON it is no longer either: a byte may be six there."""
+        over = bisect_left(range(len(self._kept)), -self._bytes_max, key=lambda at: -_json_bytes(self._kept[at:]))
+        del self._kept[:over]
+        self.left_out += over
+        kept = _text(self._kept)
         if not self.left_out:
             return kept
 
-        return f"[{self.left_out} bytes left out] …{kept.lstrip(_BROKEN)}"
+        # Of a character that was cut through, up to three bytes may be left.
+        return f"[{self.left_out} bytes left out] …{kept[:3].lstrip(_BROKEN)}{kept[3:]}"
+
+
+def _text(data: bytearray) -> str:
+    return data.decode("utf-8", "replace")
+
+
+def _json_bytes(data: bytearray) -> int:
+    return len(json.dumps(_text(data), ensure_ascii=False).encode()) - 2
 
 
 def run(
@@ -152,9 +167,11 @@ def _read(
         until = float("inf")  # what outlived the keeper, where it can, may hold the streams for ever
         while selector.get_map() and time.monotonic() < until:
             if not told and is_cancelled():
-                told = True
+                told, until = True, time.monotonic() + _STOP
                 with suppress(BrokenPipeError):
                     cast("IO[bytes]", keeper.stdin).write(b"T")
+
+                keeper.send_signal(signal.SIGCONT)  # the command may have stopped it
 
             for key, _ in selector.select(_POLL):
                 data = os.read(key.fd, _PIECE)
@@ -167,6 +184,10 @@ def _read(
                     said += data
                 elif text := key.data.add(data):
                     on_text(text)
+
+        if status.fileno() in {key.fd for key in selector.get_map().values()}:  # it did not end the command in time
+            keeper.kill()
+            _kill_orphans(said)
 
     return said
 
@@ -185,7 +206,7 @@ def _end(keeper: subprocess.Popen[bytes]) -> None:
         cast("IO[bytes]", pipe).close()
 
     try:
-        keeper.wait(GRACE * 4)
+        keeper.wait(_STOP)
     except subprocess.TimeoutExpired:
         keeper.kill()
         keeper.wait()

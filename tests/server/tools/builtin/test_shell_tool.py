@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -19,7 +20,7 @@ import pytest
 from pydantic import ValidationError
 
 from autoglm.model import Effect, Failure, ToolProgress
-from autoglm_server.settings import Settings, ShellSettings, ToolSettings
+from autoglm_server.settings import LimitSettings, Settings, ShellSettings, ToolSettings
 from autoglm_server.tools.builtin.shell import ShellProvider
 from autoglm_server.tools.catalog import Catalog
 from autoglm_server.tools.providers import open_shell
@@ -146,6 +147,7 @@ async def test_a_command_sees_little_of_the_environment(tmp_path: Path) -> None:
     found = dict(line.split("=", 1) for line in output["stdout"].splitlines())
     assert found["GIVEN"] == "yes"
     assert found["HOME"] == str(tmp_path)
+    assert Settings(workspace=Path("here")).workspace_dir == Path.cwd() / "here"  # which HOME is
     assert "relative" not in found["PATH"]
     assert found.keys() <= {"GIVEN", "HOME", "PATH", "LANG", "LC_CTYPE"}
 
@@ -198,6 +200,27 @@ async def test_much_output_is_shown_and_its_end_kept(tmp_path: Path) -> None:
     assert output["stdout"].endswith("line 1999 ä\n")
     assert len(output["stdout"].encode()) < 1200
     assert "line 0 ä" in "".join(seen)
+
+
+@pytest.mark.parametrize("byte", [r"\377", r"\001"])
+async def test_what_is_longer_as_json_still_fits(tmp_path: Path, byte: str) -> None:
+    script = f"printf '{byte}%.0s' $(seq 3000); printf 'end'"
+    async with shell(tmp_path, output=1024) as catalog:
+        output = await call(catalog, "sh", "-c", f"{script}; ({script}) >&2")
+
+    for text in (output["stdout"], output["stderr"]):
+        assert output["truncated"]
+        assert text.endswith("end")
+        assert 900 < len(json.dumps(text, ensure_ascii=False).encode()) < 1100
+
+
+def test_what_is_kept_of_commands_fits_into_an_output() -> None:
+    shell_settings = ShellSettings(enabled=True, output=64 << 10)
+    with pytest.raises(ValidationError, match=r"shell\.output"):
+        Settings(shell=shell_settings, limits=LimitSettings(output=128 << 10))
+
+    Settings(shell=shell_settings, limits=LimitSettings(output=256 << 10))
+    Settings(limits=LimitSettings(output=1 << 10))
 
 
 async def test_bytes_that_are_no_text_are_marked(tmp_path: Path) -> None:
@@ -271,6 +294,34 @@ async def test_a_keeper_that_is_killed_takes_the_command_along(tmp_path: Path) -
 
     assert await gone(await started.pids)
     assert (failed.reason, failed.outcome_unknown, failed.retryable) == ("LOST", True, False)
+
+
+@linux
+async def test_a_keeper_that_the_command_stops_still_ends_it(tmp_path: Path) -> None:
+    async with shell(tmp_path) as catalog:
+        started = Started(2)
+        script = "kill -STOP $PPID; echo $$; sleep 1000 & echo $!; wait"
+        task = asyncio.ensure_future(call(catalog, "sh", "-c", script, report=started.report))
+        pids = await started.pids
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+        assert await gone(pids)
+
+
+@linux
+async def test_a_keeper_that_is_kept_from_ending_the_command_is_given_up(tmp_path: Path) -> None:
+    async with shell(tmp_path) as catalog:
+        started = Started(1)
+        script = "echo $$; while true; do kill -STOP $PPID; done"
+        task = asyncio.ensure_future(call(catalog, "sh", "-c", script, report=started.report))
+        pids = await started.pids
+        task.cancel()
+        with pytest.raises((asyncio.CancelledError, ToolCallError)):
+            await task
+
+        assert await gone(pids)
 
 
 @linux
