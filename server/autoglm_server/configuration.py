@@ -365,7 +365,7 @@ def _section_of_each(annotation: Any) -> type[Section] | None:
 
 def _table(title: str, text: str, entries: list[tuple[tuple[str, ...], Any, type[Section]]]) -> list[str]:
     lines = ["", f"## {title}", ""]
-    lines += [text, ""] if text else []
+    lines += [inspect.cleandoc(text), ""] if text else []
     lines += ["| key | default | environment | meaning |", "| --- | --- | --- | --- |"]
 
     for path, info, section in entries:

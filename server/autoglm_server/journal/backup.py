@@ -225,7 +225,8 @@ def restore(file: Path, data_dir: Path, *, now: datetime, force: bool, tell: Tel
                 _link(stage, manifest, tell)
                 aside = put_in_place(stage, data_dir, now=now, name="replaced")
             except (OSError, tarfile.TarError) as error:
-                raise BackupError(f"the backup {file} cannot be put into {data_dir}: {error}") from error
+                told = getattr(error, "strerror", None) or error
+                raise BackupError(f"the backup {file} cannot be put into {data_dir}: {told}") from error
             except apsw.Error as error:
                 raise _failed(error, f"the journal in {file}") from error
     finally:

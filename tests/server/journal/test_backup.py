@@ -218,6 +218,15 @@ async def test_a_backup_is_not_written_over(live: Plans, data: Path, tmp_path: P
     assert run(capsys, "backup", "--data-dir", tmp_path / "nothing", tmp_path / "c.tar")[0] == 2
 
 
+def test_a_backup_that_is_not_there_is_told_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, told = run(capsys, "restore", "--data-dir", tmp_path / "new", tmp_path / "nope.tar")
+
+    assert status == 2
+    assert "nope.tar cannot be put into" in told
+    assert "No such file" in told
+    assert "Errno" not in told
+
+
 async def test_a_damaged_backup_changes_nothing(live: Plans, data: Path, tmp_path: Path, capsys: Any) -> None:
     run(capsys, "backup", "--data-dir", data, tmp_path / "b.tar")
     raw = (tmp_path / "b.tar").read_bytes()
