@@ -174,7 +174,8 @@ def check_budget(events: Sequence[Event]) -> None:
     if budget is None or not starts:
         return
 
-    assert budget.max_tool_calls is None or len(starts) <= budget.max_tool_calls, "a call over the budget"
+    fold = replay(events).plan
+    assert budget.max_tool_calls is None or fold.usage.tool_calls <= budget.max_tool_calls, "a call over the budget"
     first, last = starts[0], starts[-1]
     assert first is not None
     assert last is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from autoglm.model import (
     Budget,
     Decision,
     Effect,
+    JsonObject,
     PlanState,
     Reject,
     Retry,
@@ -24,9 +26,10 @@ from autoglm.model import (
     ToolResult,
     WaitingReason,
 )
+from autoglm_server.journal.journal import PlanQuery
 from autoglm_server.scheduler import decide as decide_module
 from autoglm_server.scheduler import run as run_module
-from autoglm_server.scheduler.decide import AskPerson, Command, Decided, FailStep, ReachLimit, StartStep, decide
+from autoglm_server.scheduler.decide import AskPerson, Command, Decided, FailStep, StartStep, decide
 from autoglm_server.scheduler.state import State
 from tests.server.scheduler.checks import check_everything
 from tests.server.scheduler.harness import Call, World, failure
@@ -39,6 +42,7 @@ SETTINGS = settings(
 )
 
 
+TOOLS = ["read", "put", "send", "guarded"]
 BUDGETS = [None, None, Budget(max_tool_calls=4), Budget(max_duration=timedelta(seconds=42)), Budget(max_rounds=1)]
 
 
@@ -51,20 +55,23 @@ def drafts(draw: st.DrawFn) -> list[StepDraft]:
         before = [one.id for one in made]
         depends_on = draw(st.lists(st.sampled_from(before), max_size=2, unique=True)) if before else []
         referred = draw(st.lists(st.sampled_from(before), max_size=1)) if before else []
-        made.append(
-            StepDraft(
-                id=f"s{index}",
-                tool=draw(st.sampled_from(["read", "put", "send", "guarded"])),
-                arguments={"of": f"${{{referred[0]}}}"} if referred else {},
-                depends_on=tuple(depends_on),
-            ),
-        )
+        tool = draw(st.sampled_from([*TOOLS, "plan.run"]))
+        arguments: JsonObject = {"of": f"${{{referred[0]}}}"} if referred else {}
+        if tool == "plan.run":
+            below = draw(st.lists(st.sampled_from(TOOLS), min_size=1, max_size=2))
+            arguments = {
+                "steps": [{"id": f"c{n}", "tool": each, "arguments": arguments} for n, each in enumerate(below)]
+            }
+
+        made.append(StepDraft(f"s{index}", tool=tool, arguments=arguments, depends_on=tuple(depends_on)))
 
     return made
 
 
 class SchedulerMachine(RuleBasedStateMachine):
     """Drives one world; every rule ends when everything has happened that can without more input."""
+
+    budgets = st.sampled_from(BUDGETS)
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,8 +94,10 @@ class SchedulerMachine(RuleBasedStateMachine):
     def under_way(self) -> list[Call]:
         return [call for call in self.world.tools.pending if not call.done.done()]
 
-    @rule(steps=drafts(), parallel=st.integers(1, 3), budget=st.sampled_from(BUDGETS))
-    def create(self, steps: list[StepDraft], parallel: int, budget: Budget | None) -> None:
+    @rule(data=st.data(), steps=drafts(), parallel=st.integers(1, 3))
+    def create(self, data: st.DataObject, steps: list[StepDraft], parallel: int) -> None:
+        budget = data.draw(self.budgets)
+
         async def make() -> None:
             plan = await self.world.create(*steps, max_parallel_steps=parallel, budget=budget)
             self.plans.append(plan.id)
@@ -120,7 +129,27 @@ class SchedulerMachine(RuleBasedStateMachine):
         plan_id = data.draw(st.sampled_from(self.plans))
         self.do(lambda: self._resolve(plan_id, kind))
 
+    async def family(self, plan_id: str) -> list[str]:
+        """Give the plan, and its sub-plans."""
+        page = await self.world.journal.list_rows(PlanQuery(parent_plan_id=plan_id))
+        return [plan_id, *(row.plan_id for row in page.rows)]
+
+    async def check(self) -> None:
+        for plan_id in self.plans:
+            children: list[str] = []
+            for member in await self.family(plan_id):
+                plan = await self.world.scheduler.get(member)
+                events = await self.world.events(plan)
+                check_everything(events, self.world.tools.calls)
+                children += [plan.parent.step_id] if plan.parent is not None else []
+
+            assert len(children) == len(set(children)), "a step has two sub-plans"
+
     async def _resolve(self, plan_id: str, kind: int) -> None:
+        for member in await self.family(plan_id):
+            await self._resolve_one(member, kind)
+
+    async def _resolve_one(self, plan_id: str, kind: int) -> None:
         for index in range(len((await self.world.scheduler.get(plan_id)).steps)):
             one = (await self.world.scheduler.get(plan_id)).steps[index]  # one decision may have ended the plan
             if one.waiting is None:
@@ -143,12 +172,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @invariant()
     def every_log_is_sound(self) -> None:
-        async def check() -> None:
-            for plan_id in self.plans:
-                plan = await self.world.scheduler.get(plan_id)
-                check_everything(await self.world.events(plan), self.world.tools.calls)
-
-        self.runner.run(check())
+        self.runner.run(self.check())
 
     def teardown(self) -> None:
         try:
@@ -175,7 +199,13 @@ class SchedulerMachine(RuleBasedStateMachine):
             plan = await self.world.scheduler.get(plan_id)
             assert plan.state.terminal, f"{plan_id} never ended: {plan.state.name}"
             assert plan.state is not PlanState.SUCCEEDED or all(one.state.name == "SUCCEEDED" for one in plan.steps)
-            check_everything(await self.world.events(plan), self.world.tools.calls)
+            states = [(await self.world.scheduler.get(member)).state for member in await self.family(plan_id)]
+            assert all(state.terminal for state in states), f"a sub-plan of {plan_id} never ended"
+
+        await self.check()
+        assert self.world.scheduler.open_plans == 0
+        assert self.world.scheduler.places() == self.world.limits.running_calls
+        assert not self.world.scheduler.busy
 
 
 def test_scheduler_model() -> None:
@@ -202,10 +232,18 @@ def _ignores_dependencies(state: State, now: float, places: int, *, hold: bool =
 
 def _ignores_budgets(state: State, now: float, places: int, *, hold: bool = False) -> Decided:
     """Another: a budget ends nothing."""
-    decided = decide(state, now, places, hold=hold)
-    over = any(isinstance(one, ReachLimit) and one.failure.reason == "BUDGET_EXCEEDED" for one in decided.commands)
-    ready: list[Command] = [StartStep(one) for one in state.plan.ready]
-    return Decided(ready, None) if over else decided
+    kept = state.options, state.pool, state.budget_deadline
+    state.options, state.pool, state.budget_deadline = replace(state.options, budget=None), None, None
+    try:
+        return decide(state, now, places, hold=hold)
+    finally:
+        state.options, state.pool, state.budget_deadline = kept
+
+
+class TightMachine(SchedulerMachine):
+    """The same with budgets that nearly every plan needs more than."""
+
+    budgets = st.just(Budget(max_tool_calls=1))
 
 
 @pytest.mark.parametrize("broken", [_repeats_what_was_cut, _ignores_dependencies, _ignores_budgets])
@@ -214,9 +252,15 @@ def test_control_a_broken_rule_is_caught(monkeypatch: pytest.MonkeyPatch, broken
     assert decide_module.decide is decide
     with pytest.raises(AssertionError) as caught:
         run_state_machine_as_test(
-            SchedulerMachine,
+            TightMachine if broken is _ignores_budgets else SchedulerMachine,
             settings=settings(
-                SETTINGS, max_examples=150, phases=[Phase.generate], print_blob=False, report_multiple_bugs=False
+                SETTINGS,
+                max_examples=300,
+                derandomize=True,
+                database=None,
+                phases=[Phase.generate],
+                print_blob=False,
+                report_multiple_bugs=False,
             ),
         )
 
