@@ -136,6 +136,11 @@ class Files:
     def __len__(self) -> int:
         return len(self._saved)
 
+    @property
+    def folder(self) -> Path | None:
+        """Where large files wait, for what belongs to the call alone: it goes with the call, however that ends."""
+        return self._folder
+
     def add(self, name: str, content: bytes | str | Path, media_type: str = "") -> Artifact:
         """Take a file.
 

@@ -61,7 +61,8 @@ def query(
     from autoglm_server.tools.tables.charts import POINTS_MAX, draw  # noqa: PLC0415 - in the worker alone
     from autoglm_server.tools.tables.engine import opened  # noqa: PLC0415 - likewise
 
-    with tempfile.TemporaryDirectory(prefix="autoglm-table-") as folder:
+    # In the call's own folder: that goes also when this process is killed.
+    with tempfile.TemporaryDirectory(prefix="autoglm-table-", dir=context.files.folder) as folder:
         saved = Path(folder).resolve() / f"result.{save_as}"
         with opened(sql, tables or {}, Path(root), memory=memory, also=[saved] if save_as else []) as asked:
             found = asked.rows(max(max_rows, POINTS_MAX) if chart else max_rows)

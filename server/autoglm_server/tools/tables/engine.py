@@ -6,6 +6,7 @@ access to everything else (files, network, extensions, settings) is switched off
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -95,8 +96,20 @@ class Query:
     def save(self, place: Path, kind: str, bytes_max: int) -> int:
         """Write the whole result to a file that was allowed beforehand; give how many rows."""
         options = "FORMAT parquet" if kind == "parquet" else "FORMAT csv, HEADER"
-        with self._told(), walls(write_bytes=bytes_max, memory_bytes=self._memory):
-            row = self._connection.execute(f"COPY {self._source} TO {quoted(str(place))} ({options})").fetchone()
+        with self._told({place.name: str(place)}):
+            try:
+                with walls(write_bytes=bytes_max, memory_bytes=self._memory):
+                    row = self._connection.execute(
+                        f"COPY {self._source} TO {quoted(str(place))} ({options})"
+                    ).fetchone()
+            except duckdb.Error as error:
+                if os.strerror(errno.EFBIG) not in str(error):
+                    raise
+
+                message = (
+                    f"the whole result is larger than {bytes_max} bytes, and no more is saved; filter or aggregate it"
+                )
+                raise ToolError(message, reason="TOO_LARGE") from None
 
         return int(row[0]) if row else 0
 
@@ -106,7 +119,7 @@ class Query:
         return f"({self._sql}\n)"
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _told(self, written: Mapping[str, str] | None = None) -> Iterator[None]:
         try:
             yield
         except duckdb.Error as error:
@@ -114,7 +127,7 @@ class Query:
                 message = f"{changed[0]!r} was replaced while it was read"
                 raise ToolError(message, reason="FILE_CHANGED", retryable=True) from None
 
-            raise told(error, self._places) from None
+            raise told(error, {**self._places, **(written or {})}) from None
         except MemoryError:
             raise _no_memory() from None
 

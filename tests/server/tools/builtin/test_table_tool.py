@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -75,9 +76,16 @@ async def test_its_failures_are_its_own(catalog: Catalog) -> None:
     assert '"price"' in found.message
 
 
-async def test_a_query_without_end_is_killed_when_its_time_is_up(catalog: Catalog) -> None:
-    found = await failure(catalog, 2.0, sql=ENDLESS)
+async def test_a_query_without_end_is_killed_when_its_time_is_up_and_leaves_nothing(
+    catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept_here = tmp_path / "temporary"
+    kept_here.mkdir()
+    monkeypatch.setenv("TMPDIR", str(kept_here))  # of the worker
+    monkeypatch.setattr(tempfile, "tempdir", str(kept_here))  # of this process
+    found = await failure(catalog, 2.0, sql=ENDLESS, save_as="csv")
     assert found.reason == "STEP_TIMEOUT"
+    assert not [*kept_here.iterdir()]
     assert "may still be running" not in found.message
     assert found.retryable
     assert (await call(catalog, sql="SELECT 1")).output["result"] == 1

@@ -278,6 +278,28 @@ def test_a_pivot_says_what_it_needs(folder: Path) -> None:
     assert [column.name for column in rows.columns] == ["day", "north", "south"]
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_result_that_is_too_large_to_save_says_so(folder: Path, tmp_path: Path, kind: str) -> None:
+    place = tmp_path / f"out.{kind}"
+    with opened("SELECT md5(i::VARCHAR) FROM 'numbers.parquet'", {}, folder, memory=MEMORY, also=[place]) as asked:
+        with pytest.raises(ToolError, match="larger than 4096 bytes") as caught:
+            asked.save(place, kind, 4096)
+
+        assert caught.value.reason == "TOO_LARGE"
+        assert asked.save(place, kind, 1 << 20) == 5000  # the control
+
+
+def test_a_place_that_cannot_be_written_is_not_told(folder: Path, tmp_path: Path) -> None:
+    place = tmp_path / "gone" / "out.csv"
+    with (
+        opened("SELECT 1", {}, folder, memory=MEMORY, also=[place]) as asked,
+        pytest.raises(ToolError, match=r"out\.csv") as caught,
+    ):
+        asked.save(place, "csv", 1 << 20)
+
+    assert str(tmp_path) not in caught.value.message
+
+
 def test_a_whole_result_is_saved(folder: Path, tmp_path: Path) -> None:
     for kind in ("csv", "parquet"):
         place = tmp_path / f"out.{kind}"
