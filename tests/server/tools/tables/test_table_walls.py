@@ -204,6 +204,44 @@ def test_nothing_but_a_select_is_run(folder: Path, sql: str) -> None:
     assert rows == [1]
 
 
+def test_no_scalar_function_is_new_that_sounds_as_if_it_reached_outside() -> None:
+    """Scalar functions are refused by name, so an upgrade that brings such ones is to be looked at here."""
+    sounds = (
+        "env",
+        "file",
+        "read",
+        "write",
+        "url",
+        "http",
+        "exec",
+        "load",
+        "secret",
+        "glob",
+        "query",
+        "setting",
+        "path",
+    )
+    known = {
+        *("current_query", "current_query_id", "in_search_path", "json_extract_path", "json_extract_path_text"),
+        *(
+            "parse_dirpath",
+            "parse_filename",
+            "parse_path",
+            "path_join",
+            "pg_conf_load_time",
+            "url_decode",
+            "url_encode",
+        ),
+        *("current_setting", "write_log"),  # refused
+    }
+    asked = "SELECT DISTINCT function_name FROM duckdb_functions() WHERE function_type IN ('scalar', 'macro')"
+    with duckdb.connect() as plain:
+        found = {name for (name,) in plain.execute(asked).fetchall() if any(part in name for part in sounds)}
+
+    assert {"current_setting", "url_encode"} <= found  # the control
+    assert found <= known
+
+
 def test_the_control_reads_the_secret(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "tables_of", lambda _connection, _sql: [])
 
