@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import ByteSize, ValidationError
 
 from autoglm.model import Effect, Failure, ToolProgress
 from autoglm_server.settings import LimitSettings, Settings, ShellSettings, ToolSettings
@@ -215,12 +215,12 @@ async def test_what_is_longer_as_json_still_fits(tmp_path: Path, byte: str) -> N
 
 
 def test_what_is_kept_of_commands_fits_into_an_output() -> None:
-    shell_settings = ShellSettings(enabled=True, output=64 << 10)
+    shell_settings = ShellSettings(enabled=True, output=ByteSize(64 << 10))
     with pytest.raises(ValidationError, match=r"shell\.output"):
-        Settings(shell=shell_settings, limits=LimitSettings(output=128 << 10))
+        Settings(shell=shell_settings, limits=LimitSettings(output=ByteSize(128 << 10)))
 
-    Settings(shell=shell_settings, limits=LimitSettings(output=256 << 10))
-    Settings(limits=LimitSettings(output=1 << 10))
+    Settings(shell=shell_settings, limits=LimitSettings(output=ByteSize(256 << 10)))
+    Settings(limits=LimitSettings(output=ByteSize(1 << 10)))
 
 
 async def test_bytes_that_are_no_text_are_marked(tmp_path: Path) -> None:
