@@ -153,6 +153,7 @@ class StepFold:
                 added.create_time,
                 self.start_time,
                 self.end_time,
+                added.provider,
             )
 
         return self.frozen

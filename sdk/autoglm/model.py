@@ -427,7 +427,10 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A step and what became of it. ``round`` 0 is the caller's own; ``arguments`` are as written, references unresolved."""
+    """A step and what became of it. ``round`` 0 is the caller's own; ``arguments`` are as written, references unresolved.
+
+    ``provider`` is which one the tool was of when the step was added; empty: the server's own.
+    """
 
     id: str = ""
     title: str = ""
@@ -450,6 +453,7 @@ class Step:
     create_time: datetime | None = None
     start_time: datetime | None = None
     end_time: datetime | None = None
+    provider: str = ""
 
 
 @dataclass(frozen=True, slots=True)

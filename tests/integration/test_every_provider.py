@@ -11,6 +11,7 @@ import asyncio
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -234,14 +235,20 @@ async def test_one_plan_across_all_of_them(client: autoglm.AsyncClient, world: W
     outputs = [each.result.output for each in plan.steps if each.result is not None]
     assert outputs[:4] == ["start+py", "start+py+grpc", "start+py+grpc+mcp", "start+py+grpc+mcp+http"]
     tools = {tool.name: tool async for tool in client.tools.list()}
-    assert [tools[each.tool].provider for each in plan.steps] == ["py", "grpc", "mcp", "http", ""]
+    assert [each.provider for each in plan.steps] == ["py", "grpc", "mcp", "http", ""]
+    assert [tools[each.tool].provider for each in plan.steps] == [each.provider for each in plan.steps]
     assert [each.tool_digest for each in plan.steps] == [tools[each.tool].digest for each in plan.steps]
 
     shown = await said("show", plan.id, "--address", world.address)
     listed = await said("tools", "--address", world.address)
-    for name in ("py.read", "grpc.write", "mcp.read", "http.write", "text.count"):
-        assert name in shown
-        assert name in listed
+    for name, provider in (("py.read", "py"), ("grpc.write", "grpc"), ("mcp.read", "mcp"), ("http.write", "http")):
+        assert re.search(rf"  {re.escape(name)} +{provider}  ", shown)
+        assert re.search(rf"^{re.escape(name)} +{provider}  ", listed, re.MULTILINE)
+
+    assert re.search(r"  text\.count +\d+ ms", shown)
+    assert re.search(r"^text\.count +read only  ", listed, re.MULTILINE)
+    [told] = json.loads(await said("show", plan.id, "--json", "--address", world.address))["steps"][:1]
+    assert told["provider"] == "py"
 
 
 async def said(*words: str) -> str:

@@ -141,21 +141,25 @@ def plan(found: Plan, target: Target, below: Mapping[str, Plan] | None = None) -
 
 def steps(found: Sequence[Step], below: Mapping[str, Plan]) -> RenderableType:
     """Show steps, one a line, and those of sub-plans below the steps that ran them."""
-    table = _table("step", "state", "tool", "took", "calls", "result or arguments")
+    rows = list(_with_nested(found, below))
+    provider = _provider_column(step.provider for _, step in rows)
+    columns = ("step", "state", "tool", *provider, "took", "calls", "result or arguments")
+    table = _table(*columns)
 
-    for depth, step in _with_nested(found, below):
+    for depth, step in rows:
         began, ended = step.start_time, step.end_time
         table.add_row(
             Text("  " * depth + one_line(step.id)),
             Text(step.state.name.lower(), _STEP_STYLES.get(step.state, "dim")),
             Text(one_line(step.tool)),
+            *(Text(one_line(step.provider)) for _ in provider),
             Text(duration(ended - began) if began and ended else ""),
             Text(str(len(step.tool_calls) or "")),
             _free(_outcome(step)),
         )
 
         for artifact in step.result.artifacts if step.result else ():
-            table.add_row(*[Text()] * 5, _free("  ".join(filter(None, _told(artifact)))))
+            table.add_row(*[Text()] * (len(columns) - 1), _free("  ".join(filter(None, _told(artifact)))))
 
     return table
 
@@ -185,20 +189,27 @@ def _told(artifact: Artifact) -> tuple[str, str, str, str]:
     return one_line(artifact.name, 200), one_line(artifact.media_type), size(artifact.size_bytes), kept
 
 
-def tools(found: Iterable[Tool]) -> RenderableType:
+def tools(found: Sequence[Tool]) -> RenderableType:
     """Show tools, one a line."""
-    table = _table("tool", "effect", "approval", "description")
+    provider = _provider_column(tool.provider for tool in found)
+    table = _table("tool", *provider, "effect", "approval", "description")
 
     for tool in found:
         state = "" if tool.available else "(not available) "
         table.add_row(
             Text(one_line(tool.name)),
+            *(Text(one_line(tool.provider)) for _ in provider),
             Text(_EFFECTS.get(tool.effect, "not idempotent")),
             Text("required" if tool.requires_approval else ""),
             _free(state + one_line(tool.description.split("\n\n", 1)[0], 200)),
         )
 
     return table
+
+
+def _provider_column(providers: Iterable[str]) -> tuple[str, ...]:
+    """Give the heading of the providers' column, if there is a provider to name."""
+    return ("provider",) if any(providers) else ()
 
 
 def tool(found: Tool, target: Target) -> RenderableType:

@@ -811,6 +811,7 @@ class Step(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Unique in the plan."""
     title: _builtins.str
@@ -829,6 +830,8 @@ class Step(_message.Message):
     """The round that added it; 0 = given by the caller."""
     skipped_by: _builtins.str
     """The step whose lack of an output caused this one to be SKIPPED."""
+    provider: _builtins.str
+    """Which provider the tool was of when the step was added, by its configured name. Empty: the server's own."""
     @_builtins.property
     def arguments(self) -> _struct_pb2.Struct:
         """The arguments as written, references unresolved."""
@@ -901,10 +904,11 @@ class Step(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
+        provider: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "next_attempt_time", b"next_attempt_time", "result", b"result", "retry_policy", b"retry_policy", "start_time", b"start_time", "timeout", b"timeout", "waiting", b"waiting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "create_time", b"create_time", "depends_on", b"depends_on", "effect", b"effect", "end_time", b"end_time", "failure", b"failure", "id", b"id", "next_attempt_time", b"next_attempt_time", "requires_approval", b"requires_approval", "result", b"result", "retry_policy", b"retry_policy", "round", b"round", "skipped_by", b"skipped_by", "start_time", b"start_time", "state", b"state", "timeout", b"timeout", "title", b"title", "tool", b"tool", "tool_calls", b"tool_calls", "tool_digest", b"tool_digest", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "create_time", b"create_time", "depends_on", b"depends_on", "effect", b"effect", "end_time", b"end_time", "failure", b"failure", "id", b"id", "next_attempt_time", b"next_attempt_time", "provider", b"provider", "requires_approval", b"requires_approval", "result", b"result", "retry_policy", b"retry_policy", "round", b"round", "skipped_by", b"skipped_by", "start_time", b"start_time", "state", b"state", "timeout", b"timeout", "title", b"title", "tool", b"tool", "tool_calls", b"tool_calls", "tool_digest", b"tool_digest", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -230,6 +230,7 @@ def resolve(checked: Checked, rules: Rules, round_number: int, now: datetime) ->
         state=StepState.PENDING,
         round=round_number,
         create_time=now,
+        provider=tool.provider,
     )
 
 
