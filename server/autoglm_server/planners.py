@@ -115,6 +115,7 @@ def report(environment: Mapping[str, str]) -> JsonObject:
         said["problem"] = str(error)
     else:
         said["model"] = planner.describe() if isinstance(planner, LlmPlanner) else ""
+        said["address"] = planner.address() if isinstance(planner, LlmPlanner) else ""
 
     return said
 

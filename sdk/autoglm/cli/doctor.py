@@ -36,6 +36,7 @@ _EXTRAS = {
     "pydantic_ai": "models (pip install 'open-autoglm[server,llm]')",
 }
 _NOT_STARTED = "see the lines above, and server.log in the data directory"
+_REPAIR = "stop the server, then run: autoglm doctor --repair"
 _NOT_OF_EVENTS = frozenset({"expire_time"})  # what the server adds to a snapshot: how long it will be kept
 
 
@@ -98,7 +99,7 @@ def examine(session: Session) -> Iterator[Check]:
             "server",
             Verdict.FAILED,
             error.message,
-            _UNREACHABLE if address else _NOT_STARTED,
+            _remedy(error, _UNREACHABLE if address else _NOT_STARTED),
             status_of_error(error),
         )
         yield from (
@@ -117,13 +118,18 @@ def installation() -> Check:
 
 
 def planner(session: Session) -> Check:
-    """Ask which planner the embedded server would use, and whether there is a key for a model."""
+    """Ask which planner the embedded server would use, whether there is a key for a model, and whether anything serves it."""
     said = models.ask(session.environment)
 
     if said is None:
         return Check("planner", Verdict.SKIPPED, "the installed server does not say")
 
     well, detail, remedy = models.verdict(said)
+
+    if well and (why := models.unreachable(said)):
+        remedy = "start what serves the model, or correct the address of it (planner.base_url), see docs/models.md"
+        return Check("planner", Verdict.WARNING, f"{detail}; {why}", remedy)
+
     return Check("planner", Verdict.OK, detail) if well else _failed("planner", detail, remedy)
 
 
@@ -181,13 +187,16 @@ def _server(session: Session, client: PlanClient, address: str) -> Iterator[Chec
     except AutoglmError as error:
         away = isinstance(error, UnavailableError)
         remedy = "start it (autoglm serve), or name one that runs (--address)" if away else "look at the server's log"
-        yield Check("health", Verdict.FAILED, error.message, remedy, status_of_error(error))
+        yield Check("health", Verdict.FAILED, error.message, _remedy(error, remedy), status_of_error(error))
         yield from (Check(name, Verdict.SKIPPED, "no health") for name in ("reflection", "round trip", "fold"))
         return
 
-    yield serving(health, info.version)
+    # First what writes to the journal: a server finds damage when it meets it, and has no health from then on.
+    made = list(round_trip(session, client))
+    damaged = any(check.remedy == _REPAIR for check in made)
+    yield serving(health, info.version, damaged=damaged)
     yield reflection(client.address)
-    yield from round_trip(session, client)
+    yield from made
 
 
 def port(address: str) -> Check:
@@ -225,8 +234,11 @@ def default_port(address: str) -> Check:
     return Check(name, Verdict.WARNING, told, "autoglm serve --port PORT")
 
 
-def serving(health: str, version: str) -> Check:
+def serving(health: str, version: str, *, damaged: bool = False) -> Check:
     """Judge what the server says of its health and version."""
+    if damaged:
+        return _failed("health", "the server's journal is damaged; it is only read from", _REPAIR)
+
     if health != "SERVING":
         told = f"the server says {health}: it starts, drains, or cannot write (disk full, or a damaged journal)"
         return _failed(
@@ -282,6 +294,7 @@ def round_trip(session: Session, client: PlanClient) -> Iterator[Check]:
         # What a server would refuse of this plan is that it does not have the tool.
         lacking = status_of_error(error) is Exit.USAGE
         remedy = "the server lacks the built-in tools; see autoglm tools" if lacking else "look at the server's log"
+        remedy = _remedy(error, remedy)
         yield Check("round trip", Verdict.FAILED, error.message, remedy, status_of_error(error))
         yield Check("fold", Verdict.SKIPPED, "no plan")
         return
@@ -332,6 +345,12 @@ def _connection(address: str) -> socket.socket:
 
     host, _, number = address.rpartition(":")
     return socket.create_connection((host.rpartition("/")[2].strip("[]"), int(number)), timeout=CONNECT_TIMEOUT)
+
+
+def _remedy(error: AutoglmError, otherwise: str) -> str:
+    """Say what to do of an error: of a damaged journal, which also the log of a server that did not start tells of, repair it."""
+    damaged = error.reason == "JOURNAL_DAMAGED" or "autoglm doctor --repair" in error.message
+    return _REPAIR if damaged else otherwise
 
 
 def _failed(name: str, detail: str, remedy: str) -> Check:

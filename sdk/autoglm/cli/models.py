@@ -1,11 +1,14 @@
-"""Asks the installed server which planner it would use, and which models it has a key for."""
+"""Asks the installed server which planner it would use, which models it has a key for, and whether anything serves its model."""
 
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from autoglm.cli.text import one_line
 from autoglm.model import JsonObject
@@ -13,6 +16,7 @@ from autoglm.model import JsonObject
 COMMAND = (sys.executable, "-P", "-m", "autoglm_server.planners")
 SECONDS_MAX = 20.0
 FOUND_MAX = 5
+CONNECT_TIMEOUT = 3.0
 
 
 def ask(environment: Mapping[str, str]) -> JsonObject | None:
@@ -26,6 +30,28 @@ def ask(environment: Mapping[str, str]) -> JsonObject | None:
         return None
 
     return said if isinstance(said, dict) else None
+
+
+def unreachable(said: JsonObject) -> str:
+    """Say why nothing can be reached where the model is served; empty if something accepts connections there.
+
+    Nothing is asked of it, so this costs no tokens. Behind a proxy nobody can tell.
+    """
+    address = str(said.get("address") or "")
+    parts = urlsplit(address)
+    host, port = parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+    proxies = getproxies()
+
+    behind = not proxies.keys().isdisjoint({parts.scheme, "all"})
+
+    if not host or (behind and not proxy_bypass(f"{host}:{port}")):
+        return ""
+
+    try:
+        with socket.create_connection((host, port), timeout=CONNECT_TIMEOUT):
+            return ""
+    except OSError as error:
+        return f"{one_line(host)}:{port} accepts no connection: {error.strerror or str(error) or type(error).__name__}"
 
 
 def verdict(said: JsonObject) -> tuple[bool, str, str]:

@@ -17,7 +17,14 @@ from autoglm._version import __version__
 from autoglm.cli import reference
 from autoglm.cli.exits import InputError
 from autoglm.cli.session import Session, Target
-from autoglm.errors import InternalError, InvalidRequestError, NotFoundError, ToolFailedError, UnavailableError
+from autoglm.errors import (
+    InternalError,
+    InvalidRequestError,
+    NotFoundError,
+    PreconditionError,
+    ToolFailedError,
+    UnavailableError,
+)
 from autoglm.model import (
     Approve,
     Decision,
@@ -623,6 +630,34 @@ def test_doctor_of_a_server_without_the_tool() -> None:
     assert found["round trip"][0] == "failed"
     assert "built-in tools" in found["round trip"][2]
     assert found["fold"][0] == "skipped"
+
+
+def test_doctor_of_a_damaged_journal() -> None:
+    """It is found by the round trip, after the server said SERVING; one remedy, and no ok beside it."""
+    client = ScriptedClient()
+    client.refuse["create"] = PreconditionError("page 3 is not what was written", reason="JOURNAL_DAMAGED")
+
+    found = verdicts("--address", "localhost:1", client=client)
+
+    assert found["health"][0] == found["round trip"][0] == "failed"
+    assert found["health"][2] == found["round trip"][2] == "stop the server, then run: autoglm doctor --repair"
+
+    client.refuse["create"] = InternalError("something else", reason="INTERNAL")
+    found = verdicts("--address", "localhost:1", client=client)
+
+    assert found["health"][2] != "stop the server, then run: autoglm doctor --repair"
+    assert found["round trip"][2] == "look at the server's log"
+
+
+def test_doctor_of_a_server_that_does_not_start_for_its_journal() -> None:
+    class Dead(ScriptedClient):
+        def __enter__(self) -> NoReturn:
+            raise InvalidRequestError("It cannot start: … stop the server, then `autoglm doctor --repair` saves …")
+
+    found = verdicts("--address", "localhost:1", client=Dead())
+
+    assert found["server"][0] == "failed"
+    assert found["server"][2] == "stop the server, then run: autoglm doctor --repair"
 
 
 def test_doctor_of_data_directories(tmp_path: Path) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
 
-from autoglm.cli import models
+from autoglm.cli import doctor, models
+from autoglm.cli.session import Session
 from autoglm.model import JsonObject
+from tests.sdk.cli.scripted import ScriptedClient
 
 KEY = "sk-canary-55e1"
 
@@ -64,6 +67,37 @@ def test_a_key_without_the_extra() -> None:
     well, detail, _ = models.verdict(said | {"found": [{"provider": "openai", "variable": "OPENAI_API_KEY"}]})
     assert well
     assert "pip install x would let it plan" in detail
+
+
+def test_a_model_whose_server_is_away_is_noticed_without_asking_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port = listening.getsockname()[1]
+        address = f"http://127.0.0.1:{port}/v1"
+        said = ask(AUTOGLM_PLANNER__KIND="llm", AUTOGLM_PLANNER__MODEL=f"openai-compatible:x@{address}")
+        assert said["address"] == address
+        assert models.unreachable(said) == f"127.0.0.1:{port} accepts no connection: Connection refused"
+
+        listening.listen()
+        assert models.unreachable(said) == ""
+
+    assert models.unreachable(ask()) == ""
+
+
+def test_behind_a_proxy_nobody_can_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "http://proxy.invalid:3128")
+    assert models.unreachable({"address": "https://model.invalid/v1"}) == ""
+
+
+def test_doctor_warns_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        models, "ask", lambda environment: {"kind": "llm", "model": "m", "address": "http://127.0.0.1:9"}
+    )
+    monkeypatch.setattr(models, "unreachable", lambda said: f"{said['address']} is away")
+    check = doctor.planner(Session(connect=lambda target, progress: ScriptedClient()))
+    assert (check.verdict, check.detail) == (doctor.Verdict.WARNING, "llm: m; http://127.0.0.1:9 is away")
+    assert "planner.base_url" in check.remedy
 
 
 def test_a_server_that_cannot_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,6 +86,10 @@ class LlmPlanner:
         source = f"the key in {access.key_source}" if access.key_source else "no key"
         return f"{name} at {access.base_url}, {source}"
 
+    def address(self) -> str:
+        """Give where the model of :meth:`describe` is served; raises as it does."""
+        return self._reach("")[1].base_url
+
     async def round(self, view: RoundView) -> AsyncIterator[RoundItem]:
         """Ask the model once, and give its steps as each is complete, or its answer as it grows.
 
