@@ -67,5 +67,6 @@ def _line(step_id: str, step: StepFold) -> str:
 
 
 def _short(output: Json) -> str:
-    text = output if isinstance(output, str) else canonical_json(output)
+    value = output["result"] if isinstance(output, dict) and output.keys() == {"result"} else output
+    text = value if isinstance(value, str) else canonical_json(value)
     return text if len(text) <= _LINE_CHARS else f"{text[: _LINE_CHARS - 1]}…"

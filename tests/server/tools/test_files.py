@@ -34,7 +34,7 @@ class Box:
         self.secret.write_text(SECRET)
         self.tools: dict[str, FunctionTool] = {tool.spec.name: tool for tool in file_tools(self.root)}
 
-    def __call__(self, name: str, *arguments: str) -> Any:
+    def __call__(self, name: str, *arguments: str | float) -> Any:
         return self.tools[f"files.{name}"](*arguments)
 
     def reason(self, name: str, *arguments: str) -> str:
@@ -86,6 +86,13 @@ def test_write_then_read_list_and_append(box: Box) -> None:
 def test_a_workspace_that_is_not_there_is_made(tmp_path: Path) -> None:
     tools = {tool.spec.name: tool for tool in file_tools(tmp_path / "a" / "b")}
     assert tools["files.list"]()["result"] == []
+
+
+def test_a_result_that_is_a_number_is_written_as_json_writes_it(box: Box) -> None:
+    box("write", "n.txt", 10.0)
+    box("append", "n.txt", True)
+
+    assert box("read", "n.txt")["content"] == "10true"
 
 
 def test_a_write_keeps_the_mode_and_leaves_nothing_behind(box: Box) -> None:

@@ -446,9 +446,11 @@ class _Arguments:
         kind = _shape_of(target, part.path)
         selected = _selector(part.path)
 
-        if shape.textual and kind.types and "string" not in kind.types:
-            selected = f"to_string({selected or '@'})"
+        if "string" in shape.types and kind.types and "string" not in kind.types:
             self.conversions += 1
+
+            if not shape.takes(kind):
+                selected = _as_text(selected or "@", kind)
         elif shape.numeric and kind.textual:
             selected = f"to_number({selected or '@'})"
             self.conversions += 1
@@ -496,6 +498,10 @@ def _shape_of(target: _Target, path: tuple[str, ...]) -> Shape:
 
 def _selector(path: tuple[str, ...]) -> str:
     return ".".join(name if _PLAIN_NAME.fullmatch(name) else json.dumps(name) for name in path)
+
+
+def _as_text(selected: str, kind: Shape) -> str:
+    return f"join(', ', map(&to_string(@), {selected}))" if kind.listed else f"to_string({selected})"
 
 
 _ABSENT = object()

@@ -44,6 +44,11 @@ class Shape:
         """Whether only lists fit."""
         return bool(self.types) and self.types <= {"array", "null"} and "array" in self.types
 
+    def takes(self, other: Shape) -> bool:
+        """Whether all that is of the types of ``other`` is of these types."""
+        types = self.types | ({"integer"} if "number" in self.types else frozenset())
+        return not self.types or (bool(other.types) and other.types <= types)
+
     @property
     def slot_kind(self) -> str:
         """The type of a slot that names none."""

@@ -8,10 +8,14 @@ from typing import Annotated, Literal, TypedDict
 
 from autoglm.model import Effect, Phrase, ToolExample
 from autoglm.tool import Constraint, FunctionTool, ToolError, tool
+from autoglm.wire import canonical_json
 from autoglm_server.tools.builtin._workspace import PATH_MAX, Workspace, kind_of
 
 FilePath = Annotated[str, Constraint(min_length=1, max_length=PATH_MAX)]
 """A path relative to the workspace."""
+
+FileText = str | float | bool
+"""What is written to a file: text, or a number or boolean, such as the result of another step, as JSON writes it."""
 
 
 class Entry(TypedDict):
@@ -89,6 +93,10 @@ _APPEND_PHRASES = (
 )
 
 
+def _encoded(content: FileText) -> bytes:
+    return (content if isinstance(content, str) else canonical_json(content)).encode()
+
+
 def file_tools(workspace: Path) -> list[FunctionTool]:
     """Give the tools for files in ``workspace``; none of them reaches outside of it or follows a link."""
     files = Workspace(workspace)
@@ -156,16 +164,16 @@ def file_tools(workspace: Path) -> list[FunctionTool]:
         ),
         phrases=_WRITE_PHRASES,
     )
-    def write_file(path: FilePath, content: str) -> Written:
+    def write_file(path: FilePath, content: FileText) -> Written:
         """Write a text file of the workspace, in place of what it held; folders on the way are made.
 
         Whoever reads it at the same time sees all of the old or all of the new content.
 
         Args:
             path: The file, relative to the workspace.
-            content: The whole text.
+            content: The whole text; a number or boolean is written as JSON writes it.
         """
-        data = content.encode()
+        data = _encoded(content)
         created = files.write(path, data)
         return Written(path=path, size_bytes=len(data), created=created)
 
@@ -180,13 +188,13 @@ def file_tools(workspace: Path) -> list[FunctionTool]:
         ),
         phrases=_APPEND_PHRASES,
     )
-    def append_file(path: FilePath, content: str) -> Appended:
+    def append_file(path: FilePath, content: FileText) -> Appended:
         """Add text to the end of a file of the workspace, which is made if it is not there.
 
         Args:
             path: The file, relative to the workspace.
             content: The text to add; no line break is put before or after it.
         """
-        return Appended(path=path, size_bytes=files.append(path, content.encode()))
+        return Appended(path=path, size_bytes=files.append(path, _encoded(content)))
 
     return [list_files, read_file, write_file, append_file]

@@ -11,6 +11,7 @@ from typing import Annotated, Final, Literal, TypedDict
 
 from autoglm.model import Effect, ToolExample
 from autoglm.tool import Constraint, ToolError, tool
+from autoglm.wire import canonical_json
 from autoglm_server.tools.builtin._text_phrases import CASE, COUNT, EXTRACT, JOIN, REPLACE, REVERSE, SORT
 
 LENGTH_MAX: Final = 262_144
@@ -24,8 +25,10 @@ ITEMS_MAX: Final = 10_000
 
 _TIMEOUT: Final = timedelta(seconds=10)
 _TAGS: Final = ("text",)
-_Text = Annotated[str, Constraint(max_length=LENGTH_MAX)]
-_Short = Annotated[str, Constraint(max_length=10_000)]
+_Text = Annotated[str | float | bool, Constraint(max_length=LENGTH_MAX)]
+"""What is worked on as text. Results of other steps are often numbers: these and booleans stand for what JSON writes."""
+
+_Short = Annotated[str | float | bool, Constraint(max_length=10_000)]
 
 What = Literal["words", "characters", "letters", "lines", "sentences", "occurrences"]
 Case = Literal["upper", "lower", "title", "capitalize", "snake", "kebab", "camel", "pascal", "swap"]
@@ -120,6 +123,7 @@ def count(text: _Text, what: What = "words", of: _Short = "", *, ignore_case: bo
         of: For occurrences: what to look for, literally.
         ignore_case: For occurrences: take capital and small letters as one.
     """
+    text, of = _written(text), _written(of)
     if what == "occurrences":
         if not of:
             raise ToolError("of is empty; write what to look for", reason="INVALID_VALUE")
@@ -162,7 +166,7 @@ def case(text: _Text, case: Case) -> Made:
         text: The text to change.
         case: upper, lower, title (Each Word), capitalize (First word), swap, snake (a_b), kebab (a-b), camel (aB), pascal (AB).
     """
-    return Made(result=_bounded(_cased(text, case)))
+    return Made(result=_bounded(_cased(_written(text), case)))
 
 
 @tool(
@@ -188,7 +192,7 @@ def extract(text: _Text, what: Kind) -> Found:
         what: What to look for.
     """
     found: dict[str, None] = {}
-    for match in _KINDS[what].finditer(text):
+    for match in _KINDS[what].finditer(_written(text)):
         part = match[0].rstrip(_ENDS) if what in ("urls", "mentions") else match[0]
         if what == "urls" and part.endswith(")") and "(" not in part:
             part = part.rstrip(")" + _ENDS)
@@ -223,6 +227,7 @@ def replace(text: _Text, old: _Short, new: _Short) -> Changed:
         old: What to replace.
         new: What to put there; empty removes it.
     """
+    text, old, new = _written(text), _written(old), _written(new)
     if not old:
         raise ToolError("old is empty; write what to replace", reason="INVALID_VALUE")
 
@@ -249,6 +254,7 @@ def reverse(text: _Text, by: Literal["characters", "words", "lines"] = "characte
         text: The text to reverse.
         by: What changes its place.
     """
+    text = _written(text)
     if by == "lines":
         return Made(result="\n".join(reversed(text.splitlines())))
 
@@ -278,7 +284,7 @@ def sort(text: _Text, *, descending: bool = False, unique: bool = False) -> Made
         descending: The largest first.
         unique: Keep one of those that are equal.
     """
-    separator, items = _items(text)
+    separator, items = _items(_written(text))
     if unique:
         items = list(dict.fromkeys(items))
 
@@ -296,25 +302,33 @@ def sort(text: _Text, *, descending: bool = False, unique: bool = False) -> Made
     timeout=_TIMEOUT,
     tags=_TAGS,
     phrases=JOIN,
-    examples=(ToolExample('join "a", "b" with "-"', {"parts": ["a", "b"], "separator": "-"}, {"result": "a-b"}),),
+    examples=(
+        ToolExample('join "a", "b" with "-"', {"parts": ["a", "b"], "separator": "-"}, {"result": "a-b"}),
+        ToolExample('join ["It is ", 2.5, "."]', {"parts": ["It is ", 2.5, "."]}, {"result": "It is 2.5."}),
+    ),
 )
 def join(
-    parts: Annotated[list[str], Constraint(max_items=ITEMS_MAX)],
+    parts: Annotated[list[str | float | bool], Constraint(max_items=ITEMS_MAX)],
     separator: Annotated[str, Constraint(max_length=100)] = "",
 ) -> Made:
-    """Join texts into one.
+    """Join texts into one. Numbers and booleans are written as JSON writes them.
 
     Args:
         parts: The texts, in order.
         separator: What to put between them.
     """
-    if sum(map(len, parts)) + len(separator) * len(parts) > OUTPUT_MAX:
+    texts = [_written(part) for part in parts]
+    if sum(map(len, texts)) + len(separator) * len(texts) > OUTPUT_MAX:
         raise _too_large()
 
-    return Made(result=_bounded(separator.join(parts)))
+    return Made(result=_bounded(separator.join(texts)))
 
 
 _NUMERIC: Final = re.compile(r"[-+]?(?:[0-9]{1,3}(?:,[0-9]{3}){1,5}|[0-9]{1,300})(?:\.[0-9]{1,300})?")
+
+
+def _written(value: str | float | bool) -> str:  # noqa: FBT001 # a value, not a switch
+    return value if isinstance(value, str) else canonical_json(value)
 
 
 def _too_large() -> ToolError:

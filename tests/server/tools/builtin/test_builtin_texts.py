@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, get_args
 
+import jsonschema_rs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoglm.tool import FunctionTool, ToolError
+from autoglm import wire
+from autoglm.tool import FunctionTool, ToolContext, ToolError
 from autoglm_server.tools.builtin import texts
 
 TEXT = "Don't stop. 3.14 is pi! 你好世界。\nLine two? yes"
@@ -109,6 +111,34 @@ def test_sorts(text: str, options: dict[str, bool], result: str) -> None:
 
 def test_joins() -> None:
     assert texts.join(["a", "b"], ", ")["result"] == "a, b"
+
+
+TAKE_NUMBERS: list[tuple[FunctionTool, dict[str, Any], Any]] = [
+    (texts.join, {"parts": ["is ", 10, 2.5, True, 1e300, -0.5]}, "is 102.5true1e+300-0.5"),
+    (texts.count, {"text": 1020, "what": "occurrences", "of": 0}, 2),
+    (texts.case, {"text": True, "case": "upper"}, "TRUE"),
+    (texts.extract, {"text": 12.5, "what": "numbers"}, ["12.5"]),
+    (texts.replace, {"text": "N of 3", "old": "N", "new": 2}, "2 of 3"),
+    (texts.reverse, {"text": 123}, "321"),
+    (texts.sort, {"text": False}, "false"),
+]
+
+
+@pytest.mark.parametrize(("tool", "arguments", "result"), TAKE_NUMBERS)
+def test_numbers_and_booleans_are_written_as_json_writes_them(
+    tool: FunctionTool, arguments: dict[str, Any], result: object
+) -> None:
+    jsonschema_rs.validate(wire.parse_json(tool.spec.input_schema), arguments)
+    output = tool.result(tool.function(**tool.keywords(arguments, ToolContext()))).output
+
+    assert isinstance(output, dict)
+    assert output["result"] == result
+
+
+@pytest.mark.parametrize("part", [None, [1], {"a": 1}])
+def test_nothing_else_is_joined(part: object) -> None:
+    with pytest.raises(jsonschema_rs.ValidationError):
+        jsonschema_rs.validate(wire.parse_json(texts.join.spec.input_schema), {"parts": ["a", part]})
 
 
 @pytest.mark.parametrize(
