@@ -210,36 +210,39 @@ class _Questions:
         self._session = session
         self._client = client
         self._plan_id = plan_id
-        self._known = 0  # up to here all waits that are still open have been asked
+        self._known = 0  # up to here all waits that are still open are in _open
+        self._open: dict[int, waits.Wait] = {}
 
-    def due(self, event: Event) -> list[waits.Wait]:
+    def due(self, event: Event) -> waits.Wait | None:
         """Give what is to be asked now that ``event`` came: what waited before and does not any more is past."""
-        if event.sequence <= self._known:
-            return []
+        if event.sequence > self._known:
+            self._look(event)
 
+        return self._open.pop(event.sequence, None)
+
+    def _look(self, event: Event) -> None:
+        """Find all waits that are open, at once: a plan may have thousands, and each has an event that is still to come."""
         try:
             plan = self._client.get(self._plan_id)
             steps, sequence = plan.steps, plan.sequence
         except LimitError:  # larger than one answer may be
             steps, sequence = tuple(self._client.list_steps(self._plan_id, states=[StepState.WAITING])), event.sequence
 
-        found = [wait for wait in waits.waits_of(self._plan_id, steps) if wait.waiting.sequence > self._known]
+        self._open = {wait.waiting.sequence: wait for wait in waits.waits_of(self._plan_id, steps)}
         self._known = max(sequence, event.sequence)
-        return found
 
-    def ask(self, found: list[waits.Wait]) -> None:
-        """Ask for each decision, or tell the commands that make it if there is nobody to ask."""
-        for wait in found:
-            for line in waits.question(wait):
-                self._session.tell(line)
+    def ask(self, wait: waits.Wait) -> None:
+        """Ask for the decision, or tell the commands that make it if there is nobody to ask."""
+        for line in waits.question(wait):
+            self._session.tell(line)
 
-            if self._session.interactive:
-                if self._answered(wait):
-                    continue
+        if self._session.interactive:
+            if self._answered(wait):
+                return
 
-                self._session.tell("It is left to wait, and this command goes on following. To decide elsewhere:")
+            self._session.tell("It is left to wait, and this command goes on following. To decide elsewhere:")
 
-            self._session.tell("\n".join(waits.commands(wait, self._session.target)))
+        self._session.tell("\n".join(waits.commands(wait, self._session.target)))
 
     def _decision(self, wait: waits.Wait) -> str | None:
         """Ask until the answer is one: a decision, or None to leave it."""

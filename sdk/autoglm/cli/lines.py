@@ -185,7 +185,7 @@ class Lines:
 
     def _plan_ended(self) -> str:
         fold = self._view.fold
-        took = duration(fold.end_time - fold.create_time) if fold.end_time and fold.create_time else ""
+        took = duration(self._view.took())
         return f"plan {fold.state.name.lower()}" + (f" in {took}" if took else "")
 
     def _attempt(self, event: Event) -> str:

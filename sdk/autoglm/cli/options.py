@@ -215,6 +215,10 @@ def named(client: PlanClient, text: str) -> Iterator[str]:
         if error.reason != "PLAN_NOT_FOUND":
             raise
 
+        if len(plan_id) < PART_LENGTH_MIN:
+            told = f"give the plan's id, or at least {PART_LENGTH_MIN} characters of its beginning or end"
+            raise InputError(f"PLAN {one_line(plan_id)}: {told}; `autoglm plans` lists them") from None
+
         known = [plan.id for plan in islice(client.list(), PLANS_SEARCHED_MAX)]
         raise NotFoundError(did_you_mean(error.message, plan_id, known), reason=error.reason) from None
 

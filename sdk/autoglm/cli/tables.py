@@ -87,8 +87,8 @@ def _notes(plugin: Plugin) -> Iterator[str]:
         yield f"it was not told of {count(plugin.dropped, 'event')}"
 
 
-def plans(found: Sequence[Plan]) -> RenderableType:
-    """Show plans, one a line."""
+def plans(found: Sequence[Plan], given: Mapping[str, Sequence[Step]]) -> RenderableType:
+    """Show plans, one a line; ``given`` are the first steps of those that were given their steps, by their ids."""
     table = _table("plan", "state", "created", "steps", "request")
 
     for plan in found:
@@ -99,16 +99,22 @@ def plans(found: Sequence[Plan]) -> RenderableType:
             Text(plan.state.name.lower(), PLAN_STYLES.get(plan.state, "cyan")),
             Text(moment(plan.create_time)),
             Text(done),
-            _free(_asked(plan)),
+            _free(_asked(plan, given.get(plan.id, ()))),
         )
 
     return table
 
 
-def _asked(found: Plan) -> str:
-    """Tell what a plan was made for: its request, or its labels where it was given its steps."""
+def _asked(found: Plan, given: Sequence[Step]) -> str:
+    """Tell what a plan was made for: its request, or its first steps and its labels where it was given its steps."""
+    if found.request:
+        return one_line(found.request, 200)
+
+    counts = found.step_counts
+    more = ", …" if counts and counts.total > len(given) else ""
+    steps = ", ".join(one_line(step.title or step.tool, 60) for step in given)
     labels = ", ".join(f"{key}={value}" for key, value in sorted(found.labels.items()))
-    return one_line(found.request or f"given steps {labels}".strip(), 200)
+    return one_line(" ".join(part for part in (f"{steps}{more}" if steps else "given steps", labels) if part), 200)
 
 
 def plan(found: Plan, target: Target, below: Mapping[str, Plan] | None = None) -> RenderableType:
@@ -275,7 +281,8 @@ def result(found: ToolResult) -> str:
 
 def _facts(found: Plan) -> Iterator[tuple[str, str]]:
     options = found.options
-    took = found.end_time - found.start_time if found.start_time and found.end_time else None
+    began = found.start_time or found.create_time
+    took = found.end_time - began if began and found.end_time else None
     counts = found.step_counts
     facts = (
         ("request", one_line(found.request, 2000)),

@@ -164,16 +164,13 @@ def select(view: View, rows_max: int) -> tuple[list[StepFold], Counter[StepState
 def _head(view: View, now: datetime, spinner: str, glyphs: Glyphs) -> Text:
     fold = view.fold
     state = fold.state
-    began = fold.create_time
     counts = fold.step_counts
     parts = [one_line(fold.created.request, 200) or "given steps"]
 
     if counts.total:
         parts.append(f"{counts.succeeded}/{count(counts.total, 'step')}")
 
-    if began is not None:
-        parts.append(duration((fold.end_time or now) - began))
-
+    parts.append(duration(view.took(now)))
     sign = _plan_sign(state, spinner, glyphs)
     style = PLAN_STYLES.get(state, "cyan")
     return Text.assemble((f"{sign} {state.name.lower()}", style), "  ", "  ".join(part for part in parts if part))

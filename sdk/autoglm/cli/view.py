@@ -62,6 +62,12 @@ class View:
 
         return max(timedelta(), (step.end_time or now) - step.start_time)
 
+    def took(self, now: datetime | None = None) -> timedelta | None:
+        """Give how long the plan took, or has taken by ``now``, as its own times say; None if it has not begun."""
+        end = self.fold.end_time or now
+        begin = self.fold.start_time or self.fold.create_time
+        return max(timedelta(), end - begin) if begin and end else None
+
     def unmet(self, step: StepFold) -> Iterator[str]:
         """Give the steps that ``step`` still waits for."""
         for dependency in step.added.depends_on:

@@ -28,15 +28,20 @@ class Wait:
     @property
     def decisions(self) -> tuple[str, ...]:
         """The decisions that take no more than a word, by the flag of ``resolve``."""
-        match self.waiting.reason:
-            case WaitingReason.OUTCOME_UNKNOWN:
-                return ("retry", "reject")
+        return decisions(self.waiting.reason)
 
-            case WaitingReason.INPUT:
-                return ("reject",)
 
-            case _:
-                return ("approve", "reject")
+def decisions(reason: WaitingReason) -> tuple[str, ...]:
+    """Give the decisions that take no more than a word, by the flag of ``resolve``."""
+    match reason:
+        case WaitingReason.OUTCOME_UNKNOWN:
+            return ("retry", "reject")
+
+        case WaitingReason.INPUT:
+            return ("reject",)
+
+        case _:
+            return ("approve", "reject")
 
 
 def waits_of(plan_id: str, steps: tuple[Step, ...]) -> list[Wait]:

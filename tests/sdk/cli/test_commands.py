@@ -1,6 +1,7 @@
 """The other commands against a scripted client."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -237,7 +238,7 @@ def test_the_nearest_id_is_named(command: str) -> None:
     )
 
 
-@pytest.mark.parametrize("text", ["short", "zzzzzzzzzzzz"])
+@pytest.mark.parametrize("text", ["zzzzzz", "zzzzzzzzzzzz"])
 def test_an_id_that_is_none(text: str) -> None:
     done = cli("show", text, client=scripted())
 
@@ -563,6 +564,46 @@ sys.exit(run(["plans", "--json", "--limit", "2000"], Session(connect=lambda targ
         assert process.stderr.read() == ""
 
     assert process.returncode == 141
+
+
+def test_plans_of_given_steps_are_told_by_them() -> None:
+    given = [created("", labels={"team": "data"}), added("a", "text.count", title="Count words")]
+    client = ScriptedClient(
+        logs={
+            PLAN: list(log(*given, *(added(name) for name in "bcd"))),
+            OTHER: list(log(created(""), added("a", "units.convert"), plan_id=OTHER)),
+        }
+    )
+
+    first, second = cli("plans", client=client).out.splitlines()[1:]
+
+    assert first.endswith("  Count words, math.calculate, math.calculate, … team=data")
+    assert second.endswith("  units.convert")
+
+
+def test_a_decision_that_does_not_fit_is_answered_with_the_options_that_do() -> None:
+    client = ScriptedClient(logs={PLAN: list(log(*WAITS))})
+    told = {"waits_for": "APPROVAL"}
+    client.refuse["resolve"] = InvalidRequestError("takes", reason="DECISION_NOT_ALLOWED", metadata=told)
+    done = cli("resolve", PLAN, "pay", "--retry", client=client)
+    expected = "autoglm: step pay waits for approval: decide with one of --approve, --reject, --output JSON\n"
+    assert (done.status, done.err) == (2, expected)
+
+    client.refuse["resolve"] = InvalidRequestError("takes", reason="DECISION_NOT_ALLOWED")
+    assert "--output JSON" in cli("resolve", PLAN, "pay", "--retry", client=client).err
+
+
+def test_too_little_of_an_id_is_said_to_be_too_little() -> None:
+    done = cli("show", PLAN[:5], client=ScriptedClient(logs={PLAN: list(log(*DONE))}))
+    assert done.status == 2
+    assert f"PLAN {PLAN[:5]}: give the plan's id, or at least 6 characters of its beginning or end" in done.err
+
+
+def test_show_and_watch_tell_the_same_duration() -> None:
+    client = ScriptedClient(logs={PLAN: list(log(*DONE))})
+    assert re.search(r"took +1\.0 s", cli("show", PLAN, client=client).out)
+    assert "plan succeeded in 1.0 s" in cli("watch", PLAN, client=client).err
+    assert "  1.0 s" in cli("watch", PLAN, client=client, terminal="err").err
 
 
 # --- the doctor

@@ -572,6 +572,26 @@ def test_without_a_terminal_the_command_is_told_and_the_watch_goes_on() -> None:
     assert f"  reject:  autoglm --address h:1 resolve {PLAN} pay --wait 3 --reject\n" in done.err
 
 
+def test_each_wait_is_told_after_the_line_of_its_own_event() -> None:
+    waiting = [said(StepWaiting(WaitingReason.APPROVAL, {}), step=step) for step in ("a", "b")]
+    events = log(created(""), added("a", "bank.pay"), added("b", "bank.pay"), *waiting)
+    got = []
+    client = ScriptedClient(logs={PLAN: [*events, KeyboardInterrupt()]})
+    real = client.get
+    client.get = lambda *asked, **more: got.append(asked) or real(*asked, **more)  # type: ignore[func-returns-value,method-assign]
+
+    done = cli("watch", PLAN, client=client)
+
+    told = re.findall(r"\[\w\] waits for approval|--wait \d+ --approve", done.err)
+    assert told == [
+        "[a] waits for approval",
+        "--wait 4 --approve",
+        "[b] waits for approval",
+        "--wait 5 --approve",
+    ]
+    assert len(got) == 1  # however many wait
+
+
 def test_a_wait_that_is_over_is_not_asked_again() -> None:
     client = scripted(log(*WAIT, *DECIDED))
 

@@ -36,14 +36,12 @@ holds is put aside in it, as replaced-TIME. Exit status: 0 when it is restored, 
 backup cannot be trusted or the directory is not empty.
 """
 
-Force = Annotated[bool, typer.Option("--force", help="Overwrite FILE, or put aside what the data directory holds.")]
-
 
 def backup(
     context: typer.Context,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The backup to write, a tar.")],
     *,
-    force: Force = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite FILE if it is there.")] = False,
     json: AsJson = False,
     address: Address = None,
     data_dir: DataDir = None,
@@ -57,7 +55,9 @@ def restore(
     context: typer.Context,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The backup to put in place.")],
     *,
-    force: Force = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Put aside what the data directory holds, as replaced-TIME in it.")
+    ] = False,
     json: AsJson = False,
     address: Address = None,
     data_dir: DataDir = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import json as json_text
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from itertools import islice
 from typing import Annotated
 
@@ -13,7 +13,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from autoglm import wire
-from autoglm.cli import nested, tables, waits
+from autoglm.cli import nested, tables, tree, waits
 from autoglm.cli.exits import Exit, InputError
 from autoglm.cli.options import (
     Address,
@@ -30,8 +30,11 @@ from autoglm.cli.options import (
 from autoglm.cli.rounds import render, stories
 from autoglm.cli.session import PlanClient, Session
 from autoglm.cli.text import moment, one_line
-from autoglm.errors import NotFoundError
-from autoglm.model import Decision, Plan, PlanState, PlanView, ToolResult
+from autoglm.errors import InvalidRequestError, NotFoundError
+from autoglm.model import Decision, Plan, PlanState, PlanView, Step, ToolResult, WaitingReason
+
+STEPS_TOLD = 3
+"""How many of its steps say what a plan without a request is for."""
 
 PLANS_EXAMPLES = """\
 Examples:
@@ -119,7 +122,7 @@ def plans(
         if not json and states == [PlanState.WAITING]:
             _show_waiting(session, client, found[:limit])
         elif not json and found:
-            session.show(tables.plans(found[:limit]))
+            session.show(tables.plans(found[:limit], _given(client, found[:limit])))
 
     if not found and not json:
         session.tell(
@@ -132,6 +135,17 @@ def plans(
         session.tell(f"There are more than {limit}; list more with --limit.")
 
     return Exit.SUCCEEDED
+
+
+def _given(client: PlanClient, found: list[Plan]) -> dict[str, list[Step]]:
+    """Give the first steps of the plans without a request, which say what such a plan is for."""
+    first: dict[str, list[Step]] = {}
+
+    for plan in found:
+        with suppress(NotFoundError):  # gone since it was listed
+            first[plan.id] = [] if plan.request else list(islice(client.list_steps(plan.id), STEPS_TOLD))
+
+    return first
 
 
 def show(
@@ -253,6 +267,14 @@ def resolve(
 
             known = [each.id for each in client.get(plan_id).steps]
             raise NotFoundError(did_you_mean(error.message, step, known), reason=error.reason) from None
+        except InvalidRequestError as error:
+            if error.reason != "DECISION_NOT_ALLOWED":
+                raise
+
+            reason = WaitingReason[error.metadata.get("waits_for", "UNSPECIFIED")]
+            flags = ", ".join(f"--{word}" for word in waits.decisions(reason))
+            told = f"step {one_line(step)} {tree.WAITING_WORDS.get(reason, 'waits')}: decide with one of {flags}, --output JSON"
+            raise InputError(told) from None
 
     done = _DONE[words[0] if words else "output"]
     session.give(
