@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -76,6 +77,8 @@ log = logging.getLogger(__name__)
 _RETRY_LATER = timedelta(seconds=5)
 _PAGE = 2_000
 """Events read at once when a plan is folded from disk."""
+_READ_AHEAD = 32
+"""Of how many plans the first page is read before it is asked for, at a start."""
 _STEPS_BESIDE = 200
 """A request of more given steps than this is made into a plan beside the loop, which others need meanwhile."""
 _CUT_SECONDS = 2.0
@@ -153,16 +156,22 @@ class Scheduler:
         if not claims:
             return
 
-        for claim in claims:
-            try:
-                await self._resume(claim)
-            except JournalDamagedError as damaged:
-                log.error("cannot take the plan up: %s", damaged, extra={"plan_id": claim.plan_id})  # noqa: TRY400 - likewise
-            except JournalError:
-                raise
-            except Exception:
-                # A boundary: one plan that cannot be read does not keep the others, or the server, from going on.
-                log.exception("cannot take the plan up", extra={"plan_id": claim.plan_id})
+        ahead: deque[asyncio.Task[Sequence[bytes]]] = deque()
+        loop = asyncio.get_running_loop()
+        try:
+            for number, claim in enumerate(claims):
+                # The journal reads the next plans' logs while this one's is folded.
+                for following in claims[number + len(ahead) : number + _READ_AHEAD]:
+                    ahead.append(loop.create_task(self._page(following.plan_id, 0)))
+
+                await self._take_up(claim, ahead.popleft())
+        finally:
+            for task in ahead:
+                task.cancel()
+
+            for task in (await asyncio.wait(ahead))[0] if ahead else ():
+                if not task.cancelled():
+                    task.exception()  # the first one has been told
 
         log.info("took up %d of %d plans that had not ended", len(self._runs), len(open_plans))
         stray = await self._join_families()
@@ -228,15 +237,26 @@ class Scheduler:
 
         return depth
 
-    async def _resume(self, claim: Claim) -> None:
+    async def _take_up(self, claim: Claim, page: asyncio.Task[Sequence[bytes]]) -> None:
+        """Take a plan up; one that cannot be read does not keep the others, or the server, from going on."""
+        try:
+            await self._resume(claim, await page)
+        except JournalDamagedError as damaged:
+            log.error("cannot take the plan up: %s", damaged, extra={"plan_id": claim.plan_id})  # noqa: TRY400 - it is told whole
+        except JournalError:
+            raise
+        except Exception:
+            # A boundary, see above.
+            log.exception("cannot take the plan up", extra={"plan_id": claim.plan_id})
+
+    async def _page(self, plan_id: str, after_sequence: int) -> Sequence[bytes]:
+        return await self.journal.read(plan_id, after_sequence, limit=_PAGE)
+
+    async def _resume(self, claim: Claim, bodies: Sequence[bytes]) -> None:
         offset = self.clock.monotonic() - self.clock.now().timestamp()
         state: State | None = None
         sequence = 0
-        while sequence < claim.sequence:
-            bodies = await self.journal.read(claim.plan_id, sequence, limit=_PAGE)
-            if not bodies:
-                break
-
+        while bodies:
             for body in bodies:
                 event = decode(Event, body)
                 if isinstance(event.fact, UnknownFact):
@@ -249,6 +269,7 @@ class Scheduler:
                 apply(state, event, time + offset)
 
             sequence += len(bodies)
+            bodies = await self._page(claim.plan_id, sequence) if sequence < claim.sequence else ()
 
         if state is None or state.plan.state.terminal:
             return
