@@ -96,13 +96,18 @@ class Reloader:
 
             return []
 
-        for key in refused(self.settings, wanted):
+        stay = refused(self.settings, wanted)
+        for key in stay:
             _log.warning("reload: %s is read at the start alone; restart the server to change it", key)
 
         self._take_plain(wanted)
-        gone = await self._take_tools(wanted)
+        gone = await self._take_tools(wanted, stay)
         self._on_change(self.settings)
-        _log.info("reload: done")
+        if stay:
+            _log.warning("reload: done, except for what stays as it was: %s", ", ".join(stay))
+        else:
+            _log.info("reload: done")
+
         return gone
 
     def _take_plain(self, wanted: Settings) -> None:
@@ -119,7 +124,8 @@ class Reloader:
         patience = wanted.plan.provider_wait.total_seconds()
         self._catalog.limits = replace(self._catalog.limits, provider_wait=patience)
 
-    async def _take_tools(self, wanted: Settings) -> list[OnePlugin]:
+    async def _take_tools(self, wanted: Settings, stay: list[str]) -> list[OnePlugin]:
+        """Take over what gives and stands around tools; gives plugins to let go of, and adds to ``stay`` what is as before."""
         change = await self._plugins.prepare(wanted.plugins)
         kept = False
         try:
@@ -130,11 +136,13 @@ class Reloader:
             kept = True
         except (ValueError, OSError) as error:
             _log.error("reload: tools, providers and plugins stay as they were: %s", error)  # told whole
+            stay.append("tools, providers and plugins")
             return []
         finally:
             if not kept:
                 await self._plugins.let_go(change.added)
 
+        stay += change.stay
         return await self._take_over(wanted, change, providers, lines)
 
     async def _take_over(

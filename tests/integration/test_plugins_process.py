@@ -128,7 +128,7 @@ async def test_a_new_configuration_is_taken_over_under_a_running_plan(tmp_path: 
             "reload: plugin builtin: disabled",
             f"reload: plugin missing: added, failed: {NOT_INSTALLED}",
             "reload: tools: what stands around them is now as configured",
-            "reload: done",
+            "reload: done, except for what stays as it was: server.drain",
         ]
         listed = [tool async for tool in client.tools.list()]
         assert "math.calculate" not in {tool.name for tool in listed}
@@ -166,6 +166,7 @@ async def test_what_is_wrong_changes_nothing_and_is_told(tmp_path: Path, start: 
     server.signal(signal.SIGHUP)
     lines = await until_logged(server, "reload: done")
     assert any("tools, providers and plugins stay as they were: there is no file /nowhere.py" in line for line in lines)
+    assert "reload: done, except for what stays as it was: tools, providers and plugins" in lines
     assert "reload: plan.max_steps is now 3" in lines
 
     async with autoglm.AsyncClient(server.address) as client:

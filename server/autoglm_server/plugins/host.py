@@ -42,6 +42,8 @@ class Change:
     added: list[OnePlugin] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
     """What is different, for the log."""
+    stay: list[str] = field(default_factory=list)
+    """The plugins that stay as they were, because the new ones failed."""
 
 
 class Plugins:
@@ -123,6 +125,7 @@ class Plugins:
             new = await self._load(one, [name for plugin in change.plugins for name in _planner_names(plugin)])
             if old is not None and old.usable and new.state is PluginState.FAILED:
                 change.plugins.append(old)
+                change.stay.append(f"plugin {one.name}")
                 change.lines.append(f"plugin {one.name}: stays as it was, because the new one failed: {new.reason}")
                 continue
 

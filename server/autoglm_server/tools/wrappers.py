@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import fnmatch
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -22,6 +23,8 @@ from autoglm.wire import canonical_json, digest_text, parse_json
 from autoglm_server.settings import ToolSettings
 from autoglm_server.tools.redaction import Redaction
 from autoglm_server.tools.tool import PLAN_RUN, Invocation, ToolCallError
+
+_log = logging.getLogger(__name__)
 
 Call = Callable[[Invocation], Awaitable[ToolResult]]
 """Makes a call; raises as :meth:`Catalog.call`."""
@@ -105,6 +108,8 @@ class Cache:
         key = digest_text(f"{self._digest}\n{invocation.context.principal}\n{arguments}")
         kept = self._store.get(key)
         if kept is not None:
+            invocation.report(ToolProgress(message="answered from the cache"))
+            _log.debug("%s is answered from the cache", invocation.tool)
             return ToolResult(parse_json(kept))
 
         result = await proceed(invocation)
@@ -143,6 +148,7 @@ class RateLimit:
 
     def __init__(self, rate: float, burst: int, now: Seconds = time.monotonic) -> None:
         """Start with a full bucket."""
+        self._told = f"its rate is {rate:.3g} calls a second"
         self._every = 1 / rate
         self._tolerance = (burst - 1) / rate
         self._now = now
@@ -158,6 +164,7 @@ class RateLimit:
 
         self._due = max(self._due, now) + self._every
         if wait:
+            invocation.report(ToolProgress(message=f"waits {wait:.3g} s for its turn: {self._told}"))
             try:
                 await asyncio.sleep(wait)
             except asyncio.CancelledError:
@@ -179,6 +186,9 @@ class ConcurrencyLimit:
     async def call(self, invocation: Invocation, proceed: Call) -> ToolResult:
         """Wait for a place, within the call's time limit, and call."""
         began = self._now()
+        if self._places.locked():
+            invocation.report(ToolProgress(message=f"waits for its turn: its concurrency is {self._most}"))
+
         try:
             async with asyncio.timeout(invocation.timeout):
                 await self._places.acquire()

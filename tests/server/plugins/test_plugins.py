@@ -566,7 +566,9 @@ async def test_what_worked_stays_when_the_new_one_fails(folder: Folder) -> None:
     mine = folder.write("mine")
     async with Plugins(folder.path, limits=QUICK) as plugins:
         await take(plugins, mine)
+        assert (await plugins.prepare([mine])).stay == []
         (folder.path / "mine.py").write_text("this is no Python")
+        assert (await plugins.prepare([mine])).stay == ["plugin mine"]
         lines = await take(plugins, mine)
 
         assert len(lines) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
@@ -233,6 +234,44 @@ async def test_so_many_run_at_once_and_places_come_back_whatever_happens() -> No
     assert outcomes
     assert running == [0, 1, 3]
     assert [task.cancelled() for task in tasks] == [False, False, True, False]
+
+
+async def test_who_waits_for_its_turn_says_so_and_who_does_not_says_nothing() -> None:
+    seen: list[str] = []
+    gate = asyncio.Event()
+
+    async def proceed(_: Invocation) -> ToolResult:
+        await gate.wait()
+        return ToolResult()
+
+    def telling(name: str) -> Invocation:
+        return Invocation("p.t", {}, "", 5, report=lambda progress: seen.append(f"{name} {progress.message}"))
+
+    places, rate = ConcurrencyLimit(1), RateLimit(50, 1)
+    async with asyncio.TaskGroup() as tasks:
+        for name in "ab":
+            tasks.create_task(places.call(telling(name), proceed))
+
+        await turns()
+        gate.set()
+
+    await rate.call(telling("c"), proceed)
+    await rate.call(telling("d"), proceed)
+
+    assert seen[0] == "b waits for its turn: its concurrency is 1"
+    assert re.fullmatch(r"d waits 0\.0\d+ s for its turn: its rate is 50 calls a second", seen[1])
+    assert len(seen) == 2
+
+
+async def test_what_the_cache_answers_is_marked() -> None:
+    seen: list[str] = []
+    catalog = await catalog_of(Counting(), rule(cache={}))
+    asked = Invocation("p.t", {}, "", 5, report=lambda progress: seen.append(progress.message))
+
+    await catalog.call(asked)
+    assert seen == []
+    await catalog.call(asked)
+    assert seen == ["answered from the cache"]
 
 
 # --- redaction
