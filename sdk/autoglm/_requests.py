@@ -5,13 +5,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from autoglm import _ids, wire
-from autoglm.errors import InternalError, InvalidRequestError, PlanCancelledError, PlanFailedError
+from autoglm.errors import (
+    InternalError,
+    InvalidRequestError,
+    PlanCancelledError,
+    PlanFailedError,
+    ResultTimeoutError,
+)
 from autoglm.model import (
     ContextItem,
     ContextMessage,
@@ -26,9 +32,20 @@ from autoglm.model import (
     StepDraft,
     StepState,
     Violation,
+    WaitingReason,
 )
 
 _R = TypeVar("_R")
+
+_WAITS_TOLD: Final = 3
+"""How many of the steps that wait an error tells of."""
+_WAITS: Final = {
+    WaitingReason.UNSPECIFIED: ("for a person", "Approve"),
+    WaitingReason.APPROVAL: ("for approval", "Approve"),
+    WaitingReason.OUTCOME_UNKNOWN: ("because its call may have taken effect", "Retry"),
+    WaitingReason.TOOL_CHANGED: ("because its tool has changed", "Approve"),
+}
+"""Why a step waits, and the decision that lets it go on."""
 
 
 def create_request(
@@ -134,7 +151,7 @@ def timestamp(field: str, moment: datetime | None) -> Timestamp | None:
     return message
 
 
-def finished(plan: Plan) -> Plan:
+def finished(plan: Plan, cancel_reason: str = "") -> Plan:
     """Give a plan that succeeded; raise of one that did not."""
     if plan.state is PlanState.SUCCEEDED:
         return plan
@@ -143,8 +160,28 @@ def finished(plan: Plan) -> Plan:
         raise PlanFailedError(plan)
 
     if plan.state is PlanState.CANCELLED:
-        raise PlanCancelledError(plan)
+        raise PlanCancelledError(plan, cancel_reason)
 
     raise InternalError(
         f"The watch of plan {plan.id} ended while the plan is {plan.state.name}.", reason=ErrorReason.INTERNAL
     )
+
+
+def timed_out(plan: Plan, timeout: float) -> ResultTimeoutError:
+    """Say that a plan has not ended in time, and of steps that wait for a person how to decide."""
+    told = f"The plan {plan.id} has not ended within {timeout:g} s; it goes on."
+    waiting = [(step.id, step.waiting.reason) for step in plan.steps if step.waiting is not None]
+
+    for step_id, reason in waiting[:_WAITS_TOLD]:
+        why, decision = _WAITS.get(reason, _WAITS[WaitingReason.UNSPECIFIED])
+        call = f"client.resolve({plan.id!r}, {step_id!r}, autoglm.Decision(autoglm.{decision}()))"
+        command = f"autoglm resolve {plan.id} {step_id} --{decision.lower()}"
+        told += f" Step {step_id} waits {why}: {call}, or `{command}`; autoglm.Reject() or --reject refuses it."
+
+    if len(waiting) > _WAITS_TOLD:
+        told += f" {len(waiting) - _WAITS_TOLD} more steps wait: `autoglm plans --state waiting` shows them."
+
+    if not waiting:
+        told += " Ask again, or cancel it."
+
+    return ResultTimeoutError(told, metadata={"plan_id": plan.id})

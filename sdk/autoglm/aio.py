@@ -32,6 +32,7 @@ from autoglm._requests import (
     from_message,
     number,
     plan_options,
+    timed_out,
     timestamp,
     to_message,
     to_struct,
@@ -44,7 +45,6 @@ from autoglm.errors import (
     InternalError,
     InvalidRequestError,
     NotFoundError,
-    ResultTimeoutError,
     ToolFailedError,
 )
 from autoglm.fold import PlanFold
@@ -60,6 +60,7 @@ from autoglm.model import (
     Failure,
     JsonObject,
     Plan,
+    PlanCancelRequested,
     PlanOptions,
     PlanState,
     PlanView,
@@ -86,7 +87,6 @@ _PAGE_SIZE = 200
 _INFINITE = float("inf")
 _SILENT = 60.0
 """Seconds without a piece of a file after which its connection counts as lost."""
-_PLAN_TIMED_OUT = "The plan {} has not ended within {:g} s; it goes on. Ask again, or cancel it."
 
 
 class AsyncClient:
@@ -694,12 +694,12 @@ class AsyncPlanHandle:
                 if await self._event(len(self._events), remaining) is None and self._ended:
                     break
         except TimeoutError:
-            message = _PLAN_TIMED_OUT.format(self.id, timeout)
-            raise ResultTimeoutError(message, metadata={"plan_id": self.id}) from None
+            raise timed_out(self.plan, timeout or 0.0) from None
         except CompactedError:
             self._snapshot = await self._client.get(self.id)
 
-        return finished(self.plan)
+        stopping = self._fold.stopping
+        return finished(self.plan, stopping.reason if isinstance(stopping, PlanCancelRequested) else "")
 
     async def cancel(self, reason: str = "") -> Plan:
         """Ask the plan to stop; it has stopped when it is CANCELLED, which :meth:`result` waits for.

@@ -194,11 +194,12 @@ class ToolFailedError(AutoglmError):
 class PlanEndedError(AutoglmError):
     """The plan ended without success; ``plan`` is the finished plan."""
 
-    def __init__(self, plan: Plan) -> None:
-        """Tell of the end of ``plan``."""
+    def __init__(self, plan: Plan, why: str = "") -> None:
+        """Tell of the end of ``plan``; ``why`` is for one that ended without a failure."""
         failure = plan.failure
+        ended = f"plan {plan.id} ended {plan.state.name}" + (f": {why}" if why else "")
         super().__init__(
-            failure.message if failure else f"plan {plan.id} ended {plan.state.name}",
+            failure.message if failure else ended,
             reason=failure.reason if failure else plan.state.name,
             violations=failure.violations if failure else (),
             domain=failure.domain if failure else DOMAIN,
@@ -211,7 +212,12 @@ class PlanFailedError(PlanEndedError):
 
 
 class PlanCancelledError(PlanEndedError):
-    """The plan was cancelled."""
+    """The plan was cancelled; ``cancel_reason`` is what was said of why, as far as that is known."""
+
+    def __init__(self, plan: Plan, cancel_reason: str = "") -> None:
+        """Tell of the end of ``plan``."""
+        super().__init__(plan, cancel_reason)
+        self.cancel_reason = cancel_reason
 
 
 _R = ErrorReason

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import threading
 import time
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -437,6 +438,36 @@ async def test_a_handle_folds_what_it_sees_and_replays_it(both: Both, server: Sc
     assert await both.collect(handle) == LOG  # what was not stored is not replayed
     assert (await both.do(handle.result())).answer == "372"
     assert len(server.requests["WatchPlan"]) == 2
+
+
+async def test_who_waits_for_a_plan_that_waits_is_told_for_what_and_how_to_decide(
+    both: Both, server: ScriptedServer
+) -> None:
+    facts = [
+        event(1, autoglm.PlanCreated()),
+        event(2, autoglm.StepAdded(Step(id="pay", tool="bank.pay"))),
+        replace(event(3, autoglm.StepWaiting(autoglm.WaitingReason.APPROVAL)), step_id="pay"),
+    ]
+    server.on("WatchPlan", [batch(facts), Freeze()])
+
+    with pytest.raises(autoglm.ResultTimeoutError) as caught:
+        await both.do(both.client.attach("p1").result(timeout=1.0))
+
+    assert str(caught.value) == (
+        "The plan p1 has not ended within 1 s; it goes on. Step pay waits for approval: "
+        "client.resolve('p1', 'pay', autoglm.Decision(autoglm.Approve())), or `autoglm resolve p1 pay --approve`; "
+        "autoglm.Reject() or --reject refuses it."
+    )
+
+
+async def test_a_cancelled_plan_says_why(both: Both, server: ScriptedServer) -> None:
+    asked, ended = event(8, autoglm.PlanCancelRequested("changed my mind")), event(9, autoglm.PlanCancelled())
+    server.on("WatchPlan", [batch([*LOG[:7], asked, ended])])
+
+    with pytest.raises(autoglm.PlanCancelledError, match=r"^plan p1 ended CANCELLED: changed my mind$") as caught:
+        await both.do(both.client.attach("p1").result())
+
+    assert caught.value.cancel_reason == "changed my mind"
 
 
 async def test_a_handle_left_early_goes_on_from_there(both: Both, server: ScriptedServer) -> None:
