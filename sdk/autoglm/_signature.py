@@ -55,7 +55,8 @@ def read_signature(function: Callable[..., Any], context_type: type) -> Signatur
     """Read what a function takes and gives.
 
     Raises:
-        TypeError: a parameter or the result cannot be said in JSON Schema; names function, parameter, type and remedy.
+        TypeError: parameters or the result cannot be said in JSON Schema; names the function, and of every fault the
+            parameter, the type and the remedy.
     """
     where = f"tool function {function.__qualname__}"
     try:
@@ -71,42 +72,65 @@ def read_signature(function: Callable[..., Any], context_type: type) -> Signatur
     parameters: dict[str, Shape] = {}
     schema: JsonObject = {"type": "object", "properties": {}, "additionalProperties": False}
     required = []
+    faults: list[_SignatureError] = []
 
     for parameter in inspect.signature(function).parameters.values():
-        _check_kind(where, parameter, hints)
-        hint = hints[parameter.name]
-        if _takes_context(hint, context_type):
-            if context:
-                raise TypeError(f"{where}: {context!r} and {parameter.name!r} both take the ToolContext; keep one")
+        try:
+            _check_kind(parameter, hints)
+            hint = hints[parameter.name]
+            if _takes_context(hint, context_type):
+                if context:
+                    told = f"{context!r} and {parameter.name!r} both take the ToolContext; keep one"
+                    faults.append(_SignatureError(told))
 
-            context = parameter.name
-            continue
+                context = parameter.name
+                continue
 
-        shape = _shape(where, f"parameter {parameter.name!r}", hint)
-        parameters[parameter.name] = shape
-        described = doc.parameters.get(parameter.name, "")
-        schema["properties"][parameter.name] = _property(where, parameter, shape, described)
+            shape = _shape(f"parameter {parameter.name!r}", hint)
+            parameters[parameter.name] = shape
+            described = doc.parameters.get(parameter.name, "")
+            schema["properties"][parameter.name] = _property(parameter, shape, described)
+        except _SignatureError as fault:
+            faults.append(fault)
+
         if parameter.default is inspect.Parameter.empty:
             required.append(parameter.name)
 
     if required:
         schema["required"] = required
 
-    if unknown := sorted(doc.parameters.keys() - inspect.signature(function).parameters.keys()):
-        raise TypeError(f"{where}: the docstring describes {unknown[0]!r}, which is no parameter")
+    unknown = sorted(doc.parameters.keys() - inspect.signature(function).parameters.keys())
+    faults += [_SignatureError(f"the docstring describes {name!r}, which is no parameter") for name in unknown]
+    output_schema: JsonObject | None = None
+    try:
+        output_schema = _output_schema(hints, doc.returns)
+    except _SignatureError as fault:
+        faults.append(fault)
 
-    return Signature(schema, _output_schema(where, hints, doc.returns), parameters, context)
+    if faults:
+        supported = [f"supported are {SUPPORTED}"] if any(fault.of_type for fault in faults) else []
+        raise TypeError(f"{where}: {'; '.join([*map(str, faults), *supported])}")
+
+    return Signature(schema, output_schema, parameters, context)
 
 
-def _check_kind(where: str, parameter: inspect.Parameter, hints: Mapping[str, Any]) -> None:
+class _SignatureError(Exception):
+    """Something of a signature that has no schema; ``of_type``: it helps to hear which types have one."""
+
+    def __init__(self, told: str, *, of_type: bool = False) -> None:
+        super().__init__(told)
+        self.of_type = of_type
+
+
+def _check_kind(parameter: inspect.Parameter, hints: Mapping[str, Any]) -> None:
     if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-        raise TypeError(f"{where}: {parameter} has no schema; name each parameter, or take one dict[str, T]")
+        raise _SignatureError(f"{parameter} has no schema; name each parameter, or take one dict[str, T]")
 
     if parameter.kind is parameter.POSITIONAL_ONLY:
-        raise TypeError(f"{where}: parameter {parameter.name!r} is positional-only; arguments are passed by name")
+        raise _SignatureError(f"parameter {parameter.name!r} is positional-only; arguments are passed by name")
 
     if parameter.name not in hints:
-        raise TypeError(f"{where}: parameter {parameter.name!r} has no annotation; supported are {SUPPORTED}")
+        raise _SignatureError(f"parameter {parameter.name!r} has no annotation", of_type=True)
 
 
 def _takes_context(hint: Any, context_type: type) -> bool:
@@ -116,14 +140,14 @@ def _takes_context(hint: Any, context_type: type) -> bool:
     return hint is context_type
 
 
-def _shape(where: str, what: str, hint: Any) -> Shape:
+def _shape(what: str, hint: Any) -> Shape:
     try:
         return shape_of(hint)
     except UnsupportedTypeError as error:
-        raise TypeError(f"{where}: {what}: {error}; supported are {SUPPORTED}") from None
+        raise _SignatureError(f"{what}: {error}", of_type=True) from None
 
 
-def _property(where: str, parameter: inspect.Parameter, shape: Shape, description: str) -> JsonObject:
+def _property(parameter: inspect.Parameter, shape: Shape, description: str) -> JsonObject:
     schema = dict(shape.schema)
     if description:
         schema["description"] = description
@@ -134,21 +158,21 @@ def _property(where: str, parameter: inspect.Parameter, shape: Shape, descriptio
     try:
         default = to_plain(parameter.default, "the default")
     except TypeError as error:
-        raise TypeError(f"{where}: parameter {parameter.name!r}: {error}") from None
+        raise _SignatureError(f"parameter {parameter.name!r}: {error}") from None
 
     if not shape.fits(default):
         remedy = "; write T | None" if default is None else ""
         what = f"parameter {parameter.name!r}: its type does not allow the default {default!r}"
-        raise TypeError(f"{where}: {what}{remedy}")
+        raise _SignatureError(f"{what}{remedy}")
 
     return schema | {"default": default}
 
 
-def _output_schema(where: str, hints: Mapping[str, Any], description: str) -> JsonObject | None:
+def _output_schema(hints: Mapping[str, Any], description: str) -> JsonObject | None:
     if "return" not in hints or hints["return"] is ToolResult:
         return None
 
-    schema = _shape(where, "the result", hints["return"]).schema
+    schema = _shape("the result", hints["return"]).schema
     if not schema:
         return None
 
