@@ -69,25 +69,32 @@ def query(
             if save_as:
                 asked.save(saved, save_as, SAVED_MAX)
 
+        note = ""
         if chart is not None:
-            context.save("chart.png", draw(found, chart), "image/png")
+            drawn = draw(found, chart)
+            note = drawn.note
+            context.save("chart.png", drawn.png, "image/png")
 
         if save_as:
             media_type = "text/csv" if save_as == "csv" else "application/vnd.apache.parquet"
             context.save(saved.name, saved, media_type)
 
-        return _answer(found.first(max_rows, ROWS_BYTES_MAX))
+        return _answer(found.first(max_rows, ROWS_BYTES_MAX), note)
 
 
-def _answer(rows: Rows) -> Answer:
+def _answer(rows: Rows, note: str) -> Answer:
     from autoglm_server.tools.tables.preview import preview  # noqa: PLC0415 - as above
 
     names = [column.name for column in rows.columns]
-    return Answer(
+    answer = Answer(
         result=rows.cells[0][0] if len(rows.cells) == 1 and len(names) == 1 else None,
         columns=[ColumnOut(name=column.name, type=column.type) for column in rows.columns],
         rows=[dict(zip(names, row, strict=True)) for row in rows.cells],
         row_count=len(rows.cells),
         truncated=rows.truncated,
-        preview=preview(rows),
+        preview=f"{preview(rows)}\n({note})" if note else preview(rows),
     )
+    if note:
+        answer["note"] = note
+
+    return answer

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
@@ -39,7 +41,29 @@ _FONTS = (
 """Fonts with Chinese characters; matplotlib's own has none."""
 
 
-def draw(rows: Rows, chart: Chart) -> bytes:
+_MISSING_TOLD: Final = 20
+_MISSING = re.compile(r"Glyph (\d+) \(.*\) missing from font")
+"""What matplotlib warns of; it draws a box instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """A chart in PNG, and the characters that it shows as boxes because no installed font has them."""
+
+    png: bytes
+    missing: str = ""
+
+    @property
+    def note(self) -> str:
+        """Say of the missing characters what would help; empty if there are none."""
+        if not self.missing:
+            return ""
+
+        shown = self.missing[:_MISSING_TOLD] + ("…" if len(self.missing) > _MISSING_TOLD else "")
+        return f"chart.png shows boxes for {shown}: no font on the server has them; install one, such as Noto Sans CJK"
+
+
+def draw(rows: Rows, chart: Chart) -> Drawing:
     """Give the chart.
 
     Raises:
@@ -52,8 +76,8 @@ def draw(rows: Rows, chart: Chart) -> bytes:
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     style: dict[str, Any] = {"font.family": _fonts(), "text.parse_math": False, "axes.unicode_minus": False}
-    with mpl.rc_context(style), warnings.catch_warnings():  # type: ignore[arg-type]  # its keys are literals
-        warnings.simplefilter("ignore")  # of a character that no font has
+    with mpl.rc_context(style), warnings.catch_warnings(record=True) as warned:  # type: ignore[arg-type]  # its keys are literals
+        warnings.simplefilter("always")
         figure = Figure(figsize=_SIZE, dpi=_DPI, layout="constrained")
         axes = figure.add_subplot()
         _plot(axes, chart.kind, _placed(axes, xs) if chart.kind in ("line", "scatter") else xs, series)
@@ -77,7 +101,8 @@ def draw(rows: Rows, chart: Chart) -> bytes:
             )
             raise ToolError(told, reason="INVALID_CHART") from None
 
-    return out.getvalue()
+    found = [_MISSING.match(str(one.message)) for one in warned]
+    return Drawing(out.getvalue(), "".join(dict.fromkeys(chr(int(match[1])) for match in found if match)))
 
 
 def _plot(axes: Any, kind: str, xs: Sequence[Any], series: dict[str, list[float | None]]) -> None:

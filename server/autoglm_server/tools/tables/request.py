@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from autoglm.tool import Constraint
 from autoglm_server.tools.builtin._workspace import PATH_MAX
@@ -37,7 +37,7 @@ class ColumnOut(TypedDict):
 
 
 class Answer(TypedDict):
-    """A result: its first rows by column name, and as text."""
+    """A result: its first rows by column name, and as text; a note where a chart could not be drawn as it should be."""
 
     result: Any
     columns: list[ColumnOut]
@@ -45,3 +45,4 @@ class Answer(TypedDict):
     row_count: int
     truncated: bool
     preview: str
+    note: NotRequired[str]

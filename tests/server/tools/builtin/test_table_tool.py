@@ -65,6 +65,13 @@ async def test_it_gives_rows_a_chart_and_the_whole_result(catalog: Catalog) -> N
     assert result.artifacts[1].size_bytes == len("region,price\nnorth,1\nsouth,2\n")
 
 
+async def test_a_chart_with_boxes_says_so_in_the_output(catalog: Catalog) -> None:
+    sql = "SELECT '\U0001f9ff' AS word, 1 AS n"  # no font for text has it
+    result = await call(catalog, sql=sql, chart={"kind": "bar"})
+    assert result.output["note"].startswith("chart.png shows boxes for \U0001f9ff: ")
+    assert result.output["preview"].endswith(f"({result.output['note']})")
+
+
 async def test_one_value_is_the_result(catalog: Catalog) -> None:
     result = await call(catalog, sql="SELECT sum(price) FROM sales", tables={"sales": "sales.csv"})
     assert result.output["result"] == 3

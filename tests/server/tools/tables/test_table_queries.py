@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from autoglm.tool import ToolError
 from autoglm_server.planner.rules import check_phrases
-from autoglm_server.tools.tables import values
+from autoglm_server.tools.tables import charts, values
 from autoglm_server.tools.tables.call import query
 from autoglm_server.tools.tables.charts import draw
 from autoglm_server.tools.tables.engine import Rows, opened
@@ -198,17 +198,29 @@ def test_a_preview_is_read_by_people(folder: Path) -> None:
 @pytest.mark.parametrize("kind", ["line", "bar", "scatter", "pie"])
 def test_a_chart_is_drawn(folder: Path, kind: Any) -> None:
     rows = ask(folder, "SELECT region, sum(price) AS total FROM 'sales.csv' GROUP BY ALL ORDER BY ALL")
-    image = draw(rows, Chart(kind, title="$\\frac{ 深"))
+    image = draw(rows, Chart(kind, title="$\\frac{ 深")).png
     assert image.startswith(b"\x89PNG\r\n")
 
-    control = draw(ask(folder, "SELECT 'north' AS region, 1.0 AS total UNION ALL SELECT 'south', 9.0"), Chart(kind))
+    control = draw(ask(folder, "SELECT 'north' AS region, 1.0 AS total UNION ALL SELECT 'south', 9.0"), Chart(kind)).png
     assert image != control
+
+
+def test_characters_that_no_font_has_are_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(charts, "_fonts", lambda: ["DejaVu Sans"])
+    rows = ask(folder, "SELECT '深圳' AS city, 1 AS n UNION ALL SELECT '深', 2")
+    for _ in range(2):  # also when matplotlib has laid it out before
+        assert set(draw(rows, Chart("bar", title="人口")).missing) == set("深圳人口")
+
+    note = draw(rows, Chart("bar")).note
+    assert note.startswith("chart.png shows boxes for ")
+    assert "Noto Sans CJK" in note
+    assert draw(ask(folder, "FROM 'sales.csv'"), Chart("bar")).note == ""
 
 
 def test_a_chart_of_moments_and_of_several_columns(folder: Path) -> None:
     rows = ask(folder, "SELECT day, price, price * 2 AS twice, region FROM 'sales.csv'")
     assert draw(rows, Chart("line")) != draw(rows, Chart("line", y=["twice"]))
-    assert draw(rows, Chart("scatter", x="price", y=["twice"])).startswith(b"\x89PNG")
+    assert draw(rows, Chart("scatter", x="price", y=["twice"])).png.startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
@@ -263,8 +275,8 @@ def test_a_chart_of_many_texts_shows_a_few_of_them(folder: Path, monkeypatch: py
 
     placed: list[tuple[list[int], list[str]]] = []
     monkeypatch.setattr(Axes, "set_xticks", lambda _axes, at, labels, **_: placed.append((list(at), list(labels))))
-    assert draw(ask(folder, "SELECT 'x' || i, twice FROM 'numbers.parquet'", 10_000), Chart("line"))
-    assert draw(ask(folder, "FROM (VALUES ('a', 1), ('b', 2), ('a', 3))"), Chart("scatter"))  # the control: all of few
+    assert draw(ask(folder, "SELECT 'x' || i, twice FROM 'numbers.parquet'", 10_000), Chart("line")).png
+    assert draw(ask(folder, "FROM (VALUES ('a', 1), ('b', 2), ('a', 3))"), Chart("scatter")).png  # the control: all of few
     (at, labels), few = placed
     assert len(at) == len(labels) <= 24
     assert [labels[0], at[1], labels[1]] == ["x0", 209, "x209"]
