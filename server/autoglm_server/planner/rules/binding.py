@@ -106,6 +106,7 @@ class Binder:
             scope = targets if clause.like is None else [*targets[: clause.like], targets[-1]]
 
             try:
+                self._check_object(clauses, index)
                 one = self._best(clause, scope, bound)
             except BindingError as error:
                 problems[index] = str(error)
@@ -116,6 +117,38 @@ class Binder:
                 targets[-1] = _Target(ids[index], one.output)
 
         return bound, problems
+
+    def _check_object(self, clauses: Sequence[Clause], index: int) -> None:
+        """Check that what an action without an object is about can be one thing only: the result before it.
+
+        Raises:
+            BindingError: it may as well be what stands after it (*uppercase and reverse "a"*), what the clause before is about
+                (*to uppercase and lowercase*), or one of several results.
+        """
+        clause = clauses[index]
+
+        if clause.phrase is None or not clause.phrase.bare or not index:
+            return
+
+        before = clauses[index - 1]
+        after = clauses[index + 1] if index + 1 < len(clauses) else None
+        together = before.stage == clause.stage
+
+        if after and after.phrase and after.stage == clause.stage and _object_of(after, clause.phrase):
+            raise self._unclear(after.text)
+
+        if together and before.phrase and before.phrase.tool == clause.phrase.tool:
+            raise self._unclear(before.text)
+
+        if before.like is not None or (index > 1 and before.phrase and before.phrase is clauses[index - 2].phrase):
+            raise self._unclear(clauses[index - 2].text)
+
+    def _unclear(self, other: str) -> BindingError:
+        told = _cut(other, _REFERENCE_MAX)
+        return BindingError(self._say(
+            f"it leaves open whether it is about the result before it or goes with «{told}»; say what it is about.",
+            f"没有说明对象：可能是前面的结果，也可能与“{told}”有关；请写明。",
+        ))  # fmt: skip
 
     def _best(self, clause: Clause, targets: list[_Target], before: Sequence[Bound]) -> Bound | None:
         """Bind the reading whose references fit best: the fewest conversions between text and number, then the first.
@@ -229,6 +262,13 @@ class Binder:
         return BindingError(self._say(
             f"«{words or 'it'}» is one result, and this takes several; say «them» for all before it, or write them.",
             f"“{words or '它'}”是一个结果，而这里需要几个；用“它们”表示前面的所有结果，或者写明。",
+        ))  # fmt: skip
+
+    def no_object(self) -> BindingError:
+        """Give the error of an action without an object after a result that cannot be its object."""
+        return BindingError(self._say(
+            "it leaves out what it is about, and the result before it is not one text or number; say what it is about.",
+            "没有说明对象，而前面的结果不是一个文本或数；请写明。",
         ))  # fmt: skip
 
     def missing_field(self, words: str, field: str) -> BindingError:
@@ -383,12 +423,23 @@ class _Arguments:
         if listed and not path and self._alone(found[0], name):
             raise self._binder.single(reference.words)
 
+        if not reference.words and not path and not self._suits(found[0], name, shape, kind):
+            raise self._binder.no_object()
+
         return self._reference(reference, found[0], path, shape, name)
 
     def _alone(self, target: _Target, name: str) -> bool:
         """Whether an output is known to be one value, and no list."""
         types = _shape_of(target, _primary(target, name)).types
         return bool(types) and "array" not in types
+
+    def _suits(self, target: _Target, name: str, shape: Shape, kind: str) -> bool:
+        """Whether an output may be what an action is about that names no object: text takes no part of a list, and no object."""
+        part = _primary(target, name)
+        types = _shape_of(target, part).types
+        scalar = not types or not types.isdisjoint(_SCALAR) or not part
+        mixed = bool(target.output.named) and not part
+        return "string" not in shape.types or kind in _LISTS or (scalar and not mixed)
 
     def _inside(self, value: Value, path: tuple[str, ...], kind: str) -> str:
         """Give a value as it stands inside a longer text."""
@@ -483,6 +534,7 @@ class _Arguments:
 _LISTS = frozenset({"numbers", "texts"})
 _NUMERIC = frozenset({"number", "integer", "numbers", "expression"})
 _NUMBER = Shape(frozenset({"number"}))
+_SCALAR = frozenset({"string", "number", "integer", "boolean"})
 _FUNCTION = re.compile(r"[a-z0-9]\($")
 
 
@@ -505,6 +557,16 @@ def _as_text(selected: str, kind: Shape) -> str:
 
 
 _ABSENT = object()
+
+
+def _object_of(clause: Clause, action: CompiledPhrase) -> bool:
+    """Whether a clause has an object of its own that an action of the same family of tools may share."""
+    phrase = clause.phrase
+
+    if phrase is None or phrase.implicit or phrase.tool.partition(".")[0] != action.tool.partition(".")[0]:
+        return False
+
+    return not any(isinstance(capture.value, BackReference) for capture in clause.captures)
 
 
 def _resolved(value: Value, slot: Slot) -> Value:

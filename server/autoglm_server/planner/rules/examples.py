@@ -44,6 +44,9 @@ _OTHERS: Mapping[str, Json] = {"name": "London", "unit": "miles", "path": "other
 """The values of a second slot of the same type, whose name begins with *to* or *end*."""
 
 
+_FILES = frozenset({"path", "file"})
+
+
 class _UnfitError(ValueError):
     """A phrase that these values do not fill."""
 
@@ -69,6 +72,16 @@ def some_requests(tools: Sequence[Tool], *, chinese: bool, count: int = 3) -> li
             best[family] = told
 
     return sorted(best.values(), key=lambda told: (len(told), told))[:count]
+
+
+def file_requests(tools: Sequence[Tool], *, chinese: bool, count: int = 4) -> list[str]:
+    """Give a request for each of a few tools that work on files, as their phrases' slots tell."""
+    told = [
+        example_request(tool, chinese=chinese) or example_request(tool, chinese=not chinese)
+        for tool in sorted(tools, key=lambda tool: tool.name)[:_TOOLS_MAX]
+        if any(slot.kind in _FILES for phrase in know(tool).phrases for slot in grammar.slots_of(phrase.sequence))
+    ]
+    return [one for one in told if one][:count]
 
 
 @lru_cache(maxsize=4096)

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 
 from autoglm.model import DOMAIN, ErrorReason, Failure, StepRejected, Violation
+from autoglm_server.planner.rules.grammar import slots_of
 from autoglm_server.planner.rules.nearest import nearest_phrases
-from autoglm_server.planner.rules.phrasebook import KnownTool
+from autoglm_server.planner.rules.phrasebook import CompiledPhrase, KnownTool
 from autoglm_server.planner.rules.reading import CLAUSE_MAX, DIVISIONS_MAX, Clause
 
 _SHOWN_MAX = 100
@@ -16,6 +17,7 @@ _REFUSED_MAX = 200
 _TOLD_MAX = 5
 _VIOLATIONS_MAX = 50
 _WRITTEN_DATE = re.compile(r"(?<![\d./-])(?:\d{4}([-/])\d{1,2}\1\d{1,2}|\d{1,2}/\d{1,2}/\d{4})(?![\d/-])")
+_FILE_NAME = re.compile(r"(?<![\w@/:.])[\w-][\w./-]{0,100}\.[A-Za-z][A-Za-z0-9]{0,4}(?![\w/])")
 _HINT = (
     " Nothing was run. `autoglm tools` lists the tools, `autoglm tool NAME` shows the phrases of one; "
     "for free words use a model: --planner llm --model MODEL."
@@ -32,7 +34,9 @@ def not_understood(
     tools: Sequence[KnownTool],
     *,
     meant: Callable[[str], str],
+    quoted: Callable[[str], str],
     examples: Callable[[], Sequence[str]],
+    with_files: Callable[[], Sequence[str]],
     chinese: bool,
 ) -> Failure:
     """Tell of the clauses that no phrase fits, and of those that refer to nothing.
@@ -42,7 +46,9 @@ def not_understood(
         problems: Why clauses that were read cannot be steps, by their number.
         tools: Of whose phrases the nearest are told.
         meant: Gives a clause without its spelling mistake; asked for the first few.
+        quoted: Gives a clause with the quotes it needs; likewise.
         examples: Gives requests that work; asked when there is nothing better to tell.
+        with_files: Gives requests that work on files; asked when a clause names one.
         chinese: Whether the message is in Chinese.
     """
     if not clauses:
@@ -52,7 +58,7 @@ def not_understood(
     wrong = [index for index, clause in enumerate(clauses) if clause.phrase is None or index in problems]
     reasons = [
         problems.get(index)
-        or _unread(clauses[index], tools, meant if place < _TOLD_MAX else lambda _: "", chinese=chinese)
+        or _unread(clauses[index], tools, (meant, quoted) if place < _TOLD_MAX else (), with_files, chinese=chinese)
         for place, index in enumerate(wrong[:_VIOLATIONS_MAX])
     ]
     violations = [
@@ -163,7 +169,14 @@ def refused(rejected: Sequence[StepRejected], *, chinese: bool) -> Failure:
     return _failure(ErrorReason.INVALID_PLAN, message, violations)
 
 
-def _unread(clause: Clause, tools: Sequence[KnownTool], meant: Callable[[str], str], *, chinese: bool) -> str:
+def _unread(
+    clause: Clause,
+    tools: Sequence[KnownTool],
+    menders: Sequence[Callable[[str], str]],
+    with_files: Callable[[], Sequence[str]],
+    *,
+    chinese: bool,
+) -> str:
     """Tell why a clause is not read, or nothing when that is all there is to say."""
     if len(clause.words) >= CLAUSE_MAX:
         return (
@@ -176,15 +189,30 @@ def _unread(clause: Clause, tools: Sequence[KnownTool], meant: Callable[[str], s
         if told := _no_date(written.group(), chinese=chinese):
             return told
 
-    if told := meant(clause.text):
-        return f"您是不是想说“{told}”？" if chinese else f"did you mean «{told}»?"
-
     near = nearest_phrases(clause.words, tools, chinese=chinese)
+    strange = _FILE_NAME.search(clause.text) and not any(_about_files(phrase) for phrase in near)
+
+    # Quotes would make a text of a file's name.
+    for mend in menders[:1] if strange else menders:
+        if told := mend(clause.text):
+            return f"您是不是想说“{told}”？" if chinese else f"did you mean «{told}»?"
+
+    if strange and (known := with_files()):
+        return (
+            f"没有这样处理文件的说法；可以说：{'；'.join(known)}。"
+            if chinese
+            else f"no phrase does this to a file; there is: {' · '.join(known)}."
+        )
 
     if not near:
         return ""
 
-    return f"最接近的说法是：{'；'.join(near)}。" if chinese else f"no phrase fits; the nearest are: {'; '.join(near)}."
+    shown = ("；" if chinese else "; ").join(phrase.readable for phrase in near)
+    return f"最接近的说法是：{shown}。" if chinese else f"no phrase fits; the nearest are: {shown}."
+
+
+def _about_files(phrase: CompiledPhrase) -> bool:
+    return any(slot.kind in {"path", "file"} for slot in slots_of(phrase.sequence))
 
 
 def _no_date(text: str, *, chinese: bool) -> str:

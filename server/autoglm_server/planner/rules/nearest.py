@@ -39,25 +39,32 @@ _COMMON = frozenset(
 )
 
 
-def nearest_phrases(words: Sequence[str], tools: Sequence[KnownTool], *, chinese: bool, count: int = 3) -> list[str]:
-    """Give up to ``count`` phrases as a person would write them, the nearest first, each of another shape.
+def nearest_phrases(
+    words: Sequence[str], tools: Sequence[KnownTool], *, chinese: bool, count: int = 3
+) -> list[CompiledPhrase]:
+    """Give up to ``count`` phrases, the nearest first, each of another shape.
 
     A phrase is near when most of what it cannot do without is in the clause, and it accounts for a good part of the clause.
     """
     wanted = [word for word in words[:_WORDS_MAX] if word and word not in _COMMON and not word.isdigit()]
-    scored: list[tuple[float, bool, str]] = []
+    scored: list[tuple[float, bool, str, CompiledPhrase]] = []
 
     for tool in tools:
         named = frozenset(word for word in words_of(f"{tool.name} {tool.title}") if word not in _COMMON)
 
         for phrase in tool.phrases:
-            near = not phrase.followed and _covered(wanted, phrase) >= _COVERED_MIN
+            near = not phrase.followed and not phrase.bare and _covered(wanted, phrase) >= _COVERED_MIN
             score = _score(wanted, phrase, named) if near else 0.0
 
             if score >= _SHARED_MIN * len(wanted) and score > 0:
-                scored.append((-score, phrase.chinese != chinese, phrase.readable))
+                scored.append((-score, phrase.chinese != chinese, phrase.readable, phrase))
 
-    return list(dict.fromkeys(readable for _, _, readable in sorted(scored)))[:count]
+    shapes: dict[str, CompiledPhrase] = {}
+
+    for _, _, readable, phrase in sorted(scored, key=lambda one: one[:3]):
+        shapes.setdefault(readable, phrase)
+
+    return list(shapes.values())[:count]
 
 
 def _covered(wanted: Sequence[str], phrase: CompiledPhrase) -> float:

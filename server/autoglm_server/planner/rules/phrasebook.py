@@ -35,6 +35,7 @@ class CompiledPhrase:
 
     ``required`` are groups of fixed words, of each of which it needs one; ``words`` all it may have. ``implicit`` tells that a
     fixed argument is of the step before (``{it}``), ``followed`` which slots must be back references (``{value.unit}``).
+    ``bare`` tells that it names an action alone, whose whole object is the step before: *then reverse*.
     """
 
     tool: str
@@ -49,6 +50,7 @@ class CompiledPhrase:
     chinese: bool
     implicit: bool
     followed: frozenset[str]
+    bare: bool
 
     def may_fit(self, words: Collection[str]) -> bool:
         """Whether what it needs is among ``words``; cheap, and asked before it is matched."""
@@ -137,7 +139,14 @@ def _compile(tool: str, phrase: Phrase, properties: Properties) -> CompiledPhras
         chinese(phrase.pattern) or phrase.language.startswith("zh"),
         IMPLICIT in templated - slots.keys(),
         frozenset(slot.name for slot in templates if slot.path),
+        IMPLICIT in templated - slots.keys()
+        and all(slot.kind == "choice" for slot in slots.values())
+        and any(len(template) == 1 and _is_it(template[0]) for _, template in pattern.fixed),
     )
+
+
+def _is_it(node: Words | Slot | Choice) -> bool:
+    return isinstance(node, Slot) and node.name == IMPLICIT and not node.path
 
 
 def _typed(sequence: Sequence, properties: Properties) -> Sequence:
@@ -188,7 +197,10 @@ def _all_words(sequence: Sequence) -> frozenset[str]:
 
 
 def readable(sequence: Sequence) -> str:
-    """Give a pattern as a person would write it: the first of each choice, what is optional only if no other words are there."""
+    """Give a pattern as a person would write it: the first of each choice, what is optional only if no other words are there.
+
+    What must stand between quotes does so.
+    """
     bare = all(
         isinstance(node, Slot)
         or (isinstance(node, Choice) and node.optional)
@@ -205,8 +217,9 @@ def _readable(sequence: Iterable[Words | Slot | Choice], *, optional: bool) -> s
         match node:
             case Words(text):
                 told += text
-            case Slot(name=name, choices=choices):
-                told += f"<{'|'.join(choices[:3]) + ('|…' if len(choices) > 3 else '') or name.replace('_', ' ')}>"
+            case Slot(name=name, choices=choices, kind=kind):
+                slot = f"<{'|'.join(choices[:3]) + ('|…' if len(choices) > 3 else '') or name.replace('_', ' ')}>"
+                told += f'"{slot}"' if kind in {"quoted", "texts"} else slot
             case Choice(branches=branches) if optional or not node.optional:
                 told += _readable(branches[0], optional=optional)
             case _:

@@ -11,8 +11,9 @@ from autoglm_server.planner.planner import AnswerText, PlannerError, RoundItem, 
 from autoglm_server.planner.rules import faults
 from autoglm_server.planner.rules.answers import plain, sentences, unsuccessful
 from autoglm_server.planner.rules.binding import Binder, Bound
-from autoglm_server.planner.rules.examples import some_requests
+from autoglm_server.planner.rules.examples import file_requests, some_requests
 from autoglm_server.planner.rules.phrasebook import know
+from autoglm_server.planner.rules.quoting import with_quotes
 from autoglm_server.planner.rules.reading import TooManyClausesError, read
 from autoglm_server.planner.rules.source import Source
 from autoglm_server.planner.rules.source import chinese as has_chinese
@@ -97,7 +98,9 @@ class RulesPlanner:
                 problems,
                 known,
                 meant=lambda clause: corrected(clause, known, today),
+                quoted=lambda clause: with_quotes(clause, known, today),
                 examples=lambda: some_requests(view.tools, chinese=chinese),
+                with_files=lambda: file_requests(view.tools, chinese=chinese),
                 chinese=chinese,
             )
             raise PlannerError(faults.tools_disabled(chinese=chinese) if disabled else unread)

@@ -120,8 +120,8 @@ class _Reading:
 
         self._segments = _segments(source, found)
         self._places = [segment.start for segment in self._segments]
-        dividers = frozenset(atom for division in found for atom in range(division.start, division.end))
-        self._reader = SlotReader(source, today, dividers)
+        self._dividers = frozenset(atom for division in found for atom in range(division.start, division.end))
+        self._reader = SlotReader(source, today, self._dividers)
         words = {atom.key for atom in source.atoms}
         self._tools = {tool.name: tool for tool in tools}
         self._phrases = [phrase for tool in tools for phrase in tool.phrases if phrase.may_fit(words)]
@@ -223,8 +223,11 @@ class _Reading:
         return True
 
     def _garbled(self, capture: Capture) -> bool:
-        """Whether a text has taken in what it should not: quoted text and dividing words, or a name has politeness in it."""
+        """Whether a text begins with a dividing word or has quoted text beside others, or a name has politeness in it."""
         source, start, end = self._source, capture.start, capture.end
+
+        if capture.slot.kind == "text" and start in self._dividers and source.atoms[start].kind is not Kind.CJK:
+            return True
 
         if capture.slot.kind == "text" and end > start + 1:
             quoted = [atom.kind is Kind.QUOTED for atom in source.atoms[start:end]]

@@ -30,6 +30,10 @@ _PATH = re.compile(r"[^\s,;:!?，；：。！？、<>|*\"“”「」『』‘�
 _FILE = re.compile(r"(?:[^/\\]*[/\\])+[^/\\]*|.*[^./\\]\.[^\W\d_][\w-]{0,11}")
 _LETTER = re.compile(r"(?P<letter>[^\W\d_])(?:['’]?s)?")
 _PATH_ASCII = re.compile(r"[A-Za-z]:[\\/][\w.~\\/@+=%-]+|[\w.~\\/@+=%-]+", re.ASCII)
+_PATH_ENDED = re.compile(
+    r"[^\s,;:!?，；：。！？、<>|*\"“”「」『』‘’`']{1,250}?\.[A-Za-z][A-Za-z0-9]{0,11}(?![A-Za-z0-9_./\\-])"
+)
+"""A path whose ending is in Latin letters, and Chinese goes on right after it: 清单.txt的内容."""
 _LIST_WORDS = frozenset({",", "、", "and", "和", "与", "及"})
 _JSON_WORDS = {"true": True, "false": False, "null": None, "真": True, "假": False}
 
@@ -210,7 +214,7 @@ class SlotReader:
     def _path(self, start: int) -> list[tuple[int, Written]]:
         ends: list[tuple[int, Written]] = []
 
-        for pattern in (_PATH_ASCII, _PATH):
+        for pattern in (_PATH_ASCII, _PATH_ENDED, _PATH) if self._source.chinese else (_PATH_ASCII, _PATH):
             found = pattern.match(self._source.text, self._source.atoms[start].start)
             text = found.group() if found else ""
             text = text.rstrip(")") if "(" not in text else text

@@ -57,6 +57,9 @@ _THERE_EN: Final = (
 )
 _THERE_ZH: Final = "{from_zone} {time} 是 {to_zone} {output.date} {output.time}（{output.weekday_zh}）。"
 
+_LEAD_EN: Final = "{to_zone} is {output.lead} {from_zone} now."
+_LEAD_ZH: Final = "与{from_zone}相比，{to_zone}现在{output.lead_zh}。"
+
 CONVERT: Final = _phrases(
     (
         (
@@ -72,6 +75,23 @@ CONVERT: Final = _phrases(
             "=> time={day} {clock}",
             "That is {output.time} on {output.weekday}, {output.date}, in {to_zone}.",
         ),
+        (
+            "[the] time [zone] difference (between|from) {from_zone:name} (and|to) {to_zone:name} [in hours] => time=now",
+            _LEAD_EN,
+        ),
+        (
+            "[the] difference in time (between|from) {from_zone:name} (and|to) {to_zone:name} [in hours] => time=now",
+            _LEAD_EN,
+        ),
+        ("how many hours (apart are|are|is) {from_zone:name} and {to_zone:name} [apart] => time=now", _LEAD_EN),
+        (
+            "how many hours (ahead of|behind) {from_zone:name} is {to_zone:name} => time=now",
+            _LEAD_EN,
+        ),
+        (
+            "how many hours is {to_zone:name} (ahead of|behind) {from_zone:name} => time=now",
+            _LEAD_EN,
+        ),
     ),
     (
         (
@@ -85,6 +105,12 @@ CONVERT: Final = _phrases(
             "=> time={day} {clock}",
             "那是 {to_zone} {output.date} {output.time}（{output.weekday_zh}）。",
         ),
+        (
+            "{from_zone:name} (和|与|跟|同) {to_zone:name} [之间] [的] [现在] (时差|时间差|时间相差) [是|有|为] [多少|几] [个] [小时] "
+            "=> time=now",
+            _LEAD_ZH,
+        ),
+        ("{from_zone:name} (和|与|跟|同) {to_zone:name} (相差|差) (多少|几) [个] 小时 => time=now", _LEAD_ZH),
     ),
 )
 
@@ -160,7 +186,7 @@ DIFFERENCE: Final = _phrases(
             "It is {output} {output.unit} from {start} to {end}.",
         ),
         (
-            "how many UNIT [are] [left|there] (until|till|to|before) {end:date} => start=today",
+            "how many [more] UNIT [are|are there|is it|is there] [left|there|to go|remaining] (until|till|to|before) {end:date} => start=today",
             "There are {output} {unit} until {end}.",
         ),
         (
@@ -176,7 +202,7 @@ DIFFERENCE: Final = _phrases(
     ),
     (
         (
-            "[从] {start:date} (到|至|和|与|距离|距) {end:date} [之间|中间] [一共|总共] [有|是|相差|隔|相隔|差] [多少|几] UNIT",
+            "[从] {start:date} (到|至|和|与|距离|距|离) {end:date} [之间|中间] [一共|总共] [还] [有|是|相差|隔|相隔|差|剩|要] [多少|几] UNIT",
             _BETWEEN_ZH,
         ),
         (
@@ -184,11 +210,11 @@ DIFFERENCE: Final = _phrases(
             "从 {start} 到 {end} 有 {output} 天。",
         ),
         (
-            "(距离|距|离|到) {end:date} [还] (有|剩|差) (多少|几) UNIT => start=today",
+            "[现在|今天] (距离|距|离|到) {end:date} [还] (有|剩|差) (多少|几) UNIT => start=today",
             "距离 {end} 还有 {output} {unit}。",
         ),
         (
-            "(距离|距|离|到) {end:圣诞节|元旦|国庆节|劳动节} [还] (有|剩|差) (多少|几) UNIT => start=today",
+            "[现在|今天] (距离|距|离|到) {end:圣诞节|元旦|国庆节|劳动节} [还] (有|剩|差) (多少|几) UNIT => start=today",
             "距离 {end} 还有 {output} {unit}。",
         ),
         (

@@ -83,11 +83,38 @@ _READ_PHRASES = (
 )
 _WRITE_PHRASES = (
     Phrase("(write|save|put) {content:text} (to|into|in) [the|a] [new] [file] {path:path}", "Wrote {path}.", "en"),
+    Phrase(
+        "(create|make|write) [a|the] [new] [text] file [named|called] {path:path} (with|containing|that contains|that says) "
+        "[the] [content|contents|text] {content:text}",
+        "Wrote {path}.",
+        "en",
+    ),
+    Phrase(
+        "(create|make|write) {path:file} (with|containing) [the] [content|contents|text] {content:text}",
+        "Wrote {path}.",
+        "en",
+    ),
+    Phrase("(write|save|put|store) (to|into|in) [the|a] [new] file {path:path} => content={it}", "Wrote {path}.", "en"),
+    Phrase("(write|save|put|store) (to|into|in) {path:file} => content={it}", "Wrote {path}.", "en"),
     Phrase("(写|写入|保存|存){content:quoted}(到|进|入)[新][文件]{path:path}[里|中]", "已写入 {path}。", "zh"),
     Phrase("(把|将){content:text}(写入|写到|写进|保存到|存到|存入)[新][文件]{path:path}", "已写入 {path}。", "zh"),
+    Phrase("(往|向|在)[文件]{path:file}[里面|里|中|内](写入|写上|写){content:text}", "已写入 {path}。", "zh"),
+    Phrase(
+        "(创建|新建|建立|建)[一个|个][新][的]文件{path:path}[，](内容为|内容是|内容|里面写|写入){content:text}",
+        "已写入 {path}。",
+        "zh",
+    ),
+    Phrase("(写入|写到|写进|保存到|存到|存入)[新][文件]{path:file}[里|中] => content={it}", "已写入 {path}。", "zh"),
 )
 _APPEND_PHRASES = (
     Phrase("append {content:text} to [the] [(end of [the])] [file] {path:path}", "Appended to {path}.", "en"),
+    Phrase("append to [the] [(end of [the])] [file] {path:file} => content={it}", "Appended to {path}.", "en"),
+    Phrase(
+        "(往|向|在)[文件]{path:file}[末尾|后面|里面|里|中|内](追加|添加|加上|加入){content:text}",
+        "已追加到 {path}。",
+        "zh",
+    ),
+    Phrase("(追加到|添加到|加到)[文件]{path:file}[的][末尾|后面] => content={it}", "已追加到 {path}。", "zh"),
     Phrase("(追加|添加){content:quoted}(到|进)[文件]{path:path}[的][末尾|后面|里|中]", "已追加到 {path}。", "zh"),
     Phrase("(把|将){content:text}(追加到|添加到|加到)[文件]{path:path}[的][末尾|后面]", "已追加到 {path}。", "zh"),
 )

@@ -25,6 +25,8 @@ _SECONDS: Final = {
 }
 _MONTHS: Final = {"months": 1, "quarters": 3, "years": 12, "decades": 120}
 
+_NOW: Final = frozenset({"now", "现在"})
+
 _Date = Annotated[str, Constraint(min_length=1, max_length=_dates.LENGTH_MAX)]
 _Zone = Annotated[str, Constraint(min_length=1, max_length=_zones.LENGTH_MAX)]
 
@@ -41,12 +43,25 @@ class Moment(TypedDict):
     offset: str
 
 
+class _Lead(TypedDict):
+    hours_ahead: float
+    lead: str
+    lead_zh: str
+
+
 class ConvertedTime(Moment):
-    """A moment in another zone. ``source`` is it in the first zone; ``note`` says when clocks changed just then, else null."""
+    """A moment in another zone. ``source`` is it in the first zone; ``note`` says when clocks changed just then, else null.
+
+    ``hours_ahead`` is how far the clocks of the second zone are ahead of the first one's then, negative when they are
+    behind; ``lead`` and ``lead_zh`` say so in words: 8 hours behind, 晚 8 小时.
+    """
 
     source: str
     from_zone: str
     note: str | None
+    hours_ahead: float
+    lead: str
+    lead_zh: str
 
 
 class ShiftedDate(TypedDict):
@@ -129,18 +144,20 @@ def _convert(clock: Clock) -> FunctionTool:
         taken. The note says so.
 
         Args:
-            time: A time of day, which is today's in from_zone, as 15:30 or 3pm; or a date and time, as 2026-11-22 15:30. An
-                offset in it, as 2026-11-22T15:30+01:00, goes before from_zone.
+            time: A time of day, which is today's in from_zone, as 15:30 or 3pm; a date and time, as 2026-11-22 15:30; or now.
+                An offset in it, as 2026-11-22T15:30+01:00, goes before from_zone.
             to_zone: The zone to give it in: an IANA name, a large city in English or Chinese, or an offset such as UTC+09:00.
             from_zone: The zone it is in.
         """
         source, source_name = _zones.zone_of(from_zone, "from_zone")
         target, target_name = _zones.zone_of(to_zone, "to_zone")
-        moment = _read_moment(time, clock.now().astimezone(source))
+        now = clock.now().astimezone(source)
+        is_now = time.strip().casefold() in _NOW
+        moment = now if is_now else _read_moment(time, now)
         note: str | None = None
         if moment.tzinfo is None:
             moment, note = _settled(moment, source, source_name)
-        else:
+        elif not is_now:
             source_name = "UTC" if moment.utcoffset() == timedelta(0) else f"UTC{_offset(moment)}"
 
         try:
@@ -153,6 +170,7 @@ def _convert(clock: Clock) -> FunctionTool:
             "source": moment.isoformat(),
             "from_zone": source_name,
             "note": note,
+            **_lead(moment, there),
         }
 
     return convert
@@ -323,6 +341,21 @@ def _moment(moment: datetime, zone: str) -> Moment:
 
 def _offset(moment: datetime) -> str:
     return moment.isoformat()[-6:]
+
+
+def _lead(here: datetime, there: datetime) -> _Lead:
+    """Tell how far clocks there are ahead of those here, at one moment."""
+    ahead = (there.utcoffset() or timedelta()) - (here.utcoffset() or timedelta())
+    hours, rest = divmod(abs(ahead), timedelta(hours=1))
+    minutes = round(rest / timedelta(minutes=1))
+    told = [f"{count} {unit}{'s' * (count != 1)}" for count, unit in ((hours, "hour"), (minutes, "minute")) if count]
+    told_zh = "".join(f" {count} {unit}" for count, unit in ((hours, "小时"), (minutes, "分钟")) if count)
+    way, way_zh = ("ahead of", "早") if ahead > timedelta() else ("behind", "晚")
+    return _Lead(
+        hours_ahead=ahead / timedelta(hours=1),
+        lead=f"{' '.join(told)} {way}" if told else "at the same time as",
+        lead_zh=f"{way_zh}{told_zh}" if told_zh else "没有时差",
+    )
 
 
 def _read_moment(text: str, now: datetime) -> datetime:

@@ -1384,6 +1384,181 @@ NEWCOMERS: Table = [
             'math.calculate {"expression": "sum(${step1.result}, ${step2.to_number(result)})"}',
         ],
     ),
+    (
+        "把“hello”变成大写，再倒过来",
+        [
+            'text.case {"case": "upper", "text": "hello"}',
+            'text.reverse {"text": "${step1.result}"}',
+        ],
+    ),
+    (
+        '把"hello"变成大写，然后反转',
+        [
+            'text.case {"case": "upper", "text": "hello"}',
+            'text.reverse {"text": "${step1.result}"}',
+        ],
+    ),
+    (
+        "把“hello”反转并转成大写",
+        [
+            'text.reverse {"text": "hello"}',
+            'text.case {"case": "upper", "text": "${step1.result}"}',
+        ],
+    ),
+    (
+        "uppercase 'hello', then reverse",
+        [
+            'text.case {"case": "upper", "text": "hello"}',
+            'text.reverse {"text": "${step1.result}"}',
+        ],
+    ),
+    (
+        "uppercase 'hello', then reverse it",
+        [
+            'text.case {"case": "upper", "text": "hello"}',
+            'text.reverse {"text": "${step1.result}"}',
+        ],
+    ),
+    (
+        "uppercase 'hello', then reverse the text",
+        [
+            'text.case {"case": "upper", "text": "hello"}',
+            'text.reverse {"text": "${step1.result}"}',
+        ],
+    ),
+    (
+        "uppercase 'a b', reverse, then count the words",
+        [
+            'text.case {"case": "upper", "text": "a b"}',
+            'text.reverse {"text": "${step1.result}"}',
+            'text.count {"text": "${step2.result}", "what": "words"}',
+        ],
+    ),
+    (
+        'reverse "a b" and what is 2+2, then convert to snake case',
+        [
+            'text.reverse {"text": "a b"}',
+            'math.calculate {"expression": "2 + 2"}',
+            'text.case {"case": "snake", "text": "${step2.result}"}',
+        ],
+    ),
+    (
+        "read notes.txt, then extract the emails, then sort",
+        [
+            'files.read {"path": "notes.txt"}',
+            'text.extract {"text": "${step1.content}", "what": "emails"}',
+            'text.sort {"text": "${step2.join(\', \', map(&to_string(@), result))}"}',
+        ],
+    ),
+    (
+        "2+2, then save to sum.txt",
+        [
+            'math.calculate {"expression": "2 + 2"}',
+            'files.write {"content": "${step1.result}", "path": "sum.txt"} after step1',
+        ],
+    ),
+    (
+        "读取 a.txt，然后把“猫”换成“狗”，再保存到 b.txt",
+        [
+            'files.read {"path": "a.txt"}',
+            'text.replace {"new": "狗", "old": "猫", "text": "${step1.content}"}',
+            'files.write {"content": "${step2.result}", "path": "b.txt"} after step1 step2',
+        ],
+    ),
+    (
+        "2+2 and 3+3, then join them",
+        [
+            'math.calculate {"expression": "2 + 2"}',
+            'math.calculate {"expression": "3 + 3"}',
+            'text.join {"parts": ["${step1.result}", "${step2.result}"]}',
+        ],
+    ),
+    (
+        "replace cat with dog in 'the cat sat'",
+        [
+            'text.replace {"new": "dog", "old": "cat", "text": "the cat sat"}',
+        ],
+    ),
+    (
+        "把“the cat sat”里的 cat 换成 dog",
+        [
+            'text.replace {"new": "dog", "old": "cat", "text": "the cat sat"}',
+        ],
+    ),
+    (
+        "create a file notes.txt with content hello",
+        [
+            'files.write {"content": "hello", "path": "notes.txt"}',
+        ],
+    ),
+    (
+        "create a file named notes.txt containing hello world and then read it",
+        [
+            'files.write {"content": "hello world", "path": "notes.txt"}',
+            'files.read {"path": "${step1.path}"} after step1',
+        ],
+    ),
+    (
+        "新建文件 a.txt，内容为 你好",
+        [
+            'files.write {"content": "你好", "path": "a.txt"}',
+        ],
+    ),
+    (
+        "往 清单.txt 里写入 牛奶",
+        [
+            'files.write {"content": "牛奶", "path": "清单.txt"}',
+        ],
+    ),
+    (
+        "往清单.txt里追加“牛奶”",
+        [
+            'files.append {"content": "牛奶", "path": "清单.txt"}',
+        ],
+    ),
+    (
+        "读取清单.txt的内容",
+        [
+            'files.read {"path": "清单.txt"}',
+        ],
+    ),
+    (
+        "今天距离 2027 年 1 月 1 日还有多少天",
+        [
+            'time.difference {"end": "2027-01-01", "start": "today", "unit": "天"}',
+        ],
+    ),
+    (
+        "how many days until 2027-01-01",
+        [
+            'time.difference {"end": "2027-01-01", "start": "today", "unit": "days"}',
+        ],
+    ),
+    (
+        "how many more days are there until 2027-01-01",
+        [
+            'time.difference {"end": "2027-01-01", "start": "today", "unit": "days"}',
+        ],
+    ),
+    (
+        "北京和伦敦时差几个小时",
+        [
+            'time.convert {"from_zone": "北京", "time": "now", "to_zone": "伦敦"}',
+        ],
+    ),
+    (
+        "what is the time difference between Beijing and London",
+        [
+            'time.convert {"from_zone": "Beijing", "time": "now", "to_zone": "London"}',
+        ],
+    ),
+    (
+        "what's the time difference between New York and Tokyo, and what time is it in Paris",
+        [
+            'time.convert {"from_zone": "New York", "time": "now", "to_zone": "Tokyo"}',
+            'time.now {"zone": "Paris"}',
+        ],
+    ),
 ]
 """What people who had not read the manual asked."""
 
@@ -1412,7 +1587,18 @@ REFUSED: list[tuple[str, str]] = [
     ("divide 10 by 2 and 5", "«5»"),
     ("20% of 50 and 80", "«80»"),
     ("把“甲”和“乙”写入 a.txt", "“把“甲””"),
-    ("把“hello”变成大写，再倒过来", "“倒过来”"),
+    ('uppercase and reverse "hello"', "«uppercase»"),
+    ('2+2, uppercase and reverse "hello"', 'goes with «reverse "hello"»'),
+    ('2+2, then uppercase and reverse "hello"', 'goes with «reverse "hello"»'),
+    ("算 2+2，然后大写并反转“abc”", "也可能与“反转“abc””有关"),
+    ('convert "Hello World" to uppercase and lowercase', 'goes with «convert "Hello World" to uppercase»'),
+    ('uppercase "a" and "b", then reverse', 'goes with «uppercase "a"»'),
+    ("把“甲”和“乙”反转，然后大写", "也可能与"),
+    ('write "x" to b.txt, then reverse', "is not one text or number"),
+    ('extract the numbers from "a 3 b 1", then reverse', "is not one text or number"),
+    ('write "x" to a.txt and save to b.txt', "is not one text or number"),
+    ("reverse", "«reverse»"),
+    ("then save to a.txt", "«save to a.txt»"),
     ("“hello”弄成大写倒过来", "没有读懂"),
     ("5 feet 11 inches in cm", "«5 feet 11 inches in cm»"),
 ]

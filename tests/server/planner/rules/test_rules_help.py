@@ -80,6 +80,13 @@ async def test_the_same_in_chinese(view: View, builtin: list[Tool]) -> None:
         ("03/04/2026", "write a date as 2026-04-03 or 3 April 2026"),
         ("2026-02-30是星期几", "没有 2026-02-30 这一天"),
         ("convert 3 km", "<from unit> to <to unit>"),
+        ("replace my cat with a dog in the cat sat", 'did you mean «replace "my cat" with "a dog" in the cat sat»?'),
+        ("what's the length of hello world", 'did you mean «what\'s the length of "hello world"»?'),
+        ("统计 hello 在 hello world 里出现的次数", "您是不是想说“统计 “hello” 在 “hello world” 里出现的次数”？"),
+        ("replace cat with", 'replace "<old>" with "<new>" in <text>'),
+        ("delete notes.txt", "no phrase does this to a file; there is: append"),
+        ("rename a.txt to b.txt", 'write "hello world" to notes.txt'),
+        ("删除 清单.txt", "没有这样处理文件的说法；可以说："),
     ],
 )
 async def test_what_may_have_been_meant(view: View, builtin: list[Tool], request_text: str, told: str) -> None:

@@ -65,6 +65,12 @@ async def ask(request: str, tools: dict[str, FunctionTool]) -> str:
 
 
 ANSWERS = {
+    "把“hello”变成大写，再倒过来": "结果是“HELLO”。结果是“OLLEH”。",  # noqa: RUF001
+    '2+2 and 3+3, then join them with "-"': '2 + 2 = 4. 3 + 3 = 6. The result is "4-6".',
+    'extract the numbers from "a 13 b 1 c 2", then sort': 'Found 3: 13, 1, 2. The result is "1, 2, 13".',
+    "北京和伦敦时差几个小时": "与北京相比，伦敦现在晚 8 小时。",  # noqa: RUF001
+    "what is the time difference between Beijing and London": "London is 8 hours behind Beijing now.",
+    "现在离 2027 年 1 月 1 日还有几天": "距离 2027-01-01 还有 40 天。",
     # The first is the front page's.
     "15% of 2480, then convert it from kilometers to miles": "15% of 2480 = 372. 372 kilometers is 231.150084 miles.",
     "What is 15% of 2480?": "15% of 2480 = 372.",

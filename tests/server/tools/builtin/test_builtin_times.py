@@ -294,3 +294,29 @@ _PIECES = [
 def test_never_fails_in_any_other_way_for_what_looks_like_a_date(text: str) -> None:
     assert reason_of(lambda: call("convert", time=text, to_zone="UTC")) in {"", "INVALID_DATE"}
     assert reason_of(lambda: call("add", date=text, amount=1)) in {"", "INVALID_DATE", "OUT_OF_RANGE"}
+
+
+@pytest.mark.parametrize(
+    ("from_zone", "to_zone", "time", "hours", "lead", "lead_zh"),
+    [
+        ("Beijing", "London", "now", -8, "8 hours behind", "晚 8 小时"),
+        ("London", "Beijing", "2026-07-01 12:00", 7, "7 hours ahead of", "早 7 小时"),
+        ("Delhi", "Tokyo", "现在", 3.5, "3 hours 30 minutes ahead of", "早 3 小时 30 分钟"),
+        ("Paris", "London", "now", -1, "1 hour behind", "晚 1 小时"),
+        ("Shanghai", "Beijing", " NOW ", 0, "at the same time as", "没有时差"),
+        ("Tokyo", "UTC", "2026-11-22T12:00+02:00", -2, "2 hours behind", "晚 2 小时"),
+    ],
+)
+def test_tells_how_far_clocks_are_apart(
+    from_zone: str, to_zone: str, time: str, hours: float, lead: str, lead_zh: str
+) -> None:
+    output = call("convert", time=time, from_zone=from_zone, to_zone=to_zone)
+
+    assert (output["hours_ahead"], output["lead"], output["lead_zh"]) == (hours, lead, lead_zh)
+
+
+def test_now_is_this_moment_in_both_zones() -> None:
+    output = call("convert", time="now", from_zone="Beijing", to_zone="London")
+
+    assert output["result"] == call("now", zone="London")["result"]
+    assert output["from_zone"] == "Asia/Shanghai"
