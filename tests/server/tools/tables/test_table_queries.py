@@ -276,7 +276,9 @@ def test_a_chart_of_many_texts_shows_a_few_of_them(folder: Path, monkeypatch: py
     placed: list[tuple[list[int], list[str]]] = []
     monkeypatch.setattr(Axes, "set_xticks", lambda _axes, at, labels, **_: placed.append((list(at), list(labels))))
     assert draw(ask(folder, "SELECT 'x' || i, twice FROM 'numbers.parquet'", 10_000), Chart("line")).png
-    assert draw(ask(folder, "FROM (VALUES ('a', 1), ('b', 2), ('a', 3))"), Chart("scatter")).png  # the control: all of few
+    assert draw(
+        ask(folder, "FROM (VALUES ('a', 1), ('b', 2), ('a', 3))"), Chart("scatter")
+    ).png  # the control: all of few
     (at, labels), few = placed
     assert len(at) == len(labels) <= 24
     assert [labels[0], at[1], labels[1]] == ["x0", 209, "x209"]
