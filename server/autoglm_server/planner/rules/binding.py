@@ -140,7 +140,7 @@ class Binder:
         if together and before.phrase and before.phrase.tool == clause.phrase.tool:
             raise self._unclear(before.text)
 
-        if before.like is not None or (index > 1 and before.phrase and before.phrase is clauses[index - 2].phrase):
+        if index > 1 and _alike(clauses[index - 2], before):
             raise self._unclear(clauses[index - 2].text)
 
     def _unclear(self, other: str) -> BindingError:
@@ -561,12 +561,24 @@ _ABSENT = object()
 
 def _object_of(clause: Clause, action: CompiledPhrase) -> bool:
     """Whether a clause has an object of its own that an action of the same family of tools may share."""
-    phrase = clause.phrase
+    return _self_contained(clause) and clause.phrase is not None and _family(clause.phrase) == _family(action)
 
-    if phrase is None or phrase.implicit or phrase.tool.partition(".")[0] != action.tool.partition(".")[0]:
+
+def _alike(one: Clause, other: Clause) -> bool:
+    """Whether two clauses do the same kind of thing, side by side, each to an object of its own."""
+    if one.phrase is None or other.phrase is None or one.stage != other.stage:
         return False
 
-    return not any(isinstance(capture.value, BackReference) for capture in clause.captures)
+    return one.phrase.tool == other.phrase.tool and _self_contained(one) and _self_contained(other)
+
+
+def _self_contained(clause: Clause) -> bool:
+    implicit = clause.phrase is None or clause.phrase.implicit
+    return not implicit and not any(isinstance(capture.value, BackReference) for capture in clause.captures)
+
+
+def _family(phrase: CompiledPhrase) -> str:
+    return phrase.tool.partition(".")[0]
 
 
 def _resolved(value: Value, slot: Slot) -> Value:

@@ -29,6 +29,9 @@ _OTHERS_MAX = 8
 """How many other readings of a clause, as good as the first, are kept."""
 
 
+_OF_WHAT_FOLLOWS = frozenset({"把", "将"})
+
+
 class TooManyClausesError(ValueError):
     """The request has more places where it may be divided than are looked at."""
 
@@ -223,17 +226,19 @@ class _Reading:
         return True
 
     def _garbled(self, capture: Capture) -> bool:
-        """Whether a text begins with a dividing word or has quoted text beside others, or a name has politeness in it."""
+        """Whether a text begins or ends with a dividing word or has quoted text beside others, or a name has politeness in it."""
         source, start, end = self._source, capture.start, capture.end
 
-        if capture.slot.kind == "text" and start in self._dividers and source.atoms[start].kind is not Kind.CJK:
+        begins = start in self._dividers and source.atoms[start].kind is not Kind.CJK
+
+        if capture.slot.kind == "text" and (begins or end in self._places):
             return True
 
         if capture.slot.kind == "text" and end > start + 1:
             quoted = [atom.kind is Kind.QUOTED for atom in source.atoms[start:end]]
             behind = source.atoms[start + 1]
             apart = quoted[0] and (behind.spaced or behind.kind is Kind.CJK)
-            return apart or (any(quoted) and (self._divided(capture) > 0 or end in self._places))
+            return apart or (any(quoted) and self._divided(capture) > 0)
 
         if capture.slot.kind != "name" or not isinstance(capture.value, Written) or capture.value.quoted:
             return False
@@ -324,6 +329,9 @@ def _segments(source: Source, found: list[Division]) -> list[_Segment]:
 
         meant = joined(source, before) or joined(source, after)
         empty = hollow(source, before.end, after.start) and (not meant or polite(source, before.end, after.start))
+
+        # 把 is said of what comes after it, also if that looks like a dividing word: 把再见反转.
+        empty = empty and source.key(after.start - 1) not in _OF_WHAT_FOLLOWS
 
         if before.end < after.start and not empty:
             segments.append(_Segment(before.end, after.start, ordering))

@@ -54,8 +54,8 @@ COUNT: Final = _phrases(
         ),
         (f"how many {_WHAT_EN} (are there in|are in) {{text:text}}", _HAS_EN),
         (f"count [the] [number of] {_WHAT_EN} (in|of) [the] [text|sentence|phrase|string|word] {{text:text}}", _HAS_EN),
-        (f"count [the] [number of] {_WHAT_EN} [in it|of it] => text={{it}}", _HAS_EN),
-        (f"how many {_WHAT_EN} [are there|are in it|are there in it|does it have|has it] => text={{it}}", _HAS_EN),
+        (f"count [the] [number of] {_WHAT_EN} => text={{it}}", _HAS_EN),
+        (f"how many {_WHAT_EN} [are there] => text={{it}}", _HAS_EN),
         (
             "how many [letter|letters] {of:word} (are|are there) in [the word] {text:word} => what=occurrences; ignore_case=true",
             '"{of}" occurs {output} times in "{text}".',

@@ -1559,6 +1559,26 @@ NEWCOMERS: Table = [
             'time.now {"zone": "Paris"}',
         ],
     ),
+    (
+        "把 5 公里换算成英里，再转成大写",
+        [
+            'units.convert {"from_unit": "公里", "to_unit": "英里", "value": 5}',
+            'text.case {"case": "upper", "text": "${step1.result}"}',
+        ],
+    ),
+    (
+        "把再见反转",
+        [
+            'text.reverse {"text": "再见"}',
+        ],
+    ),
+    (
+        "把与众不同反转，再转成大写",
+        [
+            'text.reverse {"text": "与众不同"}',
+            'text.case {"case": "upper", "text": "${step1.result}"}',
+        ],
+    ),
 ]
 """What people who had not read the manual asked."""
 
@@ -1597,6 +1617,8 @@ REFUSED: list[tuple[str, str]] = [
     ('write "x" to b.txt, then reverse', "is not one text or number"),
     ('extract the numbers from "a 3 b 1", then reverse', "is not one text or number"),
     ('write "x" to a.txt and save to b.txt', "is not one text or number"),
+    ("把“a”转成大写，“b”转成小写，再反转", "也可能与“把“a”转成大写”有关"),
+    ("uppercase then and now", "«uppercase»"),
     ("reverse", "«reverse»"),
     ("then save to a.txt", "«save to a.txt»"),
     ("“hello”弄成大写倒过来", "没有读懂"),
