@@ -349,7 +349,7 @@ def test_a_function_that_changes_its_arguments_changes_nothing_of_the_callers() 
         items: list[Any],
         plain: dict,  # type: ignore[type-arg]
         several: list,  # type: ignore[type-arg]
-        some: Any | None = None,
+        some: Any = None,
     ) -> None:
         for one in (anything, mapping["a"], items[0], plain["a"], several[0], some):
             one["spoiled"] = True

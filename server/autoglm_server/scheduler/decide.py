@@ -414,6 +414,12 @@ def _round(state: State, now: float, commands: list[Command]) -> None:
         commands.append(_next(state, current.number))
 
 
+def may_plan_meanwhile(state: State) -> bool:
+    """Whether a round may be due although steps have not ended."""
+    rounds = state.plan.rounds
+    return state.repairable > 0 or (bool(rounds) and rounds[-1].interrupted)
+
+
 def _answered(state: State) -> bool:
     return bool(state.plan.answer) or state.plan.output is not None
 

@@ -90,6 +90,7 @@ from autoglm_server.scheduler.decide import (
     changes_matter,
     decide,
     failure_of,
+    may_plan_meanwhile,
 )
 from autoglm_server.scheduler.drafts import RETRY_POLICY, Rules, check_planned, resolve
 from autoglm_server.scheduler.outcome import Outcome, Stopped, backoff, judge
@@ -463,7 +464,7 @@ class PlanRun:
         A call that runs a sub-plan was counted as if it took a place, and takes none.
         """
         running, steps = self.plan.running, self.plan.steps
-        return all(
+        return not may_plan_meanwhile(self.state) and all(
             type(command) is StartStep and command.step_id in running and not steps[command.step_id].child_plan_id
             for command in commands
         )

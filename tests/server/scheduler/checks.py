@@ -25,6 +25,7 @@ from autoglm.model import (
     StepSucceeded,
     StepWaiting,
 )
+from autoglm_server.scheduler import families
 from autoglm_server.scheduler.decide import (
     AskPerson,
     CancelStep,
@@ -38,6 +39,7 @@ from autoglm_server.scheduler.decide import (
     decide,
 )
 from autoglm_server.scheduler.limits import Limits
+from autoglm_server.scheduler.scheduler import Scheduler
 from autoglm_server.scheduler.state import State, apply
 from autoglm_server.tools.tool import Invocation
 
@@ -188,3 +190,17 @@ def check_everything(events: Sequence[Event], calls: Sequence[Invocation], *, re
     check_decisions(events, revises=revises)
     check_calls(events, calls)
     check_budget(events)
+
+
+def check_nothing_is_due(scheduler: Scheduler) -> None:
+    """What was decided has been done, and who has something to do later will be woken."""
+    for run in scheduler._runs.values():
+        hold = scheduler.holding or not families.root_of(run).admitted
+        if run.state.pool is not None:
+            run.state.pool = families.pool(run)
+
+        due = decide(run.state, scheduler.clock.monotonic(), scheduler.places(), hold=hold)
+        # What another plan of its family used up ends a plan when it wants to go on.
+        left = [command for command in due.commands if not (run.state.pool and isinstance(command, ReachLimit))]
+        assert not left, f"nobody has done what is due: {left}"
+        assert due.wake is None or run in scheduler.timers._entries, "nobody will look again"

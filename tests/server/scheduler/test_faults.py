@@ -37,7 +37,7 @@ from autoglm_server.scheduler import run as run_module
 from autoglm_server.scheduler import scheduler as scheduler_module
 from autoglm_server.scheduler.drafts import Checked, Rules, check_given
 from autoglm_server.scheduler.limits import Limits
-from tests.server.scheduler.harness import World, failure, step
+from tests.server.scheduler.harness import Planner, World, failure, step
 
 MIB = 1 << 20
 HALF_A_PAIR = "a\ud800b"
@@ -384,3 +384,24 @@ async def test_many_given_steps_are_made_into_a_plan_beside_the_loop(
     assert done.state is PlanState.SUCCEEDED
     assert threads
     assert threading.get_ident() not in threads
+
+
+async def test_a_place_that_comes_free_as_a_round_ends_hides_nothing_that_is_due() -> None:
+    async with World(limits=Limits(running_calls=1)) as world:
+        world.scheduler.call_began()  # another plan's
+
+        class Rejected(Planner):
+            async def round(self, view: RoundView) -> AsyncIterator[RoundItem]:
+                self.views.append(view)
+                if view.attempt == 1:
+                    yield step("a", "put")
+                    yield step("b", "unknown")
+                    world.scheduler.call_ended()
+
+        planner = world.planners["scripted"] = Rejected()
+        await world.create(request="two steps")
+        await world.tools.called("a")
+        await world.settle()
+        assert [view.attempt for view in planner.views] == [1, 2], (
+            "the refused draft is told of while the other step runs"
+        )

@@ -31,7 +31,7 @@ from autoglm_server.scheduler import decide as decide_module
 from autoglm_server.scheduler import run as run_module
 from autoglm_server.scheduler.decide import AskPerson, Command, Decided, FailStep, StartStep, decide
 from autoglm_server.scheduler.state import State
-from tests.server.scheduler.checks import check_everything
+from tests.server.scheduler.checks import check_everything, check_nothing_is_due
 from tests.server.scheduler.harness import Call, World, failure
 
 SETTINGS = settings(
@@ -144,6 +144,8 @@ class SchedulerMachine(RuleBasedStateMachine):
                 children += [plan.parent.step_id] if plan.parent is not None else []
 
             assert len(children) == len(set(children)), "a step has two sub-plans"
+
+        check_nothing_is_due(self.world.scheduler)
 
     async def _resolve(self, plan_id: str, kind: int) -> None:
         for member in await self.family(plan_id):
