@@ -103,7 +103,7 @@ def _run(work: list[Unit], state: _State) -> list[Result]:
     with tempfile.TemporaryDirectory(prefix="autoglm-reliability-") as folder:
         running: dict[subprocess.Popen[bytes], tuple[Unit, Path, float]] = {}
         while waiting or running:
-            while waiting and len(running) < TOGETHER:
+            while waiting and _may_begin(waiting[0], [unit for unit, _, _ in running.values()]):
                 unit = waiting.pop(0)
                 out = Path(folder) / f"{len(state.done)}-{time.monotonic_ns()}.json"
                 running[_begin(unit, out)] = (unit, out, time.monotonic())
@@ -118,6 +118,12 @@ def _run(work: list[Unit], state: _State) -> list[Result]:
                 state.add(unit, _ended(process, unit, out, time.monotonic() - began))
 
     return [state.done[unit.name] for unit in work]
+
+
+def _may_begin(unit: Unit, running: list[Unit]) -> bool:
+    """Whether a unit may run beside the others: one that measures may not, and none beside it."""
+    alone = any(PARTS[one.part].alone for one in (unit, *running))
+    return not running if alone else len(running) < TOGETHER
 
 
 def _begin(unit: Unit, out: Path) -> subprocess.Popen[bytes]:

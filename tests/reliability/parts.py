@@ -11,6 +11,7 @@ from typing import Final
 from tests.reliability.checker import PROMISES, check
 from tests.reliability.disks import broken_disks, power_cuts
 from tests.reliability.hostile import FLAT, PROPER, UP, hostile
+from tests.reliability.overload import GOODPUT, HEALTH, KEPT, REFUSED, overload
 from tests.reliability.processes import failpoints, forgetful, kills
 from tests.reliability.rows import Result
 from tests.reliability.streams import FROZEN, WATCH_PROMISES, watch
@@ -43,6 +44,8 @@ class Part:
     push: tuple[int, int]
     night: tuple[int, int]
     promises: tuple[str, ...] = tuple(PROMISES)
+    alone: bool = False
+    """It measures, so nothing else runs meanwhile."""
 
 
 def simulate(seed: int, size: int) -> Result:
@@ -101,6 +104,7 @@ PARTS: Final[dict[str, Part]] = {
     "power": Part(power_cuts, (1, 100), (10, 100)),
     "disks": Part(broken_disks, (1, 20), (5, 50)),
     "forgetful": Part(forgetful, (1, 4), (1, 4)),
+    "overload": Part(overload, (1, 3), (1, 20), (GOODPUT, REFUSED, HEALTH, KEPT), alone=True),
 }
 
 

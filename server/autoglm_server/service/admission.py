@@ -77,9 +77,7 @@ class Admission:
         self._journal_wait = limits.journal_wait.total_seconds() if limits.journal_wait else float("inf")
         self._retry = itertools.cycle(RETRY_AFTER)
         wait = limits.create_wait
-        self.doors = (
-            {method: Door(method, wait.total_seconds(), limits.calls_write) for method in CREATES} if wait else {}
-        )
+        self.doors = {method: Door(method, wait.total_seconds()) for method in CREATES} if wait else {}
         """For each method that makes plans, how long its calls wait to be taken up."""
 
     def begin(self, probes: Probes) -> None:
@@ -111,7 +109,7 @@ class Admission:
         if method not in CREATES:
             return None
 
-        if (door := self.doors.get(method)) is not None and not door.passed(places.taken):
+        if (door := self.doors.get(method)) is not None and not door.passed():
             told = "the server is behind: new plans wait longer than limits.create_wait; try again a little later"
             return self._refuse(told, "limits.create_wait", f"{door.limit:g} s")
 

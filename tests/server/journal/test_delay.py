@@ -17,14 +17,15 @@ async def test_the_delay_is_that_of_the_oldest_which_is_not_settled(
     tmp_path: Path, hand_of: type[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Turns and commits are cut differently: two turns wait for one commit, behind another."""
-    free, entered, real = threading.Event(), threading.Semaphore(0), _writer.commit
+    writer: Any = _writer
+    free, entered, real = threading.Event(), threading.Semaphore(0), writer.commit
 
     def slow(*arguments: Any) -> Any:
         entered.release()
         free.wait(10)
         return real(*arguments)
 
-    monkeypatch.setattr(_writer, "commit", slow)
+    monkeypatch.setattr(writer, "commit", slow)
     journal = SqliteJournal(tmp_path)
     await journal.open()
     loop, start = asyncio.get_running_loop(), asyncio.get_running_loop().time()

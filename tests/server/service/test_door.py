@@ -1,19 +1,18 @@
-"""How long calls wait to be taken up: what late and timely probes make of the room, and a probe over a real connection."""
+"""How long calls wait to be taken up: what late and timely probes make of the rate, and a probe over a real connection."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 
 import pytest
 
 from autoglm.v1 import plan_service_pb2 as pb
 from autoglm_server.service.admission import CREATES, Kind
-from autoglm_server.service.door import CALLS, ROOM_MIN, Door, Prober
+from autoglm_server.service.door import CALLS, CALM_SECONDS, DRAIN, FLOOR, LESS, RATE_MIN, Door, Prober
 from autoglm_server.settings import LimitSettings
 from tests.server.service.harness import serving, until
-
-MOST = 64
 
 
 class Scripted:
@@ -54,9 +53,9 @@ async def rest() -> None:
 async def probed(door: Door, move: Callable[[float], None], seconds: float) -> None:
     """Let calls come until a probe goes, and answer it after so long."""
     assert isinstance(door.probes, Scripted)
-    move(1.0)
+    move(0.1)
     for _ in range(CALLS):
-        door.passed(1)
+        door.passed()
 
     await rest()
     move(seconds)
@@ -65,64 +64,146 @@ async def probed(door: Door, move: Callable[[float], None], seconds: float) -> N
     door.probes.answer.clear()
 
 
-async def test_a_late_probe_narrows_and_timely_ones_widen_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    move, door = at(monkeypatch), Door("m", 0.05, MOST)
+def let_in(door: Door, move: Callable[[float], None], calls: int, seconds: float) -> int:
+    """How many of so many calls, evenly over the time, are let in."""
+    count = 0
+    for _ in range(calls):
+        move(seconds / calls)
+        count += door.passed()
+
+    return count
+
+
+async def slowed(monkeypatch: pytest.MonkeyPatch) -> tuple[Door, Callable[[float], None]]:
+    """Give a door that let 200 a second in, and then saw one probe come back late."""
+    move, door = at(monkeypatch), Door("m", 0.05)
+    assert let_in(door, move, 400, 2.0) == 400
     door.probes = Scripted()
-    await probed(door, move, 0.06)
-    assert door.room == MOST // 2
-    await probed(door, move, 0.06)
-    assert door.room == MOST // 4
-
-    for _ in range(20):
-        await probed(door, move, 0.01)
-
-    assert door.room == MOST
-
-
-async def test_a_probe_that_is_not_back_in_time_narrows_before_it_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once, by what is really under way: 40 of 64 places are taken."""
-    move, door = at(monkeypatch), Door("m", 0.05, MOST)
-    door.probes = Scripted()
-    assert all(door.passed(40) for _ in range(CALLS))
+    assert let_in(door, move, 400, 2.0) == 400
     await rest()
-    move(0.04)
-    assert door.passed(40)
-    move(0.02)
-    assert not door.passed(40)
-    assert door.room == 20
-    move(5.0)
-    assert door.passed(19)
-    assert not door.passed(20)
+    move(0.06)
     door.probes.answer.set()
     await rest()
-    assert door.room == 20
+    door.probes.answer.clear()
+    return door, move
+
+
+async def test_a_late_probe_lets_less_in_than_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    door, move = await slowed(monkeypatch)
+    assert door.rate == pytest.approx(LESS * 200, rel=0.05)
+    door.probes = Scripted()
+    assert let_in(door, move, 600, 1.0) <= LESS * 200 * 1.1
+
+
+async def test_a_probe_that_is_not_back_in_time_counts_before_it_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And once: when it comes it is not counted again."""
+    move, door = at(monkeypatch), Door("m", 0.05)
+    door.probes = Scripted()
+    let_in(door, move, 40, 0.2)
+    await rest()
+    assert let_in(door, move, 8, 0.04) == 8
+    assert door.rate == math.inf
+    let_in(door, move, 8, 0.04)
+    once = door.rate
+    assert once < math.inf
+    move(1.0)
+    door.probes.answer.set()
+    await rest()
+    assert door.rate == once
+
+
+async def test_timely_probes_let_more_in_and_none_that_is_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    door, move = await slowed(monkeypatch)
+    before = door.rate
+    for took, more in ((0.03, False), (0.01, True)):
+        assert isinstance(door.probes, Scripted)
+        let_in(door, move, 200, 0.2)  # more than the rate, so it is the rate that holds them back
+        await rest()
+        move(took)
+        door.probes.answer.set()
+        await rest()
+        door.probes.answer.clear()
+        assert (before < door.rate < 3 * before) is more
+
+
+async def test_a_lower_rate_is_given_time_before_it_is_lowered_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    door, move = await slowed(monkeypatch)
+    before = door.rate
+    await probed(door, move, 0.06)
+    assert door.rate == before
+    await probed(door, move, 0.06)
+    assert door.rate < before
+
+
+async def test_what_went_well_a_while_ago_is_not_given_up_for_a_queue_that_it_does_not_make(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    move, door = at(monkeypatch), Door("m", 0.05)
+    door.probes = Scripted()
+    assert let_in(door, move, 400, 2.0) == 400
+    await rest()
+    door.probes.answer.set()
+    await rest()
+    door.probes.answer.clear()
+    for _ in range(8):  # about three seconds
+        await probed(door, move, 0.3)
+
+    assert 0.4 * 200 < door.rate <= FLOOR * 200
+    for _ in range(100):
+        await probed(door, move, 0.5)
+
+    assert door.rate == RATE_MIN
+
+
+async def test_no_more_are_let_in_than_ever_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rate that grows while nobody asks would be none when they all come."""
+    door, move = await slowed(monkeypatch)
+    before = door.rate
+    for _ in range(20):
+        await probed(door, move, 0.005)
+
+    assert door.rate < 3 * before
 
 
 async def test_some_are_let_in_however_late_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    move, door = at(monkeypatch), Door("m", 0.05, MOST)
-    door.probes = Scripted()
-    for _ in range(20):
+    door, move = await slowed(monkeypatch)
+    for _ in range(100):
         await probed(door, move, 1.0)
 
-    assert door.room == ROOM_MIN
-    assert door.passed(ROOM_MIN - 1)
-    assert not door.passed(ROOM_MIN)
+    assert door.rate == RATE_MIN
+    assert let_in(door, move, 1000, 4.0) >= RATE_MIN * 4 / DRAIN - 1
+
+
+async def test_while_calls_wait_very_long_less_is_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control: the same rate, when they do not."""
+    door, move = await slowed(monkeypatch)
+    usual = let_in(door, move, 200, 0.15)
+    await rest()
+    move(0.2)  # a probe is under way for that long
+    assert let_in(door, move, 200, 0.15) < usual / 2
+
+
+async def test_all_are_let_in_again_when_nobody_had_to_be_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    door, move = await slowed(monkeypatch)
+    door.probes = Scripted()
+    assert let_in(door, move, 20, CALM_SECONDS * 2) == 20
+    assert door.rate == math.inf
 
 
 async def test_few_calls_are_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     at(monkeypatch)
-    door = Door("m", 0.05, MOST)
+    door = Door("m", 0.05)
     door.probes = probes = Scripted()
     for _ in range(CALLS - 1):
-        door.passed(0)
+        door.passed()
 
     await rest()
     assert probes.asked == 0
-    door.passed(0)
+    door.passed()
     await rest()
     assert probes.asked == 1
     for _ in range(10 * CALLS):  # one at a time
-        door.passed(0)
+        door.passed()
 
     await rest()
     assert probes.asked == 1
@@ -132,32 +213,29 @@ async def test_few_calls_are_not_measured(monkeypatch: pytest.MonkeyPatch) -> No
 async def test_a_server_that_cannot_reach_itself_refuses_nobody(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    move, door = at(monkeypatch), Door("m", 0.05, MOST)
-    door.probes = probes = Scripted()
-    await probed(door, move, 0.06)
+    door, move = await slowed(monkeypatch)
+    assert isinstance(door.probes, Scripted)
+    probes = door.probes
     probes.fault = ConnectionError("no way")
-    await probed(door, move, 0.06)
-    assert door.room == MOST
+    await probed(door, move, 0.01)
+    assert door.rate == math.inf
     assert "no way" in caplog.text
 
     asked = probes.asked
-    move(0.5)
-    for _ in range(10):
-        assert door.passed(MOST - 1)
-
+    assert let_in(door, move, 100, 0.5) == 100
     await rest()
     assert probes.asked == asked  # not at once again
 
 
 async def test_a_door_that_is_closed_ends_its_probe_and_measures_no_more() -> None:
-    door = Door("m", 0.05, MOST)
+    door = Door("m", 0.05)
     door.probes = probes = Scripted()
     for _ in range(CALLS):
-        door.passed(0)
+        door.passed()
 
     await rest()
     await door.close()
-    assert door.passed(MOST)
+    assert door.passed()
     assert probes.asked == 1
 
 

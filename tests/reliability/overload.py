@@ -1,0 +1,365 @@
+"""More than a server can do: what it still gets done, how soon it refuses the rest, and whether what it took is kept.
+
+Each round finds the peak in a closed loop, then asks for three times that in an open one, which waits for nobody. What counts
+is plans that were acknowledged and came to their end in time, by the journal. The control has no limits.
+
+What else the machine does hits one round or the other, and a server that does not keep the promise fails in every one: a
+promise about speed is broken when it does not hold in any round. The figures are those of the middle one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import signal
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from random import Random
+from statistics import median
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+from google.rpc import error_details_pb2
+from google.rpc.status_pb2 import Status
+from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
+
+from autoglm.model import PlanState
+from autoglm.v1 import plan_service_pb2 as pb
+from autoglm.v1 import plan_service_pb2_grpc
+from autoglm.v1.plan_pb2 import StepDraft
+from autoglm_server.journal.journal import PlanQuery
+from autoglm_server.journal.sqlite import SqliteJournal
+from tests.reliability.rows import Result
+from tests.reliability.servers import Life
+
+GOODPUT: Final = "overload-goodput"
+REFUSED: Final = "overload-refused-at-once"
+HEALTH: Final = "overload-health"
+KEPT: Final = "acknowledged-is-kept"
+
+STEPS: Final = 24
+"""In each plan. To refuse a call costs some 0.3 to 0.6 ms: little beside such a plan, a quarter of one with one step, of which
+this does not hold (docs/adr/0083-refused-at-the-door.md)."""
+WORKERS: Final = (8, 24)
+"""Callers of the closed loop, one number after the other; the best one is the peak."""
+TIMES: Final = 3
+"""How many times the peak is asked for."""
+GOODPUT_MIN: Final = 0.7
+"""The goal is 0.8, which a machine of its own reaches; one that others use too, and that the load comes from, not always."""
+IN_TIME: Final = 1.0
+"""Seconds from asking for a plan to its end, for it to be of use; and the deadline of every create."""
+REFUSED_SECONDS: Final = 0.2
+"""Ninety-nine of a hundred calls that are refused know it after so long; likewise, for a goal of 0.1."""
+SETTLE_SECONDS: Final = 1.0
+HEALTH_SECONDS: Final = 0.25
+HEALTH_LOST_SECONDS: Final = 0.9
+SECONDS: Final = 3.0
+"""How long each round asks for too much."""
+CONNECTIONS: Final = 6
+NO_LIMITS: Final = """\
+limits: {calls_read: 100000, calls_write: 100000, calls_tool: 100000, calls_share: 1, create_wait: none, journal_wait: none}
+"""
+_CHANNEL: Final = [("grpc.use_local_subchannel_pool", 1)]
+
+
+@dataclass(slots=True)
+class Seconds:
+    """Some seconds of load: what was asked when, and what came of it."""
+
+    name: str
+    length: float = 0.0
+    asked: int = 0
+    acknowledged: dict[str, float] = field(default_factory=dict)
+    """Plan id to when it was asked for, by the wall clock."""
+    began: float = field(default_factory=time.monotonic)
+    refused: list[float] = field(default_factory=list)
+    """How long each call took that was not acknowledged."""
+    refused_first: list[float] = field(default_factory=list)
+    """Likewise of those in the first moment of the load, in which a server finds out that it is too much."""
+    untold: list[str] = field(default_factory=list)
+    """Refusals that do not say when to come back and what was exceeded."""
+
+    def good(self, ends: dict[str, float]) -> float:
+        """Give how many plans a second came to their end in time."""
+        ended = ((ends.get(plan_id), at) for plan_id, at in self.acknowledged.items())
+        return sum(end is not None and end - at <= IN_TIME for end, at in ended) / self.length
+
+
+class Load:
+    """Clients of one server; every plan has its own request_id."""
+
+    def __init__(self, address: str, random: Random) -> None:
+        self.health: list[float] = []
+        self._address = address
+        self._random = random
+        self._channels = [grpc.aio.insecure_channel(address, options=_CHANNEL) for _ in range(CONNECTIONS)]
+        self._stubs: list[Any] = [plan_service_pb2_grpc.PlanServiceStub(channel) for channel in self._channels]
+        self._numbers = iter(range(1 << 30))
+
+    async def close(self) -> None:
+        for channel in self._channels:
+            await channel.close()
+
+    async def ask(self, phase: Seconds) -> float:
+        """Ask for a plan once; gives how long the server says to wait before the next, in seconds."""
+        number = next(self._numbers)
+        steps = [StepDraft(id=f"s{index}", tool="time.now") for index in range(STEPS)]
+        request = pb.CreatePlanRequest(request_id=f"overload-{number}", steps=steps)
+        wall, began = time.time(), time.monotonic()
+        phase.asked += 1
+        try:
+            answer = await self._stubs[number % CONNECTIONS].CreatePlan(request, timeout=IN_TIME)
+        except grpc.aio.AioRpcError as refused:
+            took = time.monotonic() - began
+            (phase.refused if began - phase.began > SETTLE_SECONDS else phase.refused_first).append(took)
+            wait = _told(refused)
+            if wait is None:
+                phase.untold.append(f"{refused.code().name}: {refused.details()}")
+
+            return wait or 0.0
+
+        phase.acknowledged[answer.plan.id] = wall
+        return 0.0
+
+    async def closed(self, workers: int, seconds: float) -> Seconds:
+        """Let callers ask one after the other; one that is refused comes back when it was told to."""
+        phase, end = Seconds(f"{workers} callers"), time.monotonic() + seconds
+
+        async def work() -> None:
+            while time.monotonic() < end:
+                wait = await self.ask(phase)
+                await asyncio.sleep(wait)
+
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(workers):
+                tasks.create_task(work())
+
+        phase.length = time.monotonic() - phase.began
+        return phase
+
+    async def open(self, rate: float, seconds: float) -> Seconds:
+        """Ask at random moments, ``rate`` times a second, whatever comes of it."""
+        phase, due = Seconds(f"{rate:.0f} a second", seconds), 0.0
+        async with asyncio.TaskGroup() as tasks:
+            while (now := time.monotonic() - phase.began) < seconds:
+                while due < now:
+                    tasks.create_task(self.ask(phase))
+                    due += self._random.expovariate(rate)
+
+                await asyncio.sleep(0.002)
+
+        return phase
+
+    async def look(self) -> None:
+        """Ask for the health all the time, on a connection of its own."""
+        async with grpc.aio.insecure_channel(self._address, options=_CHANNEL) as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+            await stub.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True)
+            while True:
+                began = time.monotonic()
+                try:
+                    answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=IN_TIME)
+                    good = answer.status == health_pb2.HealthCheckResponse.SERVING
+                except grpc.aio.AioRpcError:
+                    good = False
+
+                self.health.append(time.monotonic() - began if good else math.inf)
+                await asyncio.sleep(0.02)
+
+
+def _told(refused: grpc.aio.AioRpcError) -> float | None:
+    """Give when to come back, of a refusal that is as it should be."""
+    raw = dict(refused.trailing_metadata() or ()).get("grpc-status-details-bin", b"")
+    assert isinstance(raw, bytes)
+    return _read_status(raw) if refused.code() is grpc.StatusCode.RESOURCE_EXHAUSTED else None
+
+
+@cache
+def _read_status(raw: bytes) -> float | None:
+    info, retry, quota = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo(), error_details_pb2.QuotaFailure()
+    found = [detail.Unpack(one) for detail in Status.FromString(raw).details for one in (info, retry, quota)]
+    good = info.reason == "TOO_MANY_CALLS" and sum(found) == 3
+    return retry.retry_delay.ToTimedelta().total_seconds() if good else None
+
+
+@dataclass(slots=True)
+class Measured:
+    """What the rounds of one server came to."""
+
+    rounds: list[tuple[list[Seconds], Seconds]] = field(default_factory=list)
+    """The closed loops, and the open one."""
+    health: list[float] = field(default_factory=list)
+    ends: dict[str, float] = field(default_factory=dict)
+    """When each plan that the journal has came to its end."""
+    states: dict[str, PlanState] = field(default_factory=dict)
+
+    @property
+    def peak(self) -> float:
+        """Give the most plans a second that were good in a closed loop."""
+        return max(phase.good(self.ends) for closed, _ in self.rounds for phase in closed)
+
+    @property
+    def ratios(self) -> list[float]:
+        """For each round, what was good under overload, of the round's peak."""
+        return [over.good(self.ends) / max(phase.good(self.ends) for phase in closed) for closed, over in self.rounds]
+
+    @property
+    def over(self) -> list[Seconds]:
+        return [over for _, over in self.rounds]
+
+    @property
+    def refusals(self) -> list[float]:
+        """For each round, after how long ninety-nine of a hundred that were not acknowledged under overload knew it."""
+        return [_percentile(phase.refused, 0.99) for phase in self.over]
+
+    def looked(self) -> float:
+        """Give after how long ninety-nine of a hundred health checks were answered."""
+        return _percentile(self.health, 0.99)
+
+    def lost(self) -> list[str]:
+        """Give the acknowledged plans that are not there, or have not come to their end."""
+        return [
+            f"plan {plan_id} is {self.states[plan_id].name if plan_id in self.states else 'gone'}"
+            for closed, over in self.rounds
+            for phase in (*closed, over)
+            for plan_id in phase.acknowledged
+            if self.states.get(plan_id) is not PlanState.SUCCEEDED
+        ]
+
+
+def _percentile(values: list[float], part: float) -> float:
+    return sorted(values)[min(len(values) - 1, int(len(values) * part))] if values else 0.0
+
+
+def _percents(ratios: list[float]) -> str:
+    return ", ".join(f"{ratio:.0%}" for ratio in ratios)
+
+
+async def measure(folder: Path, random: Random, rounds: int) -> tuple[Measured, Measured]:
+    """Load a server in rounds, and one without limits in one; let both finish, and read their journals.
+
+    The peaks are those of the one without limits, where callers of a closed loop are not refused: right before the load that
+    is compared with them, since what the machine has left over changes by the second.
+    """
+    found, control = Measured(), Measured()
+    async with AsyncExitStack() as stack:
+        lives = [await _start(folder / name, text, stack) for name, text in (("as-is", ""), ("free", NO_LIMITS))]
+        loads = [Load(life.address, random) for life in lives]
+        for load in loads:
+            stack.push_async_callback(load.close)
+            await load.closed(WORKERS[0], 0.5)  # it warms up
+
+        for number in range(rounds + 1):
+            closed = [await loads[1].closed(workers, SECONDS / 2) for workers in WORKERS]
+            await asyncio.sleep(0.5)
+            rate = TIMES * max(1.0, *(len(phase.acknowledged) / phase.length for phase in closed))
+            one, load = (found, loads[0]) if number < rounds else (control, loads[1])
+            async with _looking(load):
+                one.rounds.append((closed, await load.open(rate, SECONDS)))
+                if one is control:
+                    lives[1].signal(signal.SIGSTOP)
+                    await asyncio.sleep(1.0)
+                    lives[1].signal(signal.SIGCONT)
+                    await asyncio.sleep(0.2)
+
+            await asyncio.sleep(IN_TIME / 2)  # so that no round pays for another
+
+        found.health, control.health = loads[0].health, loads[1].health
+
+    for life in lives:
+        await _read(life.data_dir, found)
+
+    control.ends, control.states = found.ends, found.states
+    return found, control
+
+
+async def _start(folder: Path, settings: str, stack: AsyncExitStack) -> Life:
+    """Start a server that ends with the stack, and has then come to the end of its plans."""
+    folder.mkdir()  # noqa: ASYNC240 - nothing else runs yet
+    config, life = folder / "autoglm.yaml", Life(folder)
+    config.write_text(settings)
+    stack.push_async_callback(life.kill)
+    await life.begin(flags=("--config", str(config)))
+    stack.push_async_callback(life.stop)
+    return life
+
+
+@asynccontextmanager
+async def _looking(load: Load) -> AsyncIterator[None]:
+    task = asyncio.create_task(load.look())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def _read(data_dir: Path, found: Measured) -> None:
+    journal, epoch = SqliteJournal(data_dir), datetime(1970, 1, 1, tzinfo=UTC)
+    await journal.open()
+    try:
+        token = ""
+        while True:
+            page = await journal.list_rows(PlanQuery(page_size=500, page_token=token))
+            for row in page.rows:
+                found.states[row.plan_id] = row.state
+                if row.end_time is not None:
+                    found.ends[row.plan_id] = (row.end_time - epoch).total_seconds()
+
+            if not (token := page.next_page_token):
+                return
+    finally:
+        await journal.close()
+
+
+def judge(found: Measured, result: Result, where: str) -> None:
+    """Say what of the promises was broken."""
+    asked = sum(phase.asked for phase in found.over)
+    bad = max(found.ratios) < GOODPUT_MIN
+    told = [f"at {TIMES} times its peak the rounds came to {_percents(found.ratios)} of it only"] if bad else []
+    result.found(GOODPUT, tries=asked, faults=0, violations=told, where=where)
+
+    turned = sum(len(phase.refused) + len(phase.refused_first) for phase in found.over)
+    told = [text for phase in found.over for text in phase.untold]
+    if min(found.refusals) > REFUSED_SECONDS:
+        rounds = ", ".join(f"{took * 1e3:.0f}" for took in found.refusals)
+        told.append(f"99 of 100 refused calls knew it after {rounds} ms only")
+
+    result.found(REFUSED, tries=turned, faults=0, violations=told, where=where)
+    told = [] if found.looked() <= HEALTH_SECONDS else [f"99 of 100 health checks took {found.looked() * 1e3:.0f} ms"]
+    told += [f"a health check took {took:.1f} s" for took in found.health if took > HEALTH_LOST_SECONDS]
+    result.found(HEALTH, tries=len(found.health), faults=0, violations=told, where=where)
+    kept = sum(len(phase.acknowledged) for closed, over in found.rounds for phase in (*closed, over))
+    result.found(KEPT, tries=kept, faults=0, violations=found.lost(), where=where)
+
+
+def overload(seed: int, size: int) -> Result:
+    """Load a server in ``size`` rounds, and one without limits in one."""
+    result, random, where = Result(), Random(seed), f"--only overload --seed {seed} --size {size}"
+    with tempfile.TemporaryDirectory(prefix="autoglm-overload-") as folder:
+        found, control = asyncio.run(measure(Path(folder), random, size))
+
+    judge(found, result, where)
+    broken = Result()
+    judge(control, broken, where)
+    for promise in (GOODPUT, REFUSED, HEALTH):
+        what = "a server that stands still" if promise is HEALTH else "a server without limits"
+        result.control(promise, what, caught=broken.violations[promise] > 0)
+
+    result.count("calls above capacity", sum(phase.asked for phase in found.over))
+    result.count("plans a second at the peak", found.peak)
+    result.count(f"% of that at {TIMES} times the load", round(100 * median(found.ratios), 1))
+    result.count("% without limits", round(100 * median(control.ratios), 1))
+    result.count("ms to a refusal (p99)", round(median(found.refusals) * 1e3, 1))
+    first = _percentile([took for phase in found.over for took in phase.refused_first], 0.99)
+    result.count("ms in the first second (p99)", round(first * 1e3, 1))
+    result.count("ms without limits (p99)", round(median(control.refusals) * 1e3, 1))
+    result.count("ms to a health check (p99)", round(found.looked() * 1e3, 1))
+    return result

@@ -1,0 +1,60 @@
+"""The judge of an overload, on figures made up: each promise is broken by what breaks it alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from autoglm.model import PlanState
+from tests.reliability.__main__ import _may_begin
+from tests.reliability.overload import GOODPUT, HEALTH, KEPT, REFUSED, Measured, Seconds, judge
+from tests.reliability.parts import PARTS, Unit
+from tests.reliability.rows import Result
+
+
+def measured(*, good: tuple[int, ...] = (90, 50), refused: tuple[float, ...] = (0.05, 0.5)) -> Measured:
+    """Rounds of a second with a peak of 100: so many plans came to their end in time, and so long it took to refuse."""
+    found = Measured(health=[0.01] * 100)
+    for number, (count, took) in enumerate(zip(good, refused, strict=True)):
+        closed, over = Seconds("closed", 1.0), Seconds("open", 1.0, asked=300, refused=[took] * 100)
+        closed.acknowledged = {f"c{number}-{index}": 10.0 for index in range(100)}
+        over.acknowledged = {f"o{number}-{index}": 20.0 for index in range(100)}
+        found.ends |= dict.fromkeys(closed.acknowledged, 10.5)
+        found.ends |= {name: 20.5 if at < count else 23.0 for at, name in enumerate(over.acknowledged)}
+        found.rounds.append(([closed], over))
+
+    found.states = dict.fromkeys(found.ends, PlanState.SUCCEEDED)
+    return found
+
+
+def broken(found: Measured) -> set[str]:
+    result = Result()
+    judge(found, result, "here")
+    assert {*result.tries} == {GOODPUT, REFUSED, HEALTH, KEPT}
+    return {promise for promise, count in result.violations.items() if count}
+
+
+def test_one_round_that_holds_is_enough_for_speed() -> None:
+    assert broken(measured()) == set()
+
+
+def test_less_than_is_promised_in_every_round_is_told() -> None:
+    assert broken(measured(good=(69, 50))) == {GOODPUT}
+    assert broken(measured(refused=(0.21, 0.5))) == {REFUSED}
+
+
+def test_one_refusal_without_a_time_one_lost_plan_or_one_missing_answer_is_enough() -> None:
+    untold, lost, open_, dead = measured(), measured(), measured(), measured()
+    untold.rounds[0][1].untold.append("DEADLINE_EXCEEDED")
+    lost.states.pop("o1-5")
+    open_.states["c0-7"] = PlanState.RUNNING
+    dead.health.append(5.0)
+    assert [broken(found) for found in (untold, lost, open_, dead)] == [{REFUSED}, {KEPT}, {KEPT}, {HEALTH}]
+
+
+@pytest.mark.parametrize(("name", "beside", "may"), [("kills", "watch", True), ("overload", "watch", False)])
+def test_what_measures_runs_alone(name: str, beside: str, *, may: bool) -> None:
+    assert {"kills", "watch", "overload"} <= {*PARTS}
+    one, other = Unit(name, 1, 1), Unit(beside, 1, 1)
+    assert _may_begin(one, [other]) is may
+    assert _may_begin(other, [one]) is may
+    assert _may_begin(one, [])
