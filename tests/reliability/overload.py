@@ -63,6 +63,7 @@ HEALTH_LOST_SECONDS: Final = 0.9
 SECONDS: Final = 3.0
 """How long each round asks for too much."""
 CONNECTIONS: Final = 6
+SHEDDING: Final = "limits: {create_wait: 40ms}\n"
 NO_LIMITS: Final = """\
 limits: {calls_read: 100000, calls_write: 100000, calls_tool: 100000, calls_share: 1, create_wait: none, journal_wait: none}
 """
@@ -250,7 +251,7 @@ async def measure(folder: Path, random: Random, rounds: int) -> tuple[Measured, 
     """
     found, control = Measured(), Measured()
     async with AsyncExitStack() as stack:
-        lives = [await _start(folder / name, text, stack) for name, text in (("as-is", ""), ("free", NO_LIMITS))]
+        lives = [await _start(folder / name, text, stack) for name, text in (("as-is", SHEDDING), ("free", NO_LIMITS))]
         loads = [Load(life.address, random) for life in lives]
         for load in loads:
             stack.push_async_callback(load.close)

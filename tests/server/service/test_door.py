@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 
@@ -13,6 +14,8 @@ from autoglm_server.service.admission import CREATES, Kind
 from autoglm_server.service.door import CALLS, CALM_SECONDS, DRAIN, FLOOR, LESS, RATE_MIN, Door, Prober
 from autoglm_server.settings import LimitSettings
 from tests.server.service.harness import serving, until
+
+WAIT = timedelta(milliseconds=40)
 
 
 class Scripted:
@@ -241,7 +244,7 @@ async def test_a_door_that_is_closed_ends_its_probe_and_measures_no_more() -> No
 
 async def test_a_probe_goes_the_way_of_the_calls_and_does_nothing() -> None:
     """Along each method that makes plans; beside the places, which are all taken."""
-    async with serving(limits=LimitSettings(calls_write=1)) as edge:
+    async with serving(limits=LimitSettings(calls_write=1, create_wait=WAIT)) as edge:
         prober = Prober(edge.address)
         edge.boundary.admission.enter(Kind.WRITE, "unix:")
         try:
@@ -259,7 +262,7 @@ async def test_a_probe_goes_the_way_of_the_calls_and_does_nothing() -> None:
 
 
 async def test_calls_over_a_real_connection_are_measured() -> None:
-    async with serving() as edge:
+    async with serving(limits=LimitSettings(create_wait=WAIT)) as edge:
         admission = edge.boundary.admission
         probes = Scripted()
         admission.begin(probes)
