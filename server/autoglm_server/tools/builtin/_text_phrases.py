@@ -269,9 +269,12 @@ REVERSE: Final = _phrases(
 SORT: Final = _phrases(
     (
         (
-            "(sort|order|alphabetize|alphabetise) [the] [list|lines|words|numbers] [of|in] {text:text} [alphabetically|in alphabetical order|in ascending order|ascending]",
+            "(sort|alphabetize|alphabetise) [the] [list|lines|words|numbers] [of|in] {text:text} [alphabetically|in alphabetical order|in ascending order|ascending]",
             _RESULT_EN,
         ),
+        # Said alone, to order something is to buy it.
+        ("order [the] (list|lines|words|numbers) [of|in] {text:text} [alphabetically|ascending]", _RESULT_EN),
+        ("order {text:text} (alphabetically|in alphabetical order|in ascending order|ascending)", _RESULT_EN),
         (
             "(sort|order) [the] [list|lines|words|numbers] [of|in] {text:text} (descending|in descending order|in reverse order|from largest to smallest) => descending=true",
             _RESULT_EN,

@@ -1583,6 +1583,8 @@ NEWCOMERS: Table = [
 """What people who had not read the manual asked."""
 
 REFUSED: list[tuple[str, str]] = [
+    ("order me a pizza", "Could not read the request"),
+    ("order pizza", "Could not read the request"),
     ("2+2, 3+3, then double them", "«them» means 2 results, and this takes one"),
     ("2+2, 3+3, then them + 1", "«them» means 2 results, and this takes one"),
     ('reverse "a" and reverse "b", then uppercase them', "«them» means 2 results, and this takes one"),
