@@ -10,19 +10,24 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
+from tests.reliability.hangs import STACKS, tell_where_on_request
 from tests.reliability.parts import PARTS, Unit, promises, units
 from tests.reliability.rows import Result, holds, render, table, write
 
 TOGETHER = 2
 """Units at a time: one for each core of the machine this is sized for."""
-UNIT_SECONDS = 1500.0
+UNIT_SECONDS = {"push": 300.0, "night": 1800.0}
 """A unit that takes longer hangs; that is a violation."""
+TELL_SECONDS = 5.0
+"""A unit that hangs has so long to say where."""
 
 
 def main() -> int:
@@ -30,6 +35,7 @@ def main() -> int:
     given = _flags().parse_args()
     if given.unit:
         unit = Unit(**json.loads(given.unit))
+        tell_where_on_request(Path(given.out).with_suffix(STACKS))
         result = PARTS[unit.part].run(unit.seed, unit.size)
         Path(given.out).write_text(json.dumps(result.to_json()))
         return 0
@@ -45,7 +51,7 @@ def main() -> int:
         work = [Unit(unit.part, unit.seed, given.size) for unit in work[:1]]
 
     state = _State(given.state, f"{given.level}/{given.seed}")
-    results = _run(work, state)
+    results = _run(work, state, UNIT_SECONDS[given.level])
     rows = [row for row in table(results, promises()) if given.only in ("", *PARTS, row.promise)]
     whole = not given.only
     print(render(rows, whole=whole))
@@ -97,8 +103,8 @@ class _State:
             new.replace(self._path)
 
 
-def _run(work: list[Unit], state: _State) -> list[Result]:
-    """Run what is not done yet, two units at a time, and give the results of all."""
+def _run(work: list[Unit], state: _State, limit: float) -> list[Result]:
+    """Run what is not done yet, two units at a time, each for ``limit`` seconds, and give the results of all."""
     waiting = [unit for unit in work if unit.name not in state.done]
     with tempfile.TemporaryDirectory(prefix="autoglm-reliability-") as folder:
         running: dict[subprocess.Popen[bytes], tuple[Unit, Path, float]] = {}
@@ -111,7 +117,7 @@ def _run(work: list[Unit], state: _State) -> list[Result]:
             time.sleep(0.05)
             for process in list(running):
                 unit, out, began = running[process]
-                if process.poll() is None and time.monotonic() - began < UNIT_SECONDS:
+                if process.poll() is None and time.monotonic() - began < limit:
                     continue
 
                 del running[process]
@@ -129,12 +135,21 @@ def _may_begin(unit: Unit, running: list[Unit]) -> bool:
 def _begin(unit: Unit, out: Path) -> subprocess.Popen[bytes]:
     content = json.dumps({"part": unit.part, "seed": unit.seed, "size": unit.size, "number": unit.number})
     command = [sys.executable, "-m", "tests.reliability", "--unit", content, "--out", str(out)]
-    return subprocess.Popen(command, env={**os.environ, "GRPC_ENABLE_FORK_SUPPORT": "0", "GRPC_VERBOSITY": "NONE"})
+    kept = {**os.environ, "GRPC_ENABLE_FORK_SUPPORT": "0", "GRPC_VERBOSITY": "NONE"}
+    return subprocess.Popen(command, env=kept, start_new_session=True)
 
 
 def _ended(process: subprocess.Popen[bytes], unit: Unit, out: Path, seconds: float) -> Result:
     """Read what a unit found. One that did not come to its end proves nothing, and is a violation."""
-    process.kill()
+    stacks = out.with_suffix(STACKS)
+    if process.poll() is None:
+        process.send_signal(signal.SIGUSR1)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(TELL_SECONDS)
+
+    with suppress(ProcessLookupError):  # the servers that it left, too
+        os.killpg(process.pid, signal.SIGKILL)
+
     status = process.wait()
     if out.exists():
         result = Result.from_json(json.loads(out.read_text()))
@@ -143,6 +158,8 @@ def _ended(process: subprocess.Popen[bytes], unit: Unit, out: Path, seconds: flo
         for promise in PARTS[unit.part].promises[:1]:
             text = f"the unit {unit.name} did not come to its end (status {status} after {seconds:.0f} s)"
             result.found(promise, tries=1, faults=0, violations=[text], where=unit.name)
+
+        result.told += stacks.read_text().splitlines() if stacks.exists() else ["it did not say where it was"]
 
     result.figures[f"seconds of {unit.part}"] = result.figures.get(f"seconds of {unit.part}", 0.0) + round(seconds, 1)
     print(f"  {unit.part} ({unit.name}): {seconds:.0f} s", flush=True)

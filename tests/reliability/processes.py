@@ -77,7 +77,8 @@ class Session:
         """Ask once; what a lost connection made of it is not known."""
         self.history.asked.append(note)
         try:
-            plan = await asyncio.wait_for(asking, 20.0)
+            async with asyncio.timeout(20.0):  # wait_for would swallow a cancellation that comes with the answer (3.11)
+                plan = await asking
         except TimeoutError:
             return None
         except AutoglmError as refused:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from tests.reliability.breakages import BREAKAGES
 from tests.reliability.checker import PROMISES, Verdict, check
+from tests.reliability.hangs import EXIT_STATUS
 from tests.reliability.history import History
 from tests.reliability.rows import Result, Row, holds, render, table
 from tests.reliability.simulation import PLANS, Simulation
@@ -92,3 +94,35 @@ def test_one_simulated_run_from_the_command_line(tmp_path: Path) -> None:
         assert "plan lives" in told
 
     assert "simulation (" not in told
+
+
+HANGS = """
+import asyncio, sys
+from pathlib import Path
+from tests.reliability.hangs import tell_where_on_request
+
+async def answer_that_never_comes():
+    print("ready", flush=True)
+    await asyncio.Event().wait()
+
+async def main():
+    await answer_that_never_comes()
+
+tell_where_on_request(Path(sys.argv[1]))
+asyncio.run(main())
+"""
+
+
+def test_a_unit_that_hangs_says_where(tmp_path: Path) -> None:
+    told = tmp_path / "unit.stacks"
+    with subprocess.Popen(
+        [sys.executable, "-c", HANGS, str(told)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGUSR1)
+        assert process.wait(10) == EXIT_STATUS
+
+    text = told.read_text()
+    assert "main <string>:11 > answer_that_never_comes <string>:8 > Event.wait locks.py" in text
+    assert "thread MainThread: " in text
