@@ -2,29 +2,15 @@
 
 Everything public is here: the clients (:class:`Client`, :class:`AsyncClient`), ``init`` and its default client, the
 vocabulary as frozen dataclasses, the errors under :class:`AutoglmError`, ``tool`` to make tools of Python functions and
-``serve_tools`` to serve them. Importing it loads grpc and protobuf and nothing heavier.
+``serve_tools`` to serve them. What needs grpc and protobuf is loaded when it is first asked for; the rest is light.
 """
 
 from __future__ import annotations
 
-from autoglm._default import (
-    init,
-    run,
-    shutdown,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from autoglm._version import __version__
-from autoglm.aio import (
-    AsyncClient,
-    AsyncPlanHandle,
-    AsyncTools,
-    AsyncWatch,
-)
-from autoglm.client import (
-    Client,
-    PlanHandle,
-    Tools,
-    Watch,
-)
 from autoglm.errors import (
     AbortedError,
     AutoglmError,
@@ -125,10 +111,12 @@ from autoglm.tool import (
     tool,
     tool_digest,
 )
-from autoglm.tool_server import (
-    ToolServer,
-    serve_tools,
-)
+
+if TYPE_CHECKING:
+    from autoglm._default import init, run, shutdown
+    from autoglm.aio import AsyncClient, AsyncPlanHandle, AsyncTools, AsyncWatch
+    from autoglm.client import Client, PlanHandle, Tools, Watch
+    from autoglm.tool_server import ToolServer, serve_tools
 
 __all__ = [
     "DOMAIN",
@@ -240,3 +228,26 @@ __all__ = [
     "tool",
     "tool_digest",
 ]
+
+_LATER = {
+    name: module
+    for module, names in {
+        "autoglm._default": ("init", "run", "shutdown"),
+        "autoglm.aio": ("AsyncClient", "AsyncPlanHandle", "AsyncTools", "AsyncWatch"),
+        "autoglm.client": ("Client", "PlanHandle", "Tools", "Watch"),
+        "autoglm.tool_server": ("ToolServer", "serve_tools"),
+    }.items()
+    for name in names
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    found = globals()[name] = getattr(import_module(_LATER[name]), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -232,6 +232,17 @@ def test_a_line_of_json_has_what_a_program_looks_for(capsys: pytest.CaptureFixtu
 
 @pytest.mark.usefixtures("logging_restored")
 @pytest.mark.parametrize("form", ["json", "console"])
+def test_an_entry_stays_on_its_line(capsys: pytest.CaptureFixture[str], form: Any) -> None:
+    telemetry.configure(LogSettings(format=form))
+    logging.getLogger("x").info("one\ntwo\x1b[2J", extra={"title": "a\nb", "names": ["c\nd"]})
+
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "\x1b" not in line
+    assert "one" in line
+
+
+@pytest.mark.usefixtures("logging_restored")
+@pytest.mark.parametrize("form", ["json", "console"])
 def test_a_traceback_shows_no_local_variables(capsys: pytest.CaptureFixture[str], form: Any) -> None:
     telemetry.configure(LogSettings(format=form))
 
