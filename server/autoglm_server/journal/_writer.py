@@ -1,4 +1,4 @@
-"""The writer: the one thread that writes and checkpoints.
+"""The writer: the one who writes and checkpoints, beside the loop.
 
 It takes all that has been handed over when it is free and makes one commit of it: no timer, the disk sets the pace. Disk full is
 a stall, in which the batch is kept and tried again. Any other fault means that it is not known what is on the disk (a failed
@@ -10,9 +10,11 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
+from typing import Protocol
 
 import apsw
 
@@ -39,8 +41,86 @@ BUSY_MS = 5000
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """The writer waits: until jobs are handed over, or for ``seconds`` (None: however long it takes)."""
+
+    seconds: float | None
+    deaf: bool = False
+    """Jobs do not end it, only the writer's end does: the disk is full, and they would find it so."""
+
+
+Work = Generator[Pause, Sequence[Sequence[Job]], None]
+"""All that a writer ever does, with a pause wherever it would wait; each is answered with what was handed over."""
+
+
+class Runner(Protocol):
+    """Lets a writer's work go on beside the loop, whoever's thread that is."""
+
+    def start(self) -> None:
+        """Begin."""
+        ...
+
+    def put(self, jobs: Sequence[Job]) -> None:
+        """Hand jobs over; a pause that is not deaf is over."""
+        ...
+
+    def stop(self) -> None:
+        """Say that no more is handed over; every pause is over, now and from now on."""
+        ...
+
+    def join(self) -> None:
+        """Wait for the end of a work that has nothing left to do."""
+        ...
+
+
+class WriterThread:
+    """A :class:`Runner` that is a thread of its own."""
+
+    def __init__(self, work: Work) -> None:
+        """Prepare; the work begins with :meth:`start`."""
+        self._work = work
+        self._queue: SimpleQueue[Sequence[Job]] = SimpleQueue()
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="journal-writer", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def put(self, jobs: Sequence[Job]) -> None:
+        self._queue.put(jobs)
+
+    def stop(self) -> None:
+        self._ending.set()
+        self._queue.put(())
+
+    def join(self) -> None:
+        self._thread.join()
+
+    def _run(self) -> None:
+        with suppress(StopIteration):
+            pause = next(self._work)
+            while True:
+                pause = self._work.send(self._rest(pause))
+
+    def _rest(self, pause: Pause) -> list[Sequence[Job]]:
+        """Wait, and give all that has been handed over."""
+        handed: list[Sequence[Job]] = []
+        if pause.deaf:
+            self._ending.wait(pause.seconds)
+        elif not self._ending.is_set():
+            with suppress(Empty):
+                handed.append(self._queue.get(timeout=pause.seconds))
+
+        with suppress(Empty):
+            while True:
+                handed.append(self._queue.get_nowait())
+
+        return handed
+
+
 class Writer:
-    """Owns the writing connection from :meth:`start` on. ``tell`` runs a call on the loop's thread."""
+    """Owns the writing connection from :meth:`start` on. ``tell`` runs a call on the loop, ``runner`` its work beside it."""
 
     def __init__(
         self,
@@ -54,6 +134,7 @@ class Writer:
         on_health: Callable[[str, JournalFailedError | None], None],
         on_damage: Callable[[Exception], None],
         on_stopped: Callable[[], None],
+        runner: Callable[[Work], Runner] = WriterThread,
     ) -> None:
         """Prepare; all callbacks are told on the loop."""
         self._db = db
@@ -65,48 +146,47 @@ class Writer:
         self._on_health = on_health
         self._on_damage = on_damage
         self._on_stopped = on_stopped
-        self._queue: SimpleQueue[Sequence[Job] | None] = SimpleQueue()
         self._backlog: deque[Job] = deque()
-        self._closing = threading.Event()
+        self._closing = False
         self._wal_pages = 0
         self._wal_used = False
         self._wal_is_long = False
         self._failure: JournalFailedError | None = None
         self._damage: JournalDamagedError | None = None
-        self._thread = threading.Thread(target=self._run, name="journal-writer", daemon=True)
+        self._runner = runner(self._run())
 
     def start(self) -> None:
         # A hook of our own switches SQLite's automatic checkpoint off, which would hide a failed fsync and delay the commit.
         self._db.set_wal_hook(self._note_wal)
-        self._thread.start()
+        self._runner.start()
 
     def put(self, jobs: Sequence[Job]) -> None:
         """Hand over what one turn of the loop has brought."""
-        self._queue.put(jobs)
+        self._runner.put(jobs)
 
     def stop(self) -> None:
         """Write what has been handed over, checkpoint and end; told by ``on_stopped``. A stall is given up after one more try."""
-        self._closing.set()
-        self._queue.put(None)
+        self._closing = True
+        self._runner.stop()
 
     def harm(self, damage: JournalDamagedError | None) -> None:
         """Write nothing any more, also not at the end: what is stored is damaged (None: it is not)."""
         self._damage = damage
 
     def join(self) -> None:
-        self._thread.join()
+        self._runner.join()
 
     def _note_wal(self, _db: apsw.Connection, _name: str, pages: int) -> int:
         self._wal_pages = pages
         self._wal_used = True
         return apsw.SQLITE_OK
 
-    def _run(self) -> None:
-        """The thread. A boundary: whatever breaks in it must reach those who wait, or they would wait for ever."""
-        while (batch := self._take()) is not None:
+    def _run(self) -> Work:
+        """All of it. A boundary: whatever breaks in it must reach those who wait, or they would wait for ever."""
+        while (batch := (yield from self._take())) is not None:
             try:
                 if batch:
-                    self._write(batch)
+                    yield from self._write(batch)
                     batch = []
                     self._checkpoint()
                 else:
@@ -122,20 +202,14 @@ class Writer:
 
         self._tell(self._on_stopped)
 
-    def _take(self) -> list[Job] | None:
+    def _take(self) -> Generator[Pause, Sequence[Sequence[Job]], list[Job] | None]:
         """Wait for jobs and give as many as make one commit; an empty list is a lull, None the end."""
-        while not self._backlog:
-            try:
-                jobs = self._queue.get(timeout=self._idle_seconds if self._wal_used else None)
-            except Empty:
-                return []
+        closing = self._closing  # looked at before, as what was handed over before the end was said is taken here
+        lull = self._idle_seconds if self._wal_used else None
+        self._accept((yield Pause(0 if self._backlog or closing else lull)))
+        if closing and not self._backlog:
+            return None
 
-            if jobs is None:
-                return None
-
-            self._backlog.extend(jobs)
-
-        self._drain()
         batch: list[Job] = []
         events = size = 0
         while self._backlog and events < _EVENTS_MAX and size < _BYTES_MAX:
@@ -147,19 +221,11 @@ class Writer:
 
         return batch
 
-    def _drain(self) -> None:
-        try:
-            while True:
-                jobs = self._queue.get_nowait()
-                if jobs is None:
-                    self._queue.put(None)  # for the next _take: nothing is handed over after it
-                    return
+    def _accept(self, handed: Sequence[Sequence[Job]]) -> None:
+        for jobs in handed:
+            self._backlog.extend(jobs)
 
-                self._backlog.extend(jobs)
-        except Empty:
-            return
-
-    def _write(self, batch: Sequence[Job]) -> None:
+    def _write(self, batch: Sequence[Job]) -> Work:
         if self._over:
             self._refuse(batch)
             return
@@ -170,7 +236,7 @@ class Writer:
                 done = commit(self._db, batch, self._counters)
                 break
             except apsw.FullError:
-                if self._closing.is_set():
+                if self._closing:
                     self._refuse(
                         batch, JournalFailedError("the server ended while the disk was full; this was not stored")
                     )
@@ -184,7 +250,7 @@ class Writer:
                         )
                     )
 
-                self._closing.wait(self._retry_seconds)
+                self._accept((yield Pause(self._retry_seconds, deaf=True)))
 
         if stalled:
             self._tell(lambda: self._on_health("", None))

@@ -24,7 +24,7 @@ from autoglm_server.journal._file import add_checksums, check, damage_of, is_dam
 from autoglm_server.journal._lock import DirectoryLock
 from autoglm_server.journal._schema import identify, migrate
 from autoglm_server.journal._settle import settle
-from autoglm_server.journal._writer import BUSY_MS, IDLE_SECONDS, Writer
+from autoglm_server.journal._writer import BUSY_MS, IDLE_SECONDS, Runner, Work, Writer, WriterThread
 from autoglm_server.journal.journal import (
     Append,
     Claim,
@@ -69,6 +69,7 @@ class SqliteJournal:
         vfs: str | None = None,
         retry_seconds: float = 1.0,
         idle_seconds: float = IDLE_SECONDS,
+        runner: Callable[[Work], Runner] = WriterThread,
     ) -> None:
         """Name the data directory, which is made if need be.
 
@@ -78,6 +79,7 @@ class SqliteJournal:
             vfs: the SQLite VFS to go through; the system's own by default.
             retry_seconds: how long to wait between tries while the disk is full.
             idle_seconds: how long nothing is written before the WAL is emptied.
+            runner: what lets the writer go on beside the loop; a thread of its own by default.
         """
         self.on_commit: Callable[[Sequence[Record]], None] = lambda _: None
         self.on_health: Callable[[], None] = lambda: None
@@ -86,6 +88,7 @@ class SqliteJournal:
         self._vfs = vfs
         self._retry_seconds = retry_seconds
         self._idle_seconds = idle_seconds
+        self._runner = runner
         self._journal_id = ""
         self._stalled = ""
         self._failure: JournalFailedError | None = None
@@ -147,6 +150,7 @@ class SqliteJournal:
             on_health=self._health_changed,
             on_damage=self._harmed,
             on_stopped=self._stopped.set,
+            runner=self._runner,
         )
         self._writer.harm(self._damage)
         self._writer.start()
