@@ -13,13 +13,15 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Self
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from autoglm import _grpc, _watch
 from autoglm._retry import Attempts
+from autoglm._seal import Seal, SealBrokenError
 from autoglm._stream import AsyncReader, AsyncTurn, Closed
 from autoglm.errors import AutoglmError, PreconditionError, UnavailableError
 from autoglm.model import ErrorReason, Event
-from autoglm.v1 import plan_service_pb2_grpc, tool_service_pb2_grpc
+from autoglm.v1 import plan_service_pb2, plan_service_pb2_grpc, tool_service_pb2_grpc
 
 if TYPE_CHECKING:
     from autoglm.v1.plan_service_pb2_grpc import PlanServiceAsyncStub
@@ -36,8 +38,16 @@ class AsyncLane:
 
     def __init__(self, address: str) -> None:
         self.channel = grpc.aio.insecure_channel(address, options=_grpc.options(address))
-        self.plans: PlanServiceAsyncStub = plan_service_pb2_grpc.PlanServiceStub(self.channel)
         self.watches = 0
+        # What these give is bytes: a seal is of the bytes, and grpc tells an unreadable message apart from an end in no way.
+        self.watch_plan: Any = self.channel.unary_stream(
+            "/autoglm.v1.PlanService/WatchPlan",
+            request_serializer=plan_service_pb2.WatchPlanRequest.SerializeToString,
+        )
+        self.watch_plans: Any = self.channel.unary_stream(
+            "/autoglm.v1.PlanService/WatchPlans",
+            request_serializer=plan_service_pb2.WatchPlansRequest.SerializeToString,
+        )
 
 
 class AsyncConnection:
@@ -194,9 +204,15 @@ class AsyncLink:
             connection = await self.connected()
 
             try:
-                return await method(connection)(message, timeout=max(0.001, due - time.monotonic()))
+                answer = await method(connection)(message, timeout=max(0.001, due - time.monotonic()))
             except grpc.RpcError as failure:
                 error = self.failed(failure, connection)
+
+            else:
+                if answer is None:  # so grpc.aio gives an answer that it cannot read
+                    raise _grpc.unreadable(connection.address)
+
+                return answer
 
             await asyncio.sleep(attempts.pause(error, remaining=due - time.monotonic()))
 
@@ -224,17 +240,18 @@ class AsyncWatch:
         self,
         link: AsyncLink,
         position: _watch.PlanPosition | _watch.AllPosition,
-        open_stream: Callable[[PlanServiceAsyncStub, _watch.OpenStream], Any],
-        batch: Callable[[Any], _watch.Batch],
+        open_stream: Callable[[AsyncLane, _watch.OpenStream], tuple[Any, Seal]],
+        batch: Callable[[bytes], _watch.Batch],
     ) -> None:
-        """Begin at ``position``; clients make these."""
+        """Begin at ``position``; clients make these. ``open_stream`` gives a call and its seal, ``batch`` reads a message."""
         self._link = link
         self._position = position
         self._flow = _watch.watch_flow(position, link.random)
         self._command: _watch.Command = next(self._flow)
         self._open_stream = open_stream
         self._batch = batch
-        self._reader: AsyncReader[Any] | None = None
+        self._reader: AsyncReader[bytes] | None = None
+        self._seal = Seal(b"")
         self._connection: AsyncConnection | None = None
         self._lane: AsyncLane | None = None
         self._events: deque[Event] = deque()
@@ -334,7 +351,8 @@ class AsyncWatch:
             case _watch.OpenStream() as command:
                 self._connection = await self._link.connected()
                 self._lane = self._connection.enter_lane()
-                self._reader = AsyncReader(self._open_stream(self._lane.plans, command))
+                call, self._seal = self._open_stream(self._lane, command)
+                self._reader = AsyncReader(call)
             case _watch.Deliver():
                 pass
 
@@ -343,7 +361,7 @@ class AsyncWatch:
 
         return await self._read(self._reader, self._connection, due)
 
-    async def _read(self, reader: AsyncReader[Any], connection: AsyncConnection, due: float) -> _watch.Outcome:
+    async def _read(self, reader: AsyncReader[bytes], connection: AsyncConnection, due: float) -> _watch.Outcome:
         limit = min(_watch.FROZEN_AFTER, due - time.monotonic())
 
         try:
@@ -358,7 +376,14 @@ class AsyncWatch:
         except grpc.RpcError as failure:
             return _watch.CallFailed(self._link.failed(failure, connection), _grpc.status(failure))
 
-        return _watch.CallEnded() if message is None else self._batch(message)
+        if message is None:
+            return _watch.CallEnded()
+
+        try:
+            self._seal.check(message)
+            return self._batch(message)
+        except (SealBrokenError, DecodeError):
+            return _watch.CallFailed(_grpc.damaged(connection.address), "UNAVAILABLE")
 
     async def _sleep(self, seconds: float, due: float) -> None:
         remaining = due - time.monotonic()

@@ -164,6 +164,22 @@ def frozen(address: str, seconds: float) -> AutoglmError:
     )
 
 
+def damaged(address: str) -> AutoglmError:
+    """Make the error of a stream that brought what was not sent."""
+    return STATUSES["UNAVAILABLE"](
+        f"What came from the server at {address} is not what it sent: the checksum of the stream differs. Something on the way "
+        f"damages bytes (then go through TLS), or the server is too old to send checksums.",
+        reason="UNAVAILABLE",
+    )
+
+
+def unreadable(address: str) -> AutoglmError:
+    """Make the error of an answer that is no message."""
+    return STATUSES["INTERNAL"](
+        f"The answer of the server at {address} cannot be read; what became of the call is unknown.", reason="INTERNAL"
+    )
+
+
 class _Details:
     """What the trailing metadata of a failed call say."""
 

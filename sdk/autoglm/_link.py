@@ -15,13 +15,15 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Self
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from autoglm import _grpc, _watch
 from autoglm._retry import Attempts
+from autoglm._seal import Seal, SealBrokenError
 from autoglm._stream import Reader, Turn, Closed
 from autoglm.errors import AutoglmError, PreconditionError, UnavailableError
 from autoglm.model import ErrorReason, Event
-from autoglm.v1 import plan_service_pb2_grpc, tool_service_pb2_grpc
+from autoglm.v1 import plan_service_pb2, plan_service_pb2_grpc, tool_service_pb2_grpc
 
 if TYPE_CHECKING:
     from autoglm.v1.plan_service_pb2_grpc import PlanServiceStub
@@ -38,8 +40,16 @@ class Lane:
 
     def __init__(self, address: str) -> None:
         self.channel = grpc.insecure_channel(address, options=_grpc.options(address))
-        self.plans: PlanServiceStub = plan_service_pb2_grpc.PlanServiceStub(self.channel)
         self.watches = 0
+        # What these give is bytes: a seal is of the bytes, and grpc tells an unreadable message apart from an end in no way.
+        self.watch_plan: Any = self.channel.unary_stream(
+            "/autoglm.v1.PlanService/WatchPlan",
+            request_serializer=plan_service_pb2.WatchPlanRequest.SerializeToString,
+        )
+        self.watch_plans: Any = self.channel.unary_stream(
+            "/autoglm.v1.PlanService/WatchPlans",
+            request_serializer=plan_service_pb2.WatchPlansRequest.SerializeToString,
+        )
 
 
 class Connection:
@@ -196,9 +206,15 @@ class Link:
             connection = self.connected()
 
             try:
-                return method(connection)(message, timeout=max(0.001, due - time.monotonic()))
+                answer = method(connection)(message, timeout=max(0.001, due - time.monotonic()))
             except grpc.RpcError as failure:
                 error = self.failed(failure, connection)
+
+            else:
+                if answer is None:  # so grpc.aio gives an answer that it cannot read
+                    raise _grpc.unreadable(connection.address)
+
+                return answer
 
             time.sleep(attempts.pause(error, remaining=due - time.monotonic()))
 
@@ -226,17 +242,18 @@ class Watch:
         self,
         link: Link,
         position: _watch.PlanPosition | _watch.AllPosition,
-        open_stream: Callable[[PlanServiceStub, _watch.OpenStream], Any],
-        batch: Callable[[Any], _watch.Batch],
+        open_stream: Callable[[Lane, _watch.OpenStream], tuple[Any, Seal]],
+        batch: Callable[[bytes], _watch.Batch],
     ) -> None:
-        """Begin at ``position``; clients make these."""
+        """Begin at ``position``; clients make these. ``open_stream`` gives a call and its seal, ``batch`` reads a message."""
         self._link = link
         self._position = position
         self._flow = _watch.watch_flow(position, link.random)
         self._command: _watch.Command = next(self._flow)
         self._open_stream = open_stream
         self._batch = batch
-        self._reader: Reader[Any] | None = None
+        self._reader: Reader[bytes] | None = None
+        self._seal = Seal(b"")
         self._connection: Connection | None = None
         self._lane: Lane | None = None
         self._events: deque[Event] = deque()
@@ -336,7 +353,8 @@ class Watch:
             case _watch.OpenStream() as command:
                 self._connection = self._link.connected()
                 self._lane = self._connection.enter_lane()
-                self._reader = Reader(self._open_stream(self._lane.plans, command))
+                call, self._seal = self._open_stream(self._lane, command)
+                self._reader = Reader(call)
             case _watch.Deliver():
                 pass
 
@@ -345,7 +363,7 @@ class Watch:
 
         return self._read(self._reader, self._connection, due)
 
-    def _read(self, reader: Reader[Any], connection: Connection, due: float) -> _watch.Outcome:
+    def _read(self, reader: Reader[bytes], connection: Connection, due: float) -> _watch.Outcome:
         limit = min(_watch.FROZEN_AFTER, due - time.monotonic())
 
         try:
@@ -360,7 +378,14 @@ class Watch:
         except grpc.RpcError as failure:
             return _watch.CallFailed(self._link.failed(failure, connection), _grpc.status(failure))
 
-        return _watch.CallEnded() if message is None else self._batch(message)
+        if message is None:
+            return _watch.CallEnded()
+
+        try:
+            self._seal.check(message)
+            return self._batch(message)
+        except (SealBrokenError, DecodeError):
+            return _watch.CallFailed(_grpc.damaged(connection.address), "UNAVAILABLE")
 
     def _sleep(self, seconds: float, due: float) -> None:
         remaining = due - time.monotonic()

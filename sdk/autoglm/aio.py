@@ -18,12 +18,12 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import grpc
 
 from autoglm import _grpc, _watch, local
-from autoglm._aio_link import AsyncLink, AsyncWatch, closed_meanwhile
+from autoglm._aio_link import AsyncLane, AsyncLink, AsyncWatch, closed_meanwhile
 from autoglm._files import Received, Target, disk_name, placed
 from autoglm._requests import (
     create_request,
@@ -38,6 +38,7 @@ from autoglm._requests import (
     to_struct,
 )
 from autoglm._retry import Attempts
+from autoglm._seal import Seal
 from autoglm._stream import AsyncReader, AsyncTurn, Closed
 from autoglm.errors import (
     AutoglmError,
@@ -77,9 +78,6 @@ from autoglm.model import (
     Violation,
 )
 from autoglm.v1 import plan_service_pb2, tool_service_pb2
-
-if TYPE_CHECKING:
-    from autoglm.v1.plan_service_pb2_grpc import PlanServiceAsyncStub
 
 __all__ = ["AsyncClient", "AsyncPlanHandle", "AsyncTools", "AsyncWatch"]
 
@@ -365,17 +363,15 @@ class AsyncClient:
         ...     print(event.sequence, event.fact)
         """
 
-        def open_stream(plans: PlanServiceAsyncStub, command: _watch.OpenStream) -> Any:
-            return plans.WatchPlan(
-                plan_service_pb2.WatchPlanRequest(
-                    plan_id=plan_id,
-                    after_sequence=command.after_sequence,
-                    durable_only=durable_only,
-                    journal_id=command.journal_id,
-                )
+        def open_stream(lane: AsyncLane, command: _watch.OpenStream) -> tuple[Any, Seal]:
+            after, named = command.after_sequence, command.journal_id
+            request = plan_service_pb2.WatchPlanRequest(
+                plan_id=plan_id, after_sequence=after, durable_only=durable_only, journal_id=named
             )
+            return lane.watch_plan(request), Seal.of_plan(plan_id, after, durable_only=durable_only, journal_id=named)
 
-        def batch(message: Any) -> _watch.Batch:
+        def batch(raw: bytes) -> _watch.Batch:
+            message = plan_service_pb2.WatchPlanResponse.FromString(raw)
             return _watch.Batch(events_of(message), sequence=message.sequence, journal_id=message.journal_id)
 
         return AsyncWatch(self._link, _watch.PlanPosition(plan_id, after_sequence, journal_id), open_stream, batch)
@@ -398,18 +394,17 @@ class AsyncClient:
         ...     handle(event)
         ...     remember(watch.cursor)
         """
+        wanted = dict(labels or {})
 
-        def open_stream(plans: PlanServiceAsyncStub, command: _watch.OpenStream) -> Any:
-            return plans.WatchPlans(
-                plan_service_pb2.WatchPlansRequest(
-                    cursor=command.cursor,
-                    from_now=from_now and not command.cursor,
-                    labels=dict(labels or {}),
-                    durable_only=durable_only,
-                )
+        def open_stream(lane: AsyncLane, command: _watch.OpenStream) -> tuple[Any, Seal]:
+            place, now = command.cursor, from_now and not command.cursor
+            request = plan_service_pb2.WatchPlansRequest(
+                cursor=place, from_now=now, labels=wanted, durable_only=durable_only
             )
+            return lane.watch_plans(request), Seal.of_all(place, from_now=now, durable_only=durable_only, labels=wanted)
 
-        def batch(message: Any) -> _watch.Batch:
+        def batch(raw: bytes) -> _watch.Batch:
+            message = plan_service_pb2.WatchPlansResponse.FromString(raw)
             return _watch.Batch(events_of(message), cursor=message.cursor)
 
         return AsyncWatch(self._link, _watch.AllPosition(cursor), open_stream, batch)

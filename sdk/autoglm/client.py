@@ -20,12 +20,12 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import grpc
 
 from autoglm import _grpc, _watch, local
-from autoglm._link import Link, Watch, closed_meanwhile
+from autoglm._link import Lane, Link, Watch, closed_meanwhile
 from autoglm._files import Received, Target, disk_name, placed
 from autoglm._requests import (
     create_request,
@@ -40,6 +40,7 @@ from autoglm._requests import (
     to_struct,
 )
 from autoglm._retry import Attempts
+from autoglm._seal import Seal
 from autoglm._stream import Reader, Turn, Closed
 from autoglm.errors import (
     AutoglmError,
@@ -79,9 +80,6 @@ from autoglm.model import (
     Violation,
 )
 from autoglm.v1 import plan_service_pb2, tool_service_pb2
-
-if TYPE_CHECKING:
-    from autoglm.v1.plan_service_pb2_grpc import PlanServiceStub
 
 __all__ = ["Client", "PlanHandle", "Tools", "Watch"]
 
@@ -367,17 +365,15 @@ class Client:
         ...     print(event.sequence, event.fact)
         """
 
-        def open_stream(plans: PlanServiceStub, command: _watch.OpenStream) -> Any:
-            return plans.WatchPlan(
-                plan_service_pb2.WatchPlanRequest(
-                    plan_id=plan_id,
-                    after_sequence=command.after_sequence,
-                    durable_only=durable_only,
-                    journal_id=command.journal_id,
-                )
+        def open_stream(lane: Lane, command: _watch.OpenStream) -> tuple[Any, Seal]:
+            after, named = command.after_sequence, command.journal_id
+            request = plan_service_pb2.WatchPlanRequest(
+                plan_id=plan_id, after_sequence=after, durable_only=durable_only, journal_id=named
             )
+            return lane.watch_plan(request), Seal.of_plan(plan_id, after, durable_only=durable_only, journal_id=named)
 
-        def batch(message: Any) -> _watch.Batch:
+        def batch(raw: bytes) -> _watch.Batch:
+            message = plan_service_pb2.WatchPlanResponse.FromString(raw)
             return _watch.Batch(events_of(message), sequence=message.sequence, journal_id=message.journal_id)
 
         return Watch(self._link, _watch.PlanPosition(plan_id, after_sequence, journal_id), open_stream, batch)
@@ -400,18 +396,17 @@ class Client:
         ...     handle(event)
         ...     remember(watch.cursor)
         """
+        wanted = dict(labels or {})
 
-        def open_stream(plans: PlanServiceStub, command: _watch.OpenStream) -> Any:
-            return plans.WatchPlans(
-                plan_service_pb2.WatchPlansRequest(
-                    cursor=command.cursor,
-                    from_now=from_now and not command.cursor,
-                    labels=dict(labels or {}),
-                    durable_only=durable_only,
-                )
+        def open_stream(lane: Lane, command: _watch.OpenStream) -> tuple[Any, Seal]:
+            place, now = command.cursor, from_now and not command.cursor
+            request = plan_service_pb2.WatchPlansRequest(
+                cursor=place, from_now=now, labels=wanted, durable_only=durable_only
             )
+            return lane.watch_plans(request), Seal.of_all(place, from_now=now, durable_only=durable_only, labels=wanted)
 
-        def batch(message: Any) -> _watch.Batch:
+        def batch(raw: bytes) -> _watch.Batch:
+            message = plan_service_pb2.WatchPlansResponse.FromString(raw)
             return _watch.Batch(events_of(message), cursor=message.cursor)
 
         return Watch(self._link, _watch.AllPosition(cursor), open_stream, batch)

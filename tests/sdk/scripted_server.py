@@ -20,6 +20,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 
 from autoglm import wire
+from autoglm._seal import Seal
 from autoglm.model import (
     Event,
     Fact,
@@ -103,6 +104,11 @@ def batch_all(events: Sequence[Event], cursor: str) -> Message:
     return plan_service_pb2.WatchPlansResponse(events=messages, cursor=cursor)  # type: ignore[arg-type]
 
 
+def damaged(message: Message) -> Message:
+    """A message of a stream that its checksum does not fit."""
+    return type(message).FromString(message.SerializeToString() + b"\x25\x01\x02\x03\x04")
+
+
 class ScriptedServer:
     """The server; a context manager, on a port of its own that it keeps over restarts."""
 
@@ -161,10 +167,11 @@ class ScriptedServer:
         context.add_callback(self.cancelled.release)
         queue = self.scripts[method] or [[Fail("UNIMPLEMENTED", text="no script")]]
         script = queue[0] if len(queue) == 1 else queue.pop(0)
+        seal = _seal(request)
 
         for action in script:
             if isinstance(action, Message):
-                yield action
+                yield _sealed(action, seal) if seal is not None else action
             elif isinstance(action, Fail):
                 _fail(action, context)
             elif isinstance(action, Crash):
@@ -180,6 +187,27 @@ class ScriptedServer:
         if context.add_callback(gone.set):
             while not gone.wait(0.05) and not self._stopping.is_set():
                 pass
+
+
+def _seal(request: Any) -> Seal | None:
+    """Begin the seal of a stream, if it has one."""
+    if isinstance(request, plan_service_pb2.WatchPlanRequest):
+        after, journal_id = request.after_sequence, request.journal_id
+        return Seal.of_plan(request.plan_id, after, durable_only=request.durable_only, journal_id=journal_id)
+
+    if isinstance(request, plan_service_pb2.WatchPlansRequest):
+        now, durable_only, labels = request.from_now, request.durable_only, dict(request.labels)
+        return Seal.of_all(request.cursor, from_now=now, durable_only=durable_only, labels=labels)
+
+    return None
+
+
+def _sealed(message: Message, seal: Seal) -> Message:
+    """Give a message with its checksum; one that has a wrong one already keeps it."""
+    if message.HasField("checksum"):
+        return message
+
+    return type(message).FromString(seal.put(message.SerializeToString()))
 
 
 def _fail(action: Fail, context: Any) -> None:

@@ -28,6 +28,7 @@ from tests.sdk.scripted_server import (
     ScriptedServer,
     batch,
     batch_all,
+    damaged,
     event,
     heartbeat,
     info,
@@ -236,6 +237,37 @@ async def test_a_gap_is_never_ignored(both: Both, server: ScriptedServer) -> Non
 
     with pytest.raises(autoglm.SequenceGapError, match="the next event has 3"):
         await both.collect(both.client.watch("p1"))
+
+
+async def test_what_was_not_sent_so_is_never_given(both: Both, server: ScriptedServer) -> None:
+    server.on(
+        "WatchPlan",
+        [batch(LOG[:2]), damaged(batch(LOG[2:4]))],
+        [damaged(batch(LOG[2:]))],
+        [damaged(heartbeat(2)), batch(LOG[2:])],  # what comes after it is no better
+        [damaged(heartbeat(2)), ENDED],
+        [batch(LOG[2:])],
+    )
+
+    assert await both.collect(both.client.watch("p1")) == LOG
+    assert [request.after_sequence for request in server.requests["WatchPlan"]] == [0, 2, 2, 2, 2]
+
+
+async def test_a_server_without_checksums_is_told_of(both: Both, server: ScriptedServer) -> None:
+    server.on("WatchPlans", [damaged(batch_all(LOG[:2], "c"))])
+
+    with pytest.raises(autoglm.UnavailableError, match="the checksum of the stream differs"):
+        await both.collect(both.client.watch_all())
+
+
+async def test_an_answer_that_cannot_be_read_is_no_plan(both: Both) -> None:
+    async def unreadable(*_: Any, **__: Any) -> None:
+        """Answer as grpc.aio does then."""
+
+    with pytest.raises(autoglm.InternalError, match="cannot be read"):
+        await both.do(
+            both.client._link.call(lambda _: unreadable if both.asynchronous else lambda *_, **__: None, None)
+        )
 
 
 @pytest.mark.parametrize(

@@ -285,10 +285,16 @@ class RunPlanResponse(_message.Message):
     EVENTS_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
     JOURNAL_ID_FIELD_NUMBER: _builtins.int
+    CHECKSUM_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """All durable events up to here have been sent: where to resume."""
     journal_id: _builtins.str
     """The journal the sequences belong to; what to resume with. Always set in the first message."""
+    checksum: _builtins.int
+    """The CRC-32 of the stream so far, always there and always the last field: it runs on, message by message, over the bytes
+    up to this number. It begins with that of the text `plan\\nPLAN_ID\\nAFTER_SEQUENCE\\nDURABLE_ONLY\\nJOURNAL_ID` as the server
+    read it in the request, booleans as 0 or 1; in RunPlan after 0 and with an empty JOURNAL_ID.
+    """
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
         """Events in order; at most 500, or 1 MiB unless one alone is larger. Empty: progress, or a heartbeat."""
@@ -299,12 +305,15 @@ class RunPlanResponse(_message.Message):
         events: _abc.Iterable[_event_pb2.Event] | None = ...,
         sequence: _builtins.int = ...,
         journal_id: _builtins.str = ...,
+        checksum: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_checksum", b"_checksum", "checksum", b"checksum"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "journal_id", b"journal_id", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_checksum", b"_checksum", "checksum", b"checksum", "events", b"events", "journal_id", b"journal_id", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__checksum: _TypeAlias = _typing.Literal["checksum"]  # noqa: Y015
+    _WhichOneofArgType__checksum: _TypeAlias = _typing.Literal["_checksum", b"_checksum"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__checksum) -> _WhichOneofReturnType__checksum | None: ...
 
 Global___RunPlanResponse: _TypeAlias = RunPlanResponse  # noqa: Y015
 
@@ -577,10 +586,16 @@ class WatchPlanResponse(_message.Message):
     EVENTS_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
     JOURNAL_ID_FIELD_NUMBER: _builtins.int
+    CHECKSUM_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """All durable events up to here have been sent: where to resume."""
     journal_id: _builtins.str
     """The journal the sequences belong to; what to resume with. Always set in the first message."""
+    checksum: _builtins.int
+    """The CRC-32 of the stream so far, always there and always the last field: it runs on, message by message, over the bytes
+    up to this number. It begins with that of the text `plan\\nPLAN_ID\\nAFTER_SEQUENCE\\nDURABLE_ONLY\\nJOURNAL_ID` as the server
+    read it in the request, booleans as 0 or 1; in RunPlan after 0 and with an empty JOURNAL_ID.
+    """
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
         """Events in order; at most 500, or 1 MiB unless one alone is larger. Empty: progress, or a heartbeat."""
@@ -591,12 +606,15 @@ class WatchPlanResponse(_message.Message):
         events: _abc.Iterable[_event_pb2.Event] | None = ...,
         sequence: _builtins.int = ...,
         journal_id: _builtins.str = ...,
+        checksum: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_checksum", b"_checksum", "checksum", b"checksum"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "journal_id", b"journal_id", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_checksum", b"_checksum", "checksum", b"checksum", "events", b"events", "journal_id", b"journal_id", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__checksum: _TypeAlias = _typing.Literal["checksum"]  # noqa: Y015
+    _WhichOneofArgType__checksum: _TypeAlias = _typing.Literal["_checksum", b"_checksum"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__checksum) -> _WhichOneofReturnType__checksum | None: ...
 
 Global___WatchPlanResponse: _TypeAlias = WatchPlanResponse  # noqa: Y015
 
@@ -664,8 +682,14 @@ class WatchPlansResponse(_message.Message):
 
     EVENTS_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
+    CHECKSUM_FIELD_NUMBER: _builtins.int
     cursor: _builtins.str
     """All durable events up to here have been sent: where to resume. Opaque; never empty."""
+    checksum: _builtins.int
+    """The CRC-32 of the stream so far, always there and always the last field: it runs on, message by message, over the bytes
+    up to this number. It begins with that of the text `plans\\nCURSOR\\nFROM_NOW\\nDURABLE_ONLY` as the server read it in the
+    request, booleans as 0 or 1, and `\\nNAME=VALUE` for each label, sorted by name.
+    """
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
         """Events in the order of their commits; at most 500, or 1 MiB unless one alone is larger. Empty: progress, or a
@@ -677,12 +701,15 @@ class WatchPlansResponse(_message.Message):
         *,
         events: _abc.Iterable[_event_pb2.Event] | None = ...,
         cursor: _builtins.str = ...,
+        checksum: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_checksum", b"_checksum", "checksum", b"checksum"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "events", b"events"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_checksum", b"_checksum", "checksum", b"checksum", "cursor", b"cursor", "events", b"events"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__checksum: _TypeAlias = _typing.Literal["checksum"]  # noqa: Y015
+    _WhichOneofArgType__checksum: _TypeAlias = _typing.Literal["_checksum", b"_checksum"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__checksum) -> _WhichOneofReturnType__checksum | None: ...
 
 Global___WatchPlansResponse: _TypeAlias = WatchPlansResponse  # noqa: Y015
 

@@ -10,6 +10,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from autoglm import wire
+from autoglm._seal import Seal
 from autoglm.errors import InvalidRequestError
 from autoglm.model import CreatePlanRequest, Plan, PlanState, Plugin, Violation
 from autoglm.v1 import plan_pb2, plan_service_pb2_grpc
@@ -101,7 +102,8 @@ class PlanService(plan_service_pb2_grpc.PlanServiceServicer):
                 plan, _ = await self._create(request, principal_of(context))
 
             with self._disconnects.attached(plan.id, asked=request.cancel_on_disconnect):
-                await self._stream(context, plan.id, 0, durable_only=request.durable_only)
+                asked = pb.WatchPlanRequest(plan_id=plan.id, durable_only=request.durable_only)
+                await self._stream(context, asked)
 
     async def GetPlan(self, request: pb.GetPlanRequest, context: _Context) -> pb.GetPlanResponse:
         """Give a snapshot."""
@@ -133,20 +135,19 @@ class PlanService(plan_service_pb2_grpc.PlanServiceServicer):
         check_journal(request.journal_id, self._journal.journal_id)
 
         with self._watches.admit(context.peer()):
-            await self._stream(context, request.plan_id, request.after_sequence, durable_only=request.durable_only)
+            await self._stream(context, request)
 
     async def WatchPlans(self, request: pb.WatchPlansRequest, context: _Context) -> None:  # type: ignore[override]
         """Send every plan's events."""
         accept(validate.watch_plans(request, self._limits))
 
+        place, now, durable_only = request.cursor, request.from_now, request.durable_only
+        labels = dict(request.labels)
+
         with self._watches.admit(context.peer()):
-            cursor = self._feed.follow_all(
-                request.cursor,
-                from_now=request.from_now,
-                labels=dict(request.labels),
-                durable_only=request.durable_only,
-            )
-            await self._watches.stream_all(context, cursor, start=request.cursor)
+            cursor = self._feed.follow_all(place, from_now=now, labels=labels, durable_only=durable_only)
+            seal = Seal.of_all(place, from_now=now, durable_only=durable_only, labels=labels)
+            await self._watches.stream_all(context, cursor, start=place, seal=seal)
 
     async def CancelPlan(self, request: pb.CancelPlanRequest, context: _Context) -> pb.CancelPlanResponse:
         """Ask a plan to stop."""
@@ -232,10 +233,12 @@ class PlanService(plan_service_pb2_grpc.PlanServiceServicer):
         meaning = islice(self._plans.check(request), VIOLATIONS_MAX)
         return [*shape, *(fault for fault in meaning if not any(_overlap(fault.field, field) for field in fields))]
 
-    async def _stream(self, context: _Context, plan_id: str, after_sequence: int, *, durable_only: bool) -> None:
-        cursor = self._feed.follow(plan_id, after_sequence, durable_only=durable_only)
+    async def _stream(self, context: _Context, asked: pb.WatchPlanRequest) -> None:
+        plan_id, after, durable_only = asked.plan_id, asked.after_sequence, asked.durable_only
+        cursor = self._feed.follow(plan_id, after, durable_only=durable_only)
+        seal = Seal.of_plan(plan_id, after, durable_only=durable_only, journal_id=asked.journal_id)
         journal_id = self._journal.journal_id
-        await self._watches.stream_plan(context, cursor, after_sequence=after_sequence, journal_id=journal_id)
+        await self._watches.stream_plan(context, cursor, after_sequence=after, journal_id=journal_id, seal=seal)
 
     async def _page(self, query: PlanQuery) -> PlanPage:
         """Read a page; of rows that are too large together, as many as fit."""

@@ -24,6 +24,7 @@ from autoglm.model import ErrorReason
 from autoglm_server.service.ports import AllCursor, Cursor, PlanPort
 
 if TYPE_CHECKING:
+    from autoglm._seal import Seal
     from autoglm_server.settings import LimitSettings
 
 HEARTBEAT_SECONDS: Final = 15.0
@@ -89,9 +90,15 @@ class Watches:
                 del self._peers[own]
 
     async def stream_plan(
-        self, context: grpc.aio.ServicerContext[Any, Any], cursor: Cursor, *, after_sequence: int, journal_id: str
+        self,
+        context: grpc.aio.ServicerContext[Any, Any],
+        cursor: Cursor,
+        *,
+        after_sequence: int,
+        journal_id: str,
+        seal: Seal,
     ) -> None:
-        """Send a plan's events until its end.
+        """Send a plan's events until its end, each message under ``seal``.
 
         Raises:
             UnavailableError: WATCH_ENDED.
@@ -104,7 +111,7 @@ class Watches:
                 batch = await cursor.next(timeout)
                 raw = wire.encode_watch(batch.bodies, batch.sequence, named)
 
-                if not await writing.write(context, raw):
+                if not await writing.write(context, seal.put(raw)):
                     raise unread(self._times.write, {"after_sequence": str(sent), "journal_id": journal_id})
 
                 sent, named, timeout = batch.sequence, "", self._times.heartbeat
@@ -118,8 +125,10 @@ class Watches:
             writing.close()
             cursor.close()
 
-    async def stream_all(self, context: grpc.aio.ServicerContext[Any, Any], cursor: AllCursor, *, start: str) -> None:
-        """Send every plan's events until the client or the server goes away.
+    async def stream_all(
+        self, context: grpc.aio.ServicerContext[Any, Any], cursor: AllCursor, *, start: str, seal: Seal
+    ) -> None:
+        """Send every plan's events until the client or the server goes away, each message under ``seal``.
 
         Raises:
             UnavailableError: WATCH_ENDED.
@@ -131,7 +140,9 @@ class Watches:
             while True:
                 batch = await cursor.next(timeout)
 
-                if not await writing.write(context, wire.encode_watch_all(batch.bodies, batch.cursor)):
+                raw = wire.encode_watch_all(batch.bodies, batch.cursor)
+
+                if not await writing.write(context, seal.put(raw)):
                     raise unread(self._times.write, {"cursor": sent})
 
                 sent, timeout = batch.cursor, self._times.heartbeat
