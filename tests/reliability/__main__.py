@@ -117,7 +117,8 @@ def _run(work: list[Unit], state: _State, limit: float) -> list[Result]:
             time.sleep(0.05)
             for process in list(running):
                 unit, out, began = running[process]
-                if process.poll() is None and time.monotonic() - began < limit:
+                patience = limit + unit.size * PARTS[unit.part].timed
+                if process.poll() is None and time.monotonic() - began < patience:
                     continue
 
                 del running[process]

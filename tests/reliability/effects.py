@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import autoglm
@@ -44,6 +45,41 @@ def send(folder: str, context: autoglm.ToolContext, of: str = "") -> str:
         of: What an earlier step gave.
     """
     return _work("send", Path(folder), context, of)
+
+
+@autoglm.tool(effect=autoglm.Effect.READ_ONLY)
+def report(name: str, size: int, context: autoglm.ToolContext) -> str:
+    """Give a file.
+
+    Args:
+        name: What its content begins with.
+        size: How many bytes it has, about.
+    """
+    context.save("report.txt", name.ljust(size, "."))
+    return f"{size} bytes"
+
+
+@autoglm.tool(effect=autoglm.Effect.READ_ONLY)
+def linger(seconds: float, context: autoglm.ToolContext) -> str:
+    """Take some time, unless it is cancelled.
+
+    Args:
+        seconds: How long.
+    """
+    return "cancelled" if context.wait_cancelled(seconds) else "stayed"
+
+
+@autoglm.tool(effect=autoglm.Effect.READ_ONLY, retry_policy=autoglm.RetryPolicy(3, timedelta(milliseconds=50)))
+def stumble(context: autoglm.ToolContext, until: int = 2) -> str:
+    """Fail, in a way that another attempt may mend.
+
+    Args:
+        until: The attempt that does not fail.
+    """
+    if context.attempt < until:
+        raise autoglm.ToolError("stumbled", retryable=True)
+
+    return f"stood up in attempt {context.attempt}"
 
 
 def _work(tool: str, folder: Path, context: autoglm.ToolContext, of: str) -> str:

@@ -13,12 +13,15 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
+import apsw
+
 from autoglm_server.__main__ import main
-from autoglm_server.journal import _writer, sqlite
+from autoglm_server.journal import _read, _writer, sqlite
 from autoglm_server.journal._settle import settle
 from autoglm_server.journal.journal import Append
 from autoglm_server.journal.sqlite import SqliteJournal
@@ -41,6 +44,19 @@ CARELESS: Final = "careless"
 """Keeps memory of every request, and answers some with what went wrong inside."""
 NO_KEEPALIVE: Final = "no-keepalive"
 """Never asks whether a peer is still there."""
+BRISK: Final = "brisk"
+"""Keeps what has ended for seconds instead of days, so that a soak of minutes meets all of retention."""
+EVENTS_SECONDS: Final = 2.0
+PLANS_SECONDS: Final = 6.0
+LEAKY: Final = "leaky"
+"""Keeps a little memory of every plan, for good, and everything on the disk."""
+LEAK_BYTES: Final = 64 << 10
+CLOCK: Final = "clock"
+"""``clock:FILE``: the wall clock is off by the seconds that the file says; it may be set while the server runs."""
+SWAYED: Final = "swayed"
+"""``swayed:FILE``: likewise, and what measures time (timeouts, backoff, waits) is misled by it."""
+BLIND: Final = "blind"
+"""Believes its journal: no checksum of a page or an event is looked at, and no end of a file."""
 
 _passed: Counter[str] = Counter()
 
@@ -133,17 +149,91 @@ def never_ping() -> None:
     edge.options = without
 
 
+def hurry_retention() -> None:
+    """Keep events and plans for seconds, and look every second."""
+    from datetime import timedelta
+
+    from autoglm_server.scheduler import retention
+
+    made: Any = retention.Retention.__init__
+
+    def made_brisk(self: Any, journal: Any, feed: Any, clock: Any, rules: Any, **named: Any) -> None:
+        brisk = retention.Rules(timedelta(seconds=EVENTS_SECONDS), timedelta(seconds=PLANS_SECONDS), rules.max_plans)
+        made(self, journal, feed, clock, brisk, **(named | {"interval_seconds": 1.0}))
+
+    retention.Retention.__init__ = made_brisk  # type: ignore[method-assign]
+
+
+def leak() -> None:
+    """Break the service: it keeps memory of every plan that is made."""
+    from autoglm_server.service import plans
+
+    kept: list[bytearray] = []
+    service: Any = plans.PlanService
+    creates = service.CreatePlan
+
+    async def keeps(self: Any, request: Any, context: Any) -> Any:
+        kept.append(bytearray(b"x" * LEAK_BYTES))
+        return await creates(self, request, context)
+
+    service.CreatePlan = keeps
+
+
+def shift_clock(path: str, *, swayed: bool) -> None:
+    """Let the wall clock be off by what ``path`` says, in seconds."""
+    import time
+    from datetime import timedelta
+
+    from autoglm_server.clock import SystemClock
+
+    file = Path(path)
+
+    def offset() -> float:
+        return float(file.read_text() or 0)
+
+    now, seconds, nanoseconds, monotonic = SystemClock.now, time.time, time.time_ns, time.monotonic
+    SystemClock.now = lambda self: now(self) + timedelta(seconds=offset())  # type: ignore[method-assign]
+    time.time = lambda: seconds() + offset()
+    time.time_ns = lambda: nanoseconds() + int(offset() * 1e9)
+    if swayed:
+        SystemClock.monotonic = lambda self: monotonic() + offset()  # type: ignore[method-assign]
+
+
+def believe() -> None:
+    """Break the journal: whatever its files hold is given out."""
+    connect = SqliteJournal._connect
+
+    def unchecked(self: SqliteJournal, path: Path, flags: int) -> apsw.Connection:
+        db = connect(self, path, flags)
+        db.execute("PRAGMA checksum_verification = OFF")
+        return db
+
+    SqliteJournal._connect = unchecked  # type: ignore[method-assign]
+    modules: Any = (sqlite, _read)
+    modules[0].check = lambda *_: None
+    modules[1].check = lambda plan_id, sequence, position, body, crc: body
+
+
+TRAPS: Final[dict[str, Callable[[], None]]] = {
+    BROKEN: forget,
+    NO_KEEPALIVE: never_ping,
+    CARELESS: care_less,
+    BRISK: hurry_retention,
+    LEAKY: leak,
+    BLIND: believe,
+}
+
+
 if __name__ == "__main__":
     trap, _, number = sys.argv[1].partition(":")
-    if trap == BROKEN:
-        forget()
-    elif trap == NO_KEEPALIVE:
-        never_ping()
-    elif trap == CARELESS:
-        care_less()
+    if trap in TRAPS:
+        TRAPS[trap]()
+    elif trap in (CLOCK, SWAYED):
+        shift_clock(number, swayed=trap == SWAYED)
     elif trap in POINTS:
         set_trap(trap, int(number))
     else:
-        sys.exit(f"{trap}: there is no such point; known are: {', '.join((*POINTS, BROKEN, NO_KEEPALIVE, CARELESS))}")
+        known = ", ".join((*POINTS, *TRAPS, f"{CLOCK}:FILE", f"{SWAYED}:FILE"))
+        sys.exit(f"{trap}: there is no such trap; known are: {known}")
 
     sys.exit(main(sys.argv[2:]))

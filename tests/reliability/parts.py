@@ -14,6 +14,7 @@ from tests.reliability.hostile import FLAT, PROPER, UP, hostile
 from tests.reliability.overload import GOODPUT, HEALTH, KEPT, REFUSED, overload
 from tests.reliability.processes import failpoints, forgetful, kills
 from tests.reliability.rows import Result
+from tests.reliability.soak import DISK, GONE, MEMORY, soak
 from tests.reliability.streams import FROZEN, WATCH_PROMISES, watch
 
 REGRESSIONS: Final = Path(__file__).parent / "regressions.txt"
@@ -46,6 +47,8 @@ class Part:
     promises: tuple[str, ...] = tuple(PROMISES)
     alone: bool = False
     """It measures, so nothing else runs meanwhile."""
+    timed: bool = False
+    """Its size is seconds."""
 
 
 def simulate(seed: int, size: int) -> Result:
@@ -104,6 +107,7 @@ PARTS: Final[dict[str, Part]] = {
     "power": Part(power_cuts, (1, 100), (10, 100)),
     "disks": Part(broken_disks, (1, 20), (5, 50)),
     "forgetful": Part(forgetful, (1, 4), (1, 4)),
+    "soak": Part(soak, (1, 24), (1, 1800), (MEMORY, DISK, GONE), timed=True),
     "overload": Part(overload, (1, 3), (1, 20), (GOODPUT, REFUSED, HEALTH, KEPT), alone=True),
 }
 
