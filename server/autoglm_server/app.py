@@ -31,6 +31,7 @@ from autoglm_server.journal.journal import Journal, JournalError, JournalLockedE
 from autoglm_server.journal.memory import MemoryJournal
 from autoglm_server.journal.sqlite import SqliteJournal
 from autoglm_server.planner.llm import LlmPlanner
+from autoglm_server.planner.rules import RulesPlanner
 from autoglm_server.planners import make_planners, make_writer
 from autoglm_server.plugins.builtin import NAME as BUILTIN
 from autoglm_server.plugins.host import Plugins
@@ -44,7 +45,6 @@ from autoglm_server.scheduler.subplans import SubPlans
 from autoglm_server.service import edge
 from autoglm_server.service.admission import Admission
 from autoglm_server.service.artifacts import Artifacts
-from autoglm_server.service.door import Prober
 from autoglm_server.service.health import Health
 from autoglm_server.service.interceptors import Boundary
 from autoglm_server.service.plans import About, PlanService
@@ -192,9 +192,6 @@ class Application:
             stack.push_async_callback(scheduler.stop)
             await parts.server.start()
             stack.push_async_callback(parts.server.stop, None)
-            parts.admission.begin(prober := Prober(reachable(self.address)))
-            stack.push_async_callback(prober.close)
-            stack.push_async_callback(parts.admission.end)
             self._announce(parts, stack)
 
             async with parts.disconnects, asyncio.TaskGroup() as beside:
@@ -406,7 +403,12 @@ class _Parts:
         self.disconnects = Disconnects(scheduler)
         self.health = Health(Watches(settings.limits))
         # A full disk is another refusal, and says so.
-        self.admission = Admission(settings.limits, lambda: 0.0 if journal.stalled else journal.delay)
+        self.admission = Admission(
+            settings.limits,
+            lambda: 0.0 if journal.stalled else journal.delay,
+            line=scheduler.turns,
+            busy=lambda: scheduler.progressing,
+        )
         self.boundary = Boundary(
             clock=clock,
             timeout=settings.server.timeout,
@@ -642,7 +644,7 @@ def make_scheduler(
 def warm_planner(settings: Settings, scheduler: Scheduler) -> list[Coroutine[Any, Any, None]]:
     """Give what makes the planner of plans that name none ready, if that takes long and can be done ahead."""
     planner = scheduler.planners.get(settings.planner.kind)
-    return [planner.warm()] if isinstance(planner, LlmPlanner) else []
+    return [planner.warm()] if isinstance(planner, LlmPlanner | RulesPlanner) else []
 
 
 async def close_planners(scheduler: Scheduler) -> None:

@@ -50,30 +50,24 @@ UNITS: Final = {
 """What names of units mean; English ones also with an s."""
 
 _MONTH: Final = r"(?P<month>" + "|".join(_MONTHS) + r")[a-z]*\.?"
-_FORMS: Final = tuple(
-    re.compile(pattern, re.IGNORECASE)
-    for pattern in (
-        r"(?P<y>\d{4})[-/.](?P<m>\d{1,2})[-/.](?P<d>\d{1,2})",
-        r"(?P<y>\d{4})年(?P<m>\d{1,2})月(?P<d>\d{1,2})[日号]?",
-        r"(?P<m>\d{1,2})月(?P<d>\d{1,2})[日号]?",
-        rf"(?:the\s+)?(?P<d>\d{{1,2}})(?:st|nd|rd|th)?\s+(?:of\s+)?{_MONTH},?(?:\s+(?P<y>\d{{4}}))?",
-        rf"{_MONTH}\s+(?:the\s+)?(?P<d>\d{{1,2}})(?:st|nd|rd|th)?,?(?:\s+(?P<y>\d{{4}}))?",
-    )
+# Patterns are compiled when they are first used, and kept by `re`: they would be a good part of a server's start.
+_FORMS: Final = (
+    r"(?P<y>\d{4})[-/.](?P<m>\d{1,2})[-/.](?P<d>\d{1,2})",
+    r"(?P<y>\d{4})年(?P<m>\d{1,2})月(?P<d>\d{1,2})[日号]?",
+    r"(?P<m>\d{1,2})月(?P<d>\d{1,2})[日号]?",
+    rf"(?:the\s+)?(?P<d>\d{{1,2}})(?:st|nd|rd|th)?\s+(?:of\s+)?{_MONTH},?(?:\s+(?P<y>\d{{4}}))?",
+    rf"{_MONTH}\s+(?:the\s+)?(?P<d>\d{{1,2}})(?:st|nd|rd|th)?,?(?:\s+(?P<y>\d{{4}}))?",
 )
-_CLOCK: Final = re.compile(
+_CLOCK: Final = (
     r"(?P<early>凌晨|早上|上午|中午|下午|傍晚|晚上)?\s*(?P<h>\d{1,2})(?:[::点时](?P<m>\d{1,2}|半|一刻|三刻)?分?(?:[::](?P<s>\d{1,2})(?:\.\d+)?)?秒?|(?=\s*[ap]\.?m))"
-    r"整?\s*(?P<half>[ap]\.?m\.?)?",
-    re.IGNORECASE,
+    r"整?\s*(?P<half>[ap]\.?m\.?)?"
 )
-_RELATIVE: Final = re.compile(
+_RELATIVE: Final = (
     r"(?P<before>in\s+)?(?P<n>\d+|a|an|one|two|three|four|five|six|seven|eight|nine|ten)\s*(?P<unit>[a-z ]+?|[\u4e00-\u9fff]+?)\s*"
-    r"(?P<after>from\s+now|from\s+today|later|ago|之?后|以后|之?前|以前)?",
-    re.IGNORECASE,
+    r"(?P<after>from\s+now|from\s+today|later|ago|之?后|以后|之?前|以前)?"
 )
-_NEXT: Final = re.compile(
-    r"(?P<which>next|last|this|coming|on)?\s*(?P<day>mon|tue|wed|thu|fri|sat|sun)[a-z]*", re.IGNORECASE
-)
-_NEXT_CHINESE: Final = re.compile(r"(?P<which>下|上|这|本)?(?:个)?(?:星期|周|礼拜)(?P<day>[一二三四五六日天])")
+_NEXT: Final = r"(?P<which>next|last|this|coming|on)?\s*(?P<day>mon|tue|wed|thu|fri|sat|sun)[a-z]*"
+_NEXT_CHINESE: Final = r"(?P<which>下|上|这|本)?(?:个)?(?:星期|周|礼拜)(?P<day>[一二三四五六日天])"
 _WORDS: Final = ("", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
@@ -121,7 +115,7 @@ def read_date(text: str, field: str, now: datetime) -> date | datetime:
         if found is not None:
             return found
 
-    found_time = re.fullmatch(rf"(?P<date>.+?)(?:\s+(?:at\s+)?|T)(?P<time>{_CLOCK.pattern})", plain, re.IGNORECASE)
+    found_time = re.fullmatch(rf"(?P<date>.+?)(?:\s+(?:at\s+)?|T)(?P<time>{_CLOCK})", plain, re.IGNORECASE)
     clock = read_clock(found_time["time"]) if found_time else None
     if found_time and clock is not None:
         day = read_date(found_time["date"], field, now)
@@ -160,7 +154,8 @@ def _named(text: str, now: datetime) -> date | datetime | None:
 
 
 def _relative(text: str, now: datetime) -> date | datetime | None:
-    match = _RELATIVE.fullmatch(CHINESE.sub(lambda found: _digits(found[0]), text) if text[0] > "z" else text)
+    plain = CHINESE.sub(lambda found: _digits(found[0]), text) if text[0] > "z" else text
+    match = re.fullmatch(_RELATIVE, plain, re.IGNORECASE)
     if match is None or not (match["before"] or match["after"]):
         return None
 
@@ -176,14 +171,14 @@ def _relative(text: str, now: datetime) -> date | datetime | None:
 
 
 def _weekday(text: str, now: datetime) -> date | None:
-    if match := _NEXT.fullmatch(text):
+    if match := re.fullmatch(_NEXT, text, re.IGNORECASE):
         wanted = next(at for at, day in enumerate(WEEKDAYS) if day[:3].lower() == match["day"].lower())
         ahead = (wanted - now.weekday()) % 7
         which = (match["which"] or "").lower()
         days = {"next": ahead or 7, "last": ahead - 7 if ahead else -7}.get(which, ahead)
         return now.date() + timedelta(days=days)
 
-    if match := _NEXT_CHINESE.fullmatch(text):
+    if match := re.fullmatch(_NEXT_CHINESE, text):
         wanted = "一二三四五六日".index(match["day"].replace("天", "日"))
         week = {"下": 7, "上": -7}.get(match["which"] or "", 0)
         return now.date() + timedelta(days=wanted - now.weekday() + week)
@@ -193,7 +188,7 @@ def _weekday(text: str, now: datetime) -> date | None:
 
 def _written(text: str, now: datetime) -> date | None:
     for form in _FORMS:
-        if match := form.fullmatch(text):
+        if match := re.fullmatch(form, text, re.IGNORECASE):
             parts = match.groupdict()
             month = int(parts["m"]) if parts.get("m") else _MONTHS.index(parts["month"].lower()) + 1
             return date(int(parts.get("y") or now.year), month, int(parts["d"]))
@@ -215,7 +210,7 @@ def read_clock(text: str) -> time | None:
             plain,
         )
 
-    match = _CLOCK.fullmatch(plain)
+    match = re.fullmatch(_CLOCK, plain, re.IGNORECASE)
     if match is None:
         return None
 

@@ -8,6 +8,7 @@ import math
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from types import MappingProxyType
 from typing import Final, NoReturn
 
@@ -107,15 +108,21 @@ def _alternative(word: str) -> str:
     return pattern + "(?![A-Za-z])" if word[-1].isascii() and word[-1].isalpha() else pattern
 
 
-_WORD: Final = re.compile("|".join(map(_alternative, sorted(_MEANINGS, key=len, reverse=True))), re.IGNORECASE)
 _PLAIN: Final = re.compile(r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _GROUPED: Final = re.compile(r"[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])(?:\.[0-9]+)?")
-_SCALE: Final = re.compile(
-    rf"\s*(?:{'|'.join(_alternative(word) for word in sorted(SCALES, key=len, reverse=True))})(?!分之)",
-    re.IGNORECASE,
-)
 _CURRENCY: Final = re.compile(r"[$€£¥]")
 _UNKNOWN: Final = re.compile(r"[^\W\d_]+|.", re.DOTALL)
+
+
+@cache  # when it is first used: at its start a server calculates nothing
+def _word() -> re.Pattern[str]:
+    return re.compile("|".join(map(_alternative, sorted(_MEANINGS, key=len, reverse=True))), re.IGNORECASE)
+
+
+@cache
+def _scale() -> re.Pattern[str]:
+    words = "|".join(_alternative(word) for word in sorted(SCALES, key=len, reverse=True))
+    return re.compile(rf"\s*(?:{words})(?!分之)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,19 +208,19 @@ class _Reader:
 
     def _chinese(self) -> re.Match[str] | None:
         """Match a Chinese number where no longer word begins, such as 百分之 or 一半."""
-        word = _WORD.match(self._text, self._at)
+        word = _word().match(self._text, self._at)
         match = CHINESE.match(self._text, self._at)
         return None if word and match and word.end() > match.end() - 1 else match
 
     def _scaled(self, value: Number) -> Number:
-        while match := _SCALE.match(self._text, self._at):
+        while match := _scale().match(self._text, self._at):
             value = multiply(value, SCALES[match[0].strip().lower()])
             self._at = match.end()
 
         return value
 
     def _word(self) -> bool:
-        match = _WORD.match(self._text, self._at)
+        match = _word().match(self._text, self._at)
         if match is None:
             return False
 

@@ -39,26 +39,24 @@ _WORD: Final = re.compile(rf"[{_HAN}]|[^\W_{_HAN}]+(?:['’.,_-][^\W_{_HAN}]+)*"
 _SENTENCE_END: Final = re.compile(r"[!?。！？…]+|\.+(?![0-9.])")  # noqa: RUF001  # Chinese marks
 _PARTS: Final = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|[0-9]+|[^\W\dA-Za-z_]+")
 _MONTH: Final = r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]{0,6}\.?"
-_KINDS: Final[Mapping[str, re.Pattern[str]]] = MappingProxyType(
+# Compiled when they are first looked for, and kept by `re`.
+_KINDS: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "emails": re.compile(
-            r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9_%+-][A-Za-z0-9._%+-]{0,63}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![A-Za-z0-9])",
+        "emails": (
+            r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9_%+-][A-Za-z0-9._%+-]{0,63}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![A-Za-z0-9])"
         ),
-        "urls": re.compile(
-            r"(?<![A-Za-z])(?:https?://|www\.)[A-Za-z0-9\-._~:/?#@!$&'()*+,;=%\[\]]{1,2000}", re.IGNORECASE
-        ),
-        "numbers": re.compile(
+        "urls": r"(?i)(?<![A-Za-z])(?:https?://|www\.)[A-Za-z0-9\-._~:/?#@!$&'()*+,;=%\[\]]{1,2000}",
+        "numbers": (
             r"(?<![\w.])[-+]?(?:[0-9]{1,3}(?:,[0-9]{3}){1,20}(?![0-9])|[0-9]{1,400})(?:\.[0-9]{1,400})?(?:[eE][-+]?[0-9]{1,3})?%?"
         ),
-        "dates": re.compile(
-            r"(?<!\d)(?:\d{4}[-/.]\d{1,2}[-/.]\d{1,2}(?!\d)|\d{4}年\d{1,2}月\d{1,2}[日号]|\d{1,2}[/.]\d{1,2}[/.]\d{4}(?!\d)"
+        "dates": (
+            r"(?i)(?<!\d)(?:\d{4}[-/.]\d{1,2}[-/.]\d{1,2}(?!\d)|\d{4}年\d{1,2}月\d{1,2}[日号]|\d{1,2}[/.]\d{1,2}[/.]\d{4}(?!\d)"
             rf"|\d{{1,2}}(?:st|nd|rd|th)?\s{{1,3}}{_MONTH},?\s{{1,3}}\d{{4}}(?!\d))"
-            rf"|(?<![A-Za-z]){_MONTH}\s{{1,3}}\d{{1,2}}(?:st|nd|rd|th)?,?\s{{1,3}}\d{{4}}(?!\d)",
-            re.IGNORECASE,
+            rf"|(?<![A-Za-z]){_MONTH}\s{{1,3}}\d{{1,2}}(?:st|nd|rd|th)?,?\s{{1,3}}\d{{4}}(?!\d)"
         ),
-        "hashtags": re.compile(r"(?<![\w#])#\w{1,200}"),
-        "mentions": re.compile(r"(?<![\w@.])@[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,98}[A-Za-z0-9_])?"),
-        "words": _WORD,
+        "hashtags": r"(?<![\w#])#\w{1,200}",
+        "mentions": r"(?<![\w@.])@[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,98}[A-Za-z0-9_])?",
+        "words": _WORD.pattern,
     },
 )
 _ENDS: Final = ".,;:!?'\""
@@ -192,7 +190,7 @@ def extract(text: _Text, what: Kind) -> Found:
         what: What to look for.
     """
     found: dict[str, None] = {}
-    for match in _KINDS[what].finditer(_written(text)):
+    for match in re.finditer(_KINDS[what], _written(text)):
         part = match[0].rstrip(_ENDS) if what in ("urls", "mentions") else match[0]
         if what == "urls" and part.endswith(")") and "(" not in part:
             part = part.rstrip(")" + _ENDS)

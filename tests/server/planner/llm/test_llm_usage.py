@@ -299,10 +299,6 @@ async def test_the_model_is_made_before_the_first_plan(stage: Stage) -> None:
     assert [*stage.planner._backends.values()] == [backend]
 
 
-async def test_nothing_is_made_ready_for_rules(stage: Stage) -> None:
-    assert warm_planner(Settings(planner=PlannerSettings(kind="rules")), stage.world.scheduler) == []
-
-
 async def test_making_ready_leaves_the_loop_free_and_tells_what_fails(caplog: pytest.LogCaptureFixture) -> None:
     planner = LlmPlanner(LlmOptions(model="openai:gpt-5-mini"), {})
     await planner.warm()
