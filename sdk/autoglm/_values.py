@@ -1,17 +1,21 @@
-"""Struct and Value, filled and read by hand; Timestamps and Durations, exact to the microsecond.
+"""Struct and Value, written and read by hand; Timestamps and Durations, exact to the microsecond.
 
-This is the hot path of every event: :mod:`google.protobuf.json_format` takes four times as long and gives 3.0 for 3.
+This is the hot path of every event: :mod:`google.protobuf.json_format` takes eight times as long and gives 3.0 for 3. To
+fill a Struct and have it written takes twice as long as to write its bytes.
 """
 
 from __future__ import annotations
 
+import struct
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Final
 
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.struct_pb2 import ListValue, Struct, Value
+from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from autoglm._bytes import INT32, INT64, Entries, FixedEntries, Heads, entry
 from autoglm._json import DEPTH_MAX, INTEGER_MAX, decimal, plain
 from autoglm.model import Json, JsonObject
 
@@ -21,66 +25,85 @@ DURATION_SECONDS_MAX: Final = 315_576_000_000
 
 _BILLION: Final = 1_000_000_000
 _INFINITY: Final = float("inf")
+_TEXTS: Final = Entries(0x1A)
+_NUMBERS: Final = FixedEntries(0x11, 8)
+_BOOLS: Final = FixedEntries(0x20, 1)
+_ITEMS: Final = Heads(1)
+"""Of ``ListValue.values``."""
+_double: Final = struct.Struct("<d").pack
 
 
-def fill_value(message: Value, value: Json, room: int = DEPTH_MAX) -> None:
-    """Set ``message`` to ``value``, which may be ``room`` deep.
+def write_value(value: Json, room: int = DEPTH_MAX) -> bytes:
+    """Give the bytes of the Value of ``value``, which may be ``room`` deep.
 
     Raises:
-        ValueError, TypeError: it cannot be carried; :func:`autoglm._json.json_faults` says why and where.
+        ValueError, TypeError, AttributeError: it cannot be carried; :func:`autoglm._json.json_faults` says why and where.
     """
     kind = type(value)
+    raw: bytes
     if kind is str:
-        message.string_value = value
-    elif kind is bool:
-        message.bool_value = value
-    elif kind is int:
-        if -INTEGER_MAX <= value <= INTEGER_MAX:
-            message.number_value = value
-        else:
-            message.string_value = decimal(value)
+        raw = value.encode()
+        return b"\x1a" + INT64[len(raw)] + raw
 
-    elif kind is float:
-        if not -_INFINITY < value < _INFINITY:
-            raise ValueError("not finite")
+    if kind is int:
+        return b"\x11" + _double(value) if -INTEGER_MAX <= value <= INTEGER_MAX else write_value(decimal(value))
 
-        message.number_value = value
-    elif value is None:
-        message.null_value = 0  # type: ignore[assignment]
-    elif kind is dict:
-        struct = message.struct_value
-        struct.SetInParent()
-        fill_struct(struct, value, room)
-    elif kind is list:
-        values = message.list_value
-        values.SetInParent()
-        _fill_list(values, value, room)
-    else:
-        fill_value(message, plain(value), room)
+    if kind is bool:
+        return b"\x20\x01" if value else b"\x20\x00"
+
+    if kind is float:
+        return b"\x11" + write_double(value)
+
+    if kind is dict:
+        raw = write_struct(value, room)
+        return b"\x2a" + INT64[len(raw)] + raw
+
+    if kind is list:
+        raw = _write_list(value, room)
+        return b"\x32" + INT64[len(raw)] + raw
+
+    return b"\x08\x00" if value is None else write_value(plain(value), room)
 
 
-def fill_struct(message: Struct, value: JsonObject, room: int = DEPTH_MAX) -> None:
-    """Set ``message`` to the object ``value``; raises as :func:`fill_value`."""
+def write_struct(value: JsonObject, room: int = DEPTH_MAX) -> bytes:
+    """Give the bytes of the Struct of ``value``; raises as :func:`write_value`."""
     if room <= 1 and value:
         raise ValueError("too deep")
 
-    fields = message.fields
+    parts: list[bytes] = []
+    add = parts.append
     room -= 1
-    for key, item in value.items():
-        if type(item) is str:  # the most common kind, without another call
-            fields[key].string_value = item
+    for key, item in value.items():  # what most values are, without another call
+        kind = type(item)
+        if kind is str:
+            raw = item.encode()
+            add(_TEXTS[key, len(raw)])
+        elif kind is bool:
+            raw = b"\x01" if item else b"\x00"
+            add(_BOOLS[key])
+        elif (kind is int and -INTEGER_MAX <= item <= INTEGER_MAX) or (kind is float and -_INFINITY < item < _INFINITY):
+            raw = _double(item)
+            add(_NUMBERS[key])
         else:
-            fill_value(fields[key], item, room)
+            raw = write_value(item, room)
+            add(entry(key, len(raw)))
+
+        add(raw)
+
+    return b"".join(parts)
 
 
-def _fill_list(message: ListValue, value: list[Json], room: int) -> None:
+def _write_list(value: list[Json], room: int) -> bytes:
     if room <= 1 and value:
         raise ValueError("too deep")
 
-    add = message.values.add
     room -= 1
+    parts: list[bytes] = []
     for item in value:
-        fill_value(add(), item, room)
+        raw = write_value(item, room)
+        parts += (_ITEMS[len(raw)], raw)
+
+    return b"".join(parts)
 
 
 def read_value(message: Value) -> Json:
@@ -117,6 +140,11 @@ def read_struct(message: Struct) -> JsonObject:
     return {key: read_value(item) for key, item in message.fields.items()}
 
 
+def write_double(number: float) -> bytes:
+    """Give the bytes of a double that must be finite."""
+    return _double(read_double(number))
+
+
 def read_double(number: float) -> float:
     """Give a double that must be finite."""
     if -_INFINITY < number < _INFINITY:
@@ -125,16 +153,38 @@ def read_double(number: float) -> float:
     raise ValueError("not finite")
 
 
-def fill_time(message: Timestamp, value: datetime) -> None:
-    """Set a Timestamp; the time must be aware.
+def write_time(value: datetime) -> bytes:
+    """Give the bytes of a Timestamp; the time must be aware.
 
     Raises:
         TypeError: it has no time zone.
     """
     since = value - EPOCH
-    message.SetInParent()
-    message.seconds = since.days * 86_400 + since.seconds
-    message.nanos = since.microseconds * 1_000
+    return _write_seconds(since.days * 86_400 + since.seconds) + _write_nanos(since.microseconds * 1_000)
+
+
+@lru_cache(maxsize=64)  # many events are of one second
+def _write_seconds(seconds: int) -> bytes:
+    return b"\x08" + INT64[seconds] if seconds else b""
+
+
+def _write_nanos(nanos: int) -> bytes:
+    if nanos >= 1 << 28:  # as most are: five bytes of a varint, four
+        return bytes(
+            (
+                0x10,
+                nanos & 127 | 128,
+                nanos >> 7 & 127 | 128,
+                nanos >> 14 & 127 | 128,
+                nanos >> 21 & 127 | 128,
+                nanos >> 28,
+            )
+        )
+
+    if nanos >= 1 << 21:
+        return bytes((0x10, nanos & 127 | 128, nanos >> 7 & 127 | 128, nanos >> 14 & 127 | 128, nanos >> 21))
+
+    return b"\x10" + INT32[nanos] if nanos else b""
 
 
 def read_time(message: Timestamp) -> datetime:
@@ -150,8 +200,8 @@ def read_time(message: Timestamp) -> datetime:
     raise ValueError("not a Timestamp")
 
 
-def fill_duration(message: Duration, value: timedelta) -> None:
-    """Set a Duration.
+def write_duration(value: timedelta) -> bytes:
+    """Give the bytes of a Duration.
 
     Raises:
         ValueError: it is longer than about 10,000 years.
@@ -163,9 +213,7 @@ def fill_duration(message: Duration, value: timedelta) -> None:
     if not -DURATION_SECONDS_MAX <= seconds <= DURATION_SECONDS_MAX:
         raise ValueError("not a Duration")
 
-    message.SetInParent()
-    message.seconds = seconds
-    message.nanos = micros * 1_000
+    return _write_seconds(seconds) + _write_nanos(micros * 1_000)
 
 
 def read_duration(message: Duration) -> timedelta:

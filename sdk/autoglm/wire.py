@@ -10,7 +10,6 @@ be carried raises :class:`WireError` with every place at fault; what a person wr
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
 from typing import Any, Final, NamedTuple, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
@@ -19,6 +18,7 @@ from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from autoglm import _values
+from autoglm._bytes import INT64, VARINT, Heads, tag
 from autoglm._codec import FAILURES, codecs
 from autoglm._faults import message_faults, value_faults
 from autoglm._json import (
@@ -76,8 +76,8 @@ _WELL_KNOWN: Final[Mapping[type, Any]] = {
     Struct: _values.read_struct,
     Value: _values.read_value,
 }
-_EVENTS, _SEQUENCE, _JOURNAL_ID, _CURSOR = b"\x0a", b"\x10", b"\x1a", b"\x12"
-"""Tags of WatchPlanResponse 1, 2, 3 and of WatchPlansResponse 2."""
+_EVENTS, _SEQUENCE, _JOURNAL_ID, _CURSOR = Heads(1), tag(2, VARINT), Heads(3), Heads(2)
+"""What stands before the fields of WatchPlanResponse, 1, 2, 3, and of WatchPlansResponse, 1 and 2."""
 
 
 def encode(value: object) -> bytes:
@@ -87,7 +87,14 @@ def encode(value: object) -> bytes:
         WireError: a part of it cannot be carried.
         TypeError: it is not of the vocabulary.
     """
-    return to_message(value).SerializeToString()
+    codec = codecs().get(type(value))
+    if codec is None:
+        raise TypeError(f"{type(value).__name__} is not a dataclass of autoglm.model that travels by itself")
+
+    try:
+        return codec.write(value)
+    except FAILURES as error:
+        raise wire_error(value_faults(value), error) from error
 
 
 def decode(cls: type[T], data: bytes) -> T:
@@ -115,17 +122,8 @@ def decode(cls: type[T], data: bytes) -> T:
 
 def to_message(value: object) -> Message:
     """Give a dataclass as a new message; raises as :func:`encode`."""
-    codec = codecs().get(type(value))
-    if codec is None:
-        raise TypeError(f"{type(value).__name__} is not a dataclass of autoglm.model that travels by itself")
-
-    message = codec.message()
-    try:
-        codec.fill(message, value)
-    except FAILURES as error:
-        raise wire_error(value_faults(value), error) from error
-
-    return message
+    data = encode(value)
+    return MESSAGES[type(value)].FromString(data)
 
 
 def from_message(message: Message) -> Any:
@@ -152,24 +150,18 @@ def to_struct(value: JsonObject) -> Struct:
     Raises:
         WireError: it is not JSON, too deep, or has a number that is not finite.
     """
-    message = Struct()
     try:
-        _values.fill_struct(message, value)
+        return Struct.FromString(_values.write_struct(value))
     except FAILURES as error:
         raise wire_error(json_faults(value, ""), error) from error
-
-    return message
 
 
 def to_value(value: Json) -> Value:
     """Give a JSON value as a Value; raises as :func:`to_struct`."""
-    message = Value()
     try:
-        _values.fill_value(message, value)
+        return Value.FromString(_values.write_value(value))
     except FAILURES as error:
         raise wire_error(json_faults(value, ""), error) from error
-
-    return message
 
 
 def check_json(value: Json, field: str, *, depth_max: int = DEPTH_MAX, bytes_max: int) -> list[Violation]:
@@ -200,9 +192,7 @@ def carried(value: Json, field: str, *, depth_max: int = DEPTH_MAX, bytes_max: i
         return Carried(None, "", list(faults))
 
     if size * _VALUE_GROWTH > bytes_max:
-        message = Value()
-        _values.fill_value(message, value, depth_max)
-        size = max(size, message.ByteSize())
+        size = max(size, len(_values.write_value(value, depth_max)))
 
     if size <= bytes_max:
         return Carried(normal, text, [])
@@ -258,12 +248,15 @@ def from_json(cls: type[T], source: str | bytes | Mapping[str, Json]) -> T:
 def encode_watch(bodies: Sequence[bytes], sequence: int, journal_id: str) -> bytes:
     """Give the bytes of a WatchPlanResponse, or RunPlanResponse, of events that are serialised already."""
     parts = _events(bodies)
+    if sequence < 0:
+        raise ValueError(f"sequence {sequence} is negative")
+
     if sequence:
-        parts += (_SEQUENCE, _varint(sequence))
+        parts += (_SEQUENCE, INT64[sequence])
 
     if journal_id:
         text = journal_id.encode()
-        parts += (_JOURNAL_ID, _varint(len(text)), text)
+        parts += (_JOURNAL_ID[len(text)], text)
 
     return b"".join(parts)
 
@@ -273,28 +266,10 @@ def encode_watch_all(bodies: Sequence[bytes], cursor: str) -> bytes:
     parts = _events(bodies)
     if cursor:
         text = cursor.encode()
-        parts += (_CURSOR, _varint(len(text)), text)
+        parts += (_CURSOR[len(text)], text)
 
     return b"".join(parts)
 
 
 def _events(bodies: Iterable[bytes]) -> list[bytes]:
-    return [part for body in bodies for part in (_event_head(len(body)), body)]
-
-
-@lru_cache(maxsize=4096)
-def _event_head(length: int) -> bytes:
-    return _EVENTS + _varint(length)
-
-
-def _varint(number: int) -> bytes:
-    if number < 0:
-        raise ValueError(f"{number} is negative; sequences and lengths are not")
-
-    digits = bytearray()
-    while number > 0x7F:
-        digits.append(number & 0x7F | 0x80)
-        number >>= 7
-
-    digits.append(number)
-    return bytes(digits)
+    return [part for body in bodies for part in (_EVENTS[len(body)], body)]

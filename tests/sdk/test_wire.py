@@ -20,6 +20,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from autoglm import model, wire
+from autoglm._bytes import Entries, FixedEntries, Varints
 from autoglm._codec import codecs
 from autoglm.model import Event, Failure, PlanCreated, StepFailed, StepSucceeded, ToolResult
 from autoglm.v1 import event_pb2, plan_pb2, plan_service_pb2
@@ -57,6 +58,42 @@ def test_what_is_encoded_is_decoded_the_same(cls: type) -> None:
 @each_class
 def test_messages_take_the_same_way_as_bytes(cls: type) -> None:
     check_round_trip(cls, lambda value: wire.from_message(wire.to_message(value)), max_examples=5)
+
+
+@each_class
+def test_bytes_are_as_short_as_protobuf_writes_them(cls: type) -> None:
+    """And the very same, but for the order of what has none: the keys of a map."""
+
+    @settings(quick, max_examples=10)
+    @given(strategies.of(cls))
+    def prop(value: Any) -> None:
+        ours, theirs = wire.encode(value), wire.to_message(value).SerializeToString()
+        assert sorted(ours) == sorted(theirs)
+        assert len(ours) == len(theirs)
+
+    prop()
+
+
+@given(
+    st.text(max_size=200) | st.just("k" * 20_000), st.text(max_size=20_000) | st.integers(0, 20_000).map("x".__mul__)
+)
+@settings(deadline=None)
+def test_entries_of_any_length_are_what_protobuf_would_write(key: str, text: str) -> None:
+    for value in (text, [text], {text: key}, 3, True, None):
+        struct = wire.to_struct({key: value})
+        assert wire.from_message(struct) == {key: value}
+        assert (
+            wire.encode(ToolResult({key: value}))
+            == plan_pb2.ToolResult(output=Value(struct_value=struct)).SerializeToString()
+        )
+
+
+@pytest.mark.parametrize("micros", [0, 1, 2_097, 2_098, 268_435, 268_436, 999_999])
+def test_times_are_as_protobuf_would_write_them(micros: int) -> None:
+    time = NOW.replace(microsecond=micros)
+    message = Timestamp()
+    message.FromDatetime(time)
+    assert wire.encode(model.Round(start_time=time)) == plan_pb2.Round(start_time=message).SerializeToString()
 
 
 @pytest.mark.parametrize(
@@ -527,6 +564,18 @@ def varint(number: int) -> bytes:
         head, number = head + bytes([number % 128 + 128]), number // 128
 
     return head + bytes([number])
+
+
+def test_what_was_written_is_kept_within_bounds() -> None:
+    entries, heads, numbers = Entries(0x1A), FixedEntries(0x20, 1), Varints(64)
+    for number in range(10_000):
+        assert entries[f"key{number}", number] == entries[f"key{number}", number]
+        assert heads[f"key{number}"] == heads[f"key{number}"]
+        assert numbers[number << 10] == varint(number << 10)
+
+    assert max(len(entries), len(heads), len(numbers)) <= 4096
+    assert entries["x" * 1_000, 1]
+    assert ("x" * 1_000, 1) not in entries
 
 
 def test_a_sequence_is_not_negative() -> None:
