@@ -14,6 +14,7 @@ from unittest import mock
 
 from autoglm.errors import AutoglmError
 from autoglm.model import ToolResult
+from autoglm_server.journal import sqlite
 from autoglm_server.journal._tail import PlanTail
 from autoglm_server.journal.journal import Append, JournalError, Record
 from autoglm_server.journal.memory import MemoryJournal
@@ -27,6 +28,7 @@ from autoglm_server.tools.catalog import Catalog
 from autoglm_server.tools.references import References, compile_references
 from autoglm_server.tools.tool import Invocation, ToolCallError
 from tests.reliability.checker import PROMISES
+from tests.reliability.platters import SimSqliteJournal
 from tests.reliability.simulation import Simulation
 from tests.reliability.world import Faults, SimJournal
 from tests.server.scheduler.test_scheduler_model import _ignores_dependencies, _repeats_what_was_cut
@@ -70,6 +72,7 @@ class Breakage:
 
 _call = Catalog.call
 _hand_over = SimJournal._hand_over
+_append = SimSqliteJournal.append
 _after = PlanTail.after
 _resolve = References.resolve
 _launch = PlanRun._launch
@@ -91,6 +94,12 @@ def _settles_early(self: SimJournal, job: Any) -> None:
         asyncio.get_running_loop().call_soon(settled, None)
 
     _hand_over(self, job)
+
+
+def _tells_at_once(self: SimSqliteJournal, append: Append) -> None:
+    """The watchers are told of what the writer has not seen yet."""
+    _append(self, append)
+    self.told([Record(1, append.plan_id, append.first_sequence + at, body) for at, body in enumerate(append.bodies)])
 
 
 def _skips(self: PlanTail, sequence: int) -> Sequence[bytes] | None:
@@ -161,6 +170,7 @@ def _patched(target: object, name: str, new: Any) -> Callable[[], Sequence[Any]]
 
 
 KILLS: Final = Faults(kill_every=2.0, commit_seconds=0.5, slow_commit=0.1)
+POWER_CUTS: Final = Faults(kill_every=2.0, commit_seconds=0.05, sqlite=True)
 CRASHES: Final = Faults(crash=0.02, kill_every=3.0, commit_seconds=0.05)
 FAILURES: Final = Faults(tool=0.4)
 
@@ -170,6 +180,27 @@ BREAKAGES: Final = (
         "seen-is-durable",
         _patched(SimJournal, "_hand_over", _tells_early),
         KILLS,
+    ),
+    *(
+        Breakage(
+            "a commit is not synced",
+            promise,
+            lambda: [mock.patch.dict(sqlite.PRAGMAS, {"synchronous": 1})],  # NORMAL
+            POWER_CUTS,
+        )
+        for promise in ("seen-is-durable", "acknowledged-is-kept")
+    ),
+    Breakage(
+        "nobody is told that the disk of the journal is full",
+        "full-disk-stalls",
+        _patched(SimSqliteJournal, "stalled", property(lambda _: "")),
+        Faults(full_every=6.0, sqlite=True),
+    ),
+    Breakage(
+        "watchers are told before the commit of SQLite",
+        "seen-is-durable",
+        _patched(SimSqliteJournal, "append", _tells_at_once),
+        replace(KILLS, sqlite=True),
     ),
     Breakage("a watcher skips an event", "dense", _patched(PlanTail, "after", _skips), Faults()),
     Breakage(

@@ -213,7 +213,9 @@ def finished_runs_once(history: History) -> Verdict:
 
         for step_id, (event, durable_at) in succeeded.items():
             begun = [call for call in calls[plan_id, step_id] if call.what == "begin"]
-            later = [call for call in begun if call.attempt > event.attempt and not call.outlived]
+            # What a process that was lost had done before is not "again": its READ_ONLY attempts may not have become durable.
+            own = max((call.at for call in begun if call.attempt == event.attempt), default=0)
+            later = [call for call in begun if call.attempt > event.attempt and call.at > own and not call.outlived]
             verdict.expect(holds=not later, otherwise=f"{plan_id}/{step_id} ran again after it had succeeded: {later}")
             if durable_at is not None:
                 late = [call for call in begun if call.at > durable_at and not call.outlived]

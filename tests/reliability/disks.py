@@ -52,7 +52,7 @@ class PowerFiles(apsw.VFS):
         """A power cut is one moment for all files."""
         super().__init__(self.name, "")
 
-    def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> _PowerFile:
+    def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:
         return _PowerFile(self, name, flags)
 
     def xDelete(self, filename: str, syncdir: bool) -> None:
@@ -74,7 +74,7 @@ class PowerFiles(apsw.VFS):
             for operation in pending.get(path, ()):
                 fate = self.random.choice(["kept", "lost", "lost", "torn"])
                 if fate != "lost":
-                    _carry_out(image, operation, torn=fate == "torn")
+                    carry_out(image, operation, torn=fate == "torn")
 
             (folder / Path(path).name).write_bytes(image)
 
@@ -120,12 +120,12 @@ class _PowerFile(apsw.VFSFile):
         with self._files.moment:
             image = self._files.synced.setdefault(self._path, bytearray())
             for operation in self._files.pending.pop(self._path, []):
-                _carry_out(image, operation)
+                carry_out(image, operation)
 
         super().xSync(flags)
 
 
-def _carry_out(image: bytearray, operation: Operation, *, torn: bool = False) -> None:
+def carry_out(image: bytearray, operation: Operation, *, torn: bool = False) -> None:
     offset, data = operation
     if data is None:
         del image[offset:]

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+from collections import deque
 from collections.abc import Callable, Coroutine
-from contextvars import ContextVar, copy_context
+from contextvars import Context, ContextVar, copy_context
+from functools import partial
 from random import Random
 from typing import Any, TypeVar
 
@@ -35,6 +37,8 @@ class Process:
         self.dead = False
         self.frozen = False
         self.held: list[asyncio.Handle] = []
+        self.posted: deque[Callable[[], object]] = deque()
+        """What its threads have told its loop."""
         self.context = copy_context()
         self.context.run(PROCESS.set, self)
 
@@ -113,6 +117,21 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
         """Cancelled timers leave the heap when their time comes."""
+
+    def call_soon_threadsafe(  # type: ignore[override]
+        self, callback: Callable[..., object], *arguments: Any, context: Context | None = None
+    ) -> asyncio.Handle:
+        """Call in a later turn, and in the order in which it was told: a process's threads speak with one voice."""
+        process = PROCESS.get()
+        if process is None:
+            return self.call_soon(callback, *arguments, context=context)
+
+        process.posted.append(partial(callback, *arguments))
+        return self.call_soon(self._hear, process, context=context)
+
+    @staticmethod
+    def _hear(process: Process) -> None:
+        process.posted.popleft()()
 
     def run_in_executor(self, executor: object, call: Callable[..., _T], *arguments: object) -> asyncio.Future[_T]:
         """Call in the loop itself, a turn later."""

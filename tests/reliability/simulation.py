@@ -307,8 +307,7 @@ class Simulation:
         end = world.loop.time() + HEALING_SECONDS
         while world.loop.time() < end:
             server = await world.serving()
-            plans = server.journal._plans.values()
-            if self._answered == PLANS and all(plan.row.state.terminal for plan in plans):
+            if self._answered == PLANS and not await server.journal.open_plans():
                 break
 
             await asyncio.sleep(2.0)

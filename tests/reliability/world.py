@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from random import Random
 from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from autoglm import _ids
 from autoglm.errors import AutoglmError
@@ -30,6 +30,7 @@ from autoglm_server.tools.catalog import Catalog
 from autoglm_server.tools.tool import Invocation, Provider
 from tests.reliability.history import Asked, Call, History, Logged, Seen
 from tests.reliability.loop import PROCESS, Killed, Process, VirtualLoop
+from tests.reliability.platters import SimSqliteJournal, SqliteDisk
 from tests.server.scheduler.harness import DEFAULTS
 
 _T = TypeVar("_T")
@@ -62,6 +63,8 @@ class Faults:
     """That a call does something else than end well."""
     planner: float = 0.0
     few_places: bool = False
+    sqlite: bool = False
+    """The journal is the product's, on platters; otherwise the reference one."""
 
     @classmethod
     def drawn(cls, random: Random) -> Faults:
@@ -83,6 +86,7 @@ class Faults:
             tool=random.choice([0.0, 0.1, 0.4]),
             planner=random.choice([0.0, 0.2]),
             few_places=random.random() < 0.15,
+            sqlite=random.random() < 0.5,
         )
 
 
@@ -100,20 +104,91 @@ class SimClock:
         return self._loop.time()
 
 
-@dataclass
-class Disk:
+class Disk(Protocol):
     """What outlives the processes."""
 
-    content: MemoryJournal = field(default_factory=MemoryJournal)
-    durable_at: dict[tuple[str, int], int] = field(default_factory=dict)
-    epochs: dict[str, list[int]] = field(default_factory=dict)
-    """Under which epoch each event of a plan was stored."""
-    full: bool = False
-    broken: bool = False
+    full: bool
+    broken: bool
+
+    @property
+    def shared(self) -> bool:
+        """Whether another process can take over while one that stands still is there."""
+        ...
+
+    def journal(self, process: Process) -> SimJournal | SimSqliteJournal:
+        """Give a process that starts its journal."""
+        ...
+
+    def ended(self) -> None:
+        """Take note that the process which had the journal has ended."""
+        ...
+
+    def refuses_another(self) -> bool:
+        """Whether a second process beside the one that has the journal is turned away."""
+        ...
+
+    async def log(self) -> Iterable[tuple[str, bytes, int | None, int]]:
+        """Give what is there at the end: plan, event, when it was durable, and under which epoch it was stored."""
+        ...
+
+    def scope(self) -> AbstractContextManager[object]:
+        """Last as long as the run."""
+        ...
+
+    def close(self) -> None:
+        """Let go of everything."""
+        ...
+
+
+class MemoryDisk:
+    """The content of the reference journal, which several processes may write at once."""
+
+    shared = True
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.content = MemoryJournal()
+        self.durable_at: dict[tuple[str, int], int] = {}
+        self.epochs: dict[str, list[int]] = {}
+        """Under which epoch each event of a plan was stored."""
+        self.full = False
+        self.broken = False
+
+    def journal(self, process: Process) -> SimJournal:
+        return SimJournal(self._world, self, process)
+
+    def ended(self) -> None: ...
+
+    def refuses_another(self) -> bool:
+        return False
+
+    async def log(self) -> Iterable[tuple[str, bytes, int | None, int]]:
+        return [
+            (plan_id, body, self.durable_at.get((plan_id, number)), self.epochs[plan_id][number - 1])
+            for plan_id, plan in self.content._plans.items()
+            for number, body in enumerate(plan.bodies, 1)
+        ]
+
+    def scope(self) -> AbstractContextManager[object]:
+        return nullcontext()
+
+    def close(self) -> None: ...
 
 
 _OF_PROCESS = frozenset(
-    {"_told", "on_commit", "on_health", "_open", "_turn", "_world", "_process", "_stalled", "_stall", "_failed"}
+    {
+        "_told",
+        "on_commit",
+        "on_health",
+        "_open",
+        "_turn",
+        "_world",
+        "_disk",
+        "_process",
+        "_stalled",
+        "_stall",
+        "_failed",
+    }
 )
 """What of a journal is lost with its process."""
 
@@ -121,7 +196,8 @@ _OF_PROCESS = frozenset(
 class SimJournal(MemoryJournal):
     """The reference journal on a disk that is slow, full or broken, in a process that may end at any point."""
 
-    def __init__(self, world: World, process: Process) -> None:
+    def __init__(self, world: World, disk: MemoryDisk, process: Process) -> None:
+        self._disk = disk
         self._told: Callable[[Sequence[Record]], None] = lambda _: None
         self.on_health: Callable[[], None] = lambda: None
         self._open = False
@@ -134,13 +210,13 @@ class SimJournal(MemoryJournal):
 
     def __getattr__(self, name: str) -> Any:
         """Everything stored is the disk's, whichever process stored it."""
-        return getattr(self._world.disk.content, name)
+        return getattr(self._disk.content, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _OF_PROCESS:
             object.__setattr__(self, name, value)
         else:
-            setattr(self._world.disk.content, name, value)
+            setattr(self._disk.content, name, value)
 
     @property
     def on_commit(self) -> Callable[[Sequence[Record]], None]:
@@ -179,9 +255,9 @@ class SimJournal(MemoryJournal):
         if not self._turn:
             return
 
-        if self._failed is not None or self._world.disk.broken:
+        if self._failed is not None or self._disk.broken:
             self._break()
-        elif self._world.disk.full:
+        elif self._disk.full:
             self._stay_full()
         else:
             if self._stall is not None:
@@ -199,14 +275,14 @@ class SimJournal(MemoryJournal):
         return super()._refusal(append)
 
     def _store(self, append: Append) -> None:
-        self._world.disk.epochs.setdefault(append.plan_id, []).extend([append.epoch] * len(append.bodies))
+        self._disk.epochs.setdefault(append.plan_id, []).extend([append.epoch] * len(append.bodies))
         super()._store(append)
 
     def _commit_told(self, records: Sequence[Record]) -> None:
         world = self._world
         tick = world.tick()
         for record in records:
-            world.disk.durable_at[record.plan_id, record.sequence] = tick
+            self._disk.durable_at[record.plan_id, record.sequence] = tick
 
         world.point("committed")
         self._told(records)
@@ -215,7 +291,7 @@ class SimJournal(MemoryJournal):
     def _stay_full(self) -> None:
         if self._stall is None:
             self._stalled = "the disk is full"
-            self._stall = Stall(self._world, self._process)
+            self._stall = self._world.stall(self._process)
             self.on_health()
 
         self._world.loop.call_later(1.0, self._commit)
@@ -230,7 +306,7 @@ class SimJournal(MemoryJournal):
                     before = len(self._records)
                     self._apply(job)
                     for record in self._records[before:]:
-                        self._world.disk.durable_at[record.plan_id, record.sequence] = self._world.tick()
+                        self._disk.durable_at[record.plan_id, record.sequence] = self._world.tick()
 
             self.on_health()
             self._world.loop.call_later(0.01, self._world.point, "broken")
@@ -273,7 +349,7 @@ class Server:
         self.answers: dict[asyncio.Future[Any], None] = {}
         self.ready = False
         self.booting: asyncio.Task[None] | None = None
-        self.journal = SimJournal(world, self.process)
+        self.journal = world.disk.journal(self.process)
         self.feed = Feed(self.journal)
         self.catalog = Catalog([world.provider])
         self.scheduler = Scheduler(
@@ -317,7 +393,7 @@ class World:
         self.stalls: list[Stall] = []
         self.provider: Provider
         self.planner: Planner
-        self.disk = Disk()
+        self.disk: Disk = SqliteDisk(self, Random(seed * 2 + 2)) if self.faults.sqlite else MemoryDisk(self)
         self._under_way: dict[tuple[str, str, int], Call] = {}
         self._decoded: dict[bytes, Event] = {}
         self._tick = 0
@@ -351,6 +427,12 @@ class World:
 
     def kill(self, server: Server, where: str) -> None:
         """End a process here and now. Raises in the process itself: it does not live to return from this."""
+        self.end(server, where)
+        if PROCESS.get() is server.process:
+            raise Killed
+
+    def end(self, server: Server, where: str) -> None:
+        """End a process; none of its callbacks runs again."""
         if not server.process.dead:
             self.tick()
             self.trace("kill", server.process.name, where)
@@ -364,12 +446,10 @@ class World:
                     answer.set_exception(ConnectionLostError(where))
 
             if server is self.current:
+                self.disk.ended()
                 self.disk.broken = False
                 seconds = self.random.choice([0.0, 0.1, 2.0])
                 self.loop.call_later(seconds, self.start, context=self.context)
-
-        if PROCESS.get() is server.process:
-            raise Killed
 
     def _end_stalls(self, server: Server) -> None:
         for stall in [one for one in self.stalls if one.process is server.process]:
@@ -395,18 +475,25 @@ class World:
             self.kill(server, name)
 
     def freeze(self) -> None:
-        """Freeze the server, let another take over, and let the first go on later, not knowing."""
+        """Freeze the server, and let it go on later, not knowing. Another takes over meanwhile if the disk can be shared."""
         server = self.current
-        if server is None or not server.ready:
+        if server is None or not server.ready or server.process.frozen:
             return
 
         self.trace("freeze", server.process.name)
-        self.history.fault("frozen and overtaken")
         server.process.frozen = True
+        self.loop.call_later(self.random.uniform(0.1, 8.0), self.loop.thaw, server.process, context=self.context)
+        if not self.disk.shared:
+            self.history.fault("frozen")
+            if not self.disk.refuses_another():
+                self.history.broken.append("a second server has opened the data directory of one that stands still")
+
+            return
+
+        self.history.fault("frozen and overtaken")
         self._end_stalls(server)
         self._lose_calls(server)
         self.start()
-        self.loop.call_later(self.random.uniform(0.1, 8.0), self.loop.thaw, server.process, context=self.context)
         end = self.random.uniform(8.0, 20.0)
         self.loop.call_later(end, self._end_overtaken, server, context=self.context)
 
@@ -417,6 +504,10 @@ class World:
     def overtaken(self, process: Process) -> bool:
         """Whether another process has taken over since."""
         return self.current is None or process is not self.current.process
+
+    def stall(self, process: Process) -> Stall:
+        """Note that a process knows from now on that the disk is full."""
+        return Stall(self, process)
 
     def commit_seconds(self) -> float:
         """Say how long the next commit takes."""
@@ -534,32 +625,33 @@ class World:
 
     # --- life
 
-    def run(self, main: Callable[[], Awaitable[None]]) -> History:
+    def run(self, main: Callable[[], Coroutine[Any, Any, None]]) -> History:
         """Run to the end, and give what was recorded."""
-        with seeded_ids(Random(self.random.random())):
+        with seeded_ids(Random(self.random.random())), self.disk.scope():
             try:
-                self.loop.run_until_complete(self.loop.create_task(_awaited(main), context=self.context))
+                self._complete(main())
             finally:
-                self._collect()
+                self._complete(self._collect())
                 self._reap()
+                self.disk.close()
 
         return self.history
 
-    def _collect(self) -> None:
-        content = self.disk.content
-        for plan_id, plan in content._plans.items():
-            log = []
-            for number, body in enumerate(plan.bodies, 1):
+    def _complete(self, work: Coroutine[Any, Any, None]) -> None:
+        self.loop.run_until_complete(self.loop.create_task(work, context=self.context))
+
+    async def _collect(self) -> None:
+        logs: dict[str, list[Logged]] = {}
+        try:
+            for plan_id, body, durable_at, epoch in await self.disk.log():
                 event = self.decoded(body)
-                log.append(
-                    Logged(
-                        event, body, self.disk.durable_at.get((plan_id, number)), self.disk.epochs[plan_id][number - 1]
-                    )
-                )
+                logs.setdefault(plan_id, []).append(Logged(event, body, durable_at, epoch))
                 if self._trace is not None:
                     self.trace(to_json(event))
+        except JournalError as error:
+            self.history.broken.append(f"the journal at the end: {error}")
 
-            self.history.logs[plan_id] = log
+        self.history.logs = logs
 
     def _reap(self) -> None:
         """Let what is left end quietly; nothing of it is recorded."""
@@ -585,12 +677,8 @@ class World:
 
                 await asyncio.wait(left, timeout=30.0)
 
-        self.loop.run_until_complete(self.loop.create_task(end(), context=self.context))
+        self._complete(end())
         self.loop.close()
-
-
-async def _awaited(main: Callable[[], Awaitable[None]]) -> None:
-    await main()
 
 
 @contextmanager
