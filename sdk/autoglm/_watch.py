@@ -267,7 +267,7 @@ def resumes(failed: CallFailed) -> bool:
     if failed.status in {"CANCELLED", "DEADLINE_EXCEEDED"}:
         return True  # not by us: a watch has no deadline, and what we break off is Interrupted
 
-    broken = ("RST_STREAM", "GOAWAY", "Stream removed", "max_age", "Socket closed")
+    broken = ("RST_STREAM", "GOAWAY", "Stream removed", "max_age", "Socket closed", "Failed parsing HTTP/2")
     return failed.status in {"INTERNAL", "UNKNOWN"} and any(word in str(failed.error) for word in broken)
 
 

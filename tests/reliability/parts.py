@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.reliability.checker import PROMISES, check
+from tests.reliability.corruption import UNDAMAGED, corruption
 from tests.reliability.disks import broken_disks, power_cuts
 from tests.reliability.hostile import FLAT, PROPER, UP, hostile
 from tests.reliability.overload import GOODPUT, HEALTH, KEPT, REFUSED, overload
@@ -103,6 +104,7 @@ PARTS: Final[dict[str, Part]] = {
     "failpoints": Part(failpoints, (1, 1), (4, 5)),
     "breakages": Part(break_on_purpose, (1, 1), (1, 1)),
     "watch": Part(watch, (1, 100), (20, 500), (*WATCH_PROMISES, FROZEN, "seen-is-durable", "dense")),
+    "corruption": Part(corruption, (1, 40), (10, 400), (UNDAMAGED,)),
     "hostile": Part(hostile, (1, 20_000), (20, 50_000), (UP, FLAT, PROPER)),
     "power": Part(power_cuts, (1, 100), (10, 100)),
     "disks": Part(broken_disks, (1, 20), (5, 50)),

@@ -1,13 +1,64 @@
-"""A TCP proxy that delays, cuts and freezes the connections through it."""
+"""A TCP proxy that delays, cuts, freezes and damages the connections through it."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from random import Random
 from typing import Final
 
 CHUNK: Final = 4096
+DAMAGED_SECONDS: Final = 1.0
+"""How long a connection goes on at most after a piece of it was damaged."""
+Spoil = Callable[[Random, bytes], bytes]
+"""Gives a piece as it comes out damaged."""
+
+
+def flip(random: Random, piece: bytes) -> bytes:
+    """Turn one bit over."""
+    spoiled = bytearray(piece)
+    spoiled[random.randrange(len(piece))] ^= 1 << random.randrange(8)
+    return bytes(spoiled)
+
+
+def drop(random: Random, piece: bytes) -> bytes:
+    """Leave out some of it, up to all."""
+    begin = random.randrange(len(piece))
+    return piece[:begin] + piece[begin + random.randint(1, len(piece)) :]
+
+
+def double(random: Random, piece: bytes) -> bytes:
+    """Give some of it twice."""
+    begin = random.randrange(len(piece))
+    end = begin + random.randint(1, len(piece))
+    return piece[:end] + piece[begin:]
+
+
+SPOILS: Final[tuple[Spoil, ...]] = (flip, drop, double)
+
+
+class Damage:
+    """Damages a number of pieces, one in each connection: after some bytes, and either way."""
+
+    def __init__(self, random: Random, count: int, *, spoils: tuple[Spoil, ...] = SPOILS, bytes_max: int) -> None:
+        """Each comes after up to ``bytes_max``; how many, in orders of magnitude, is even."""
+        self.left = count
+        self.done: list[str] = []
+        self._random = random
+        self._spoils = spoils
+        self._bytes_max = bytes_max
+
+    def after(self) -> float:
+        """Say after how many bytes of a new connection it comes."""
+        return float(self._bytes_max ** self._random.uniform(0.3, 1.0))
+
+    def spoil(self, piece: bytes) -> bytes:
+        """Damage a piece."""
+        spoil = self._random.choice(self._spoils)
+        self.left -= 1
+        self.done.append(spoil.__name__)
+        return spoil(self._random, piece)
 
 
 class Connection:
@@ -18,6 +69,8 @@ class Connection:
         self.server = server
         self.frozen = asyncio.Event()
         self.closed_by_server = asyncio.Event()
+        self.sound: dict[bool, float] = {}
+        """How many bytes from the client and from the server are left before one is damaged."""
 
     def cut(self) -> None:
         """Reset both sides at once."""
@@ -33,12 +86,13 @@ class Connection:
 class Proxy:
     """Listens on a port of its own, and forwards to another."""
 
-    def __init__(self, target: str, random: Random, *, delay: float = 0.0) -> None:
+    def __init__(self, target: str, random: Random, *, delay: float = 0.0, damage: Damage | None = None) -> None:
         """``delay`` is the longest that a piece is held back, in seconds."""
         host, _, port = target.rpartition(":")
         self._target = (host, int(port))
         self._random = random
         self._delay = delay
+        self._damage = damage
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.connections: list[Connection] = []
@@ -68,6 +122,11 @@ class Proxy:
             return
 
         connection = Connection(writer, server_writer)
+        if self._damage is not None:
+            # A client sends little, so what damages that must come soon, and not always.
+            sent = self._random.uniform(0.0, 2000.0) if self._random.random() < 0.2 else float("inf")
+            connection.sound = {True: self._damage.after(), False: sent}
+
         self.connections.append(connection)
         loop = asyncio.get_running_loop()
         pumps = [
@@ -93,8 +152,22 @@ class Proxy:
                 if self._delay and self._random.random() < 0.1:
                     await asyncio.sleep(self._random.uniform(0.0, self._delay))
 
-                writer.write(data)
+                writer.write(self._through(connection, data, from_server=from_server))
                 await writer.drain()
 
         if from_server:
             connection.closed_by_server.set()
+
+    def _through(self, connection: Connection, piece: bytes, *, from_server: bool) -> bytes:
+        """Give a piece as it goes on; what has been damaged once is cut a moment later, so that nobody waits for a keepalive."""
+        damage = self._damage
+        if damage is None or damage.left <= 0 or not connection.sound:
+            return piece
+
+        connection.sound[from_server] -= len(piece)
+        if connection.sound[from_server] > 0:
+            return piece
+
+        connection.sound.clear()
+        asyncio.get_running_loop().call_later(self._random.uniform(0.0, DAMAGED_SECONDS), connection.cut)
+        return damage.spoil(piece)

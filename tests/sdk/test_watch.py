@@ -128,6 +128,7 @@ def test_what_is_ephemeral_is_passed_on_and_counts_for_nothing() -> None:
         CallFailed(AutoglmError("reset", reason="CANCELLED"), "CANCELLED"),
         CallFailed(AutoglmError("proxy", reason="DEADLINE_EXCEEDED"), "DEADLINE_EXCEEDED"),
         CallFailed(InternalError("Received RST_STREAM with error code 0", reason="INTERNAL"), "INTERNAL"),
+        CallFailed(InternalError("Failed parsing HTTP/2 (bytes that were damaged)", reason="INTERNAL"), "INTERNAL"),
         CallEnded(),
     ],
 )
