@@ -153,7 +153,7 @@ async def _watcher(client: autoglm.AsyncClient, plan_id: str, given: Given) -> N
             text = f"{type(error).__name__} {error.reason}"
             given.told[text] = given.told.get(text, 0) + 1
             await asyncio.sleep(PAUSE_SECONDS)  # a damaged connection may go on answering nonsense until it is cut
-        except Exception as error:  # what a client must not raise, whatever it reads
+        except Exception as error:  # noqa: BLE001 - what a client must not raise, whatever it reads, is told of
             given.raised.append(f"a watcher of {plan_id} raised {type(error).__name__}: {error}"[:500])
             return
         else:
