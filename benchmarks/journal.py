@@ -18,6 +18,7 @@ from pathlib import Path
 import apsw
 
 from autoglm.model import PlanState
+from autoglm_server.journal._writer import WriterThread
 from autoglm_server.journal.follow import Feed
 from autoglm_server.journal.journal import Append, JournalError, PlanRow, Record
 from autoglm_server.journal.sqlite import PRAGMAS, SqliteJournal
@@ -69,7 +70,9 @@ class Clocked(SqliteJournal):
 
     def writer_cpu(self) -> float:
         assert self._writer is not None
-        ident = self._writer._thread.ident
+        runner = self._writer._runner
+        assert isinstance(runner, WriterThread)
+        ident = runner._thread.ident
         assert ident is not None
         return time.clock_gettime(time.pthread_getcpuclockid(ident))
 

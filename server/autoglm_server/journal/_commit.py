@@ -99,11 +99,27 @@ Outcome = Any
 
 
 @dataclass(slots=True)
+class Head:
+    """Where a plan's log stands."""
+
+    key: int
+    epoch: int
+    sequence: int
+    compacted: bool
+
+
+HEADS_MAX = 20_000
+"""Plans whose heads are known without being asked for."""
+
+
+@dataclass(slots=True)
 class Counters:
     """The last numbers given out; known to the one writer, so not asked for again."""
 
     plan: int
     position: int
+    heads: dict[str, Head] = field(default_factory=dict, compare=False)
+    """Of plans that were written to and have not ended."""
 
     @classmethod
     def of(cls, db: apsw.Connection) -> Counters:
@@ -124,23 +140,16 @@ class Commit:
     records: list[Record] = field(default_factory=list)
 
 
-@dataclass(slots=True)
-class _Head:
-    key: int
-    epoch: int
-    sequence: int
-    compacted: bool
-
-
 def commit(db: apsw.Connection, jobs: Sequence[Job], counters: Counters) -> Commit:
     """Admit the jobs one after the other and make durable what was admitted; ``counters`` advance on success.
 
     Raises:
         apsw.Error: nothing was stored (full), or it is not known whether (any other).
     """
+    heads, counters.heads = counters.heads, {}  # whatever fails, what was known is not known any more
     db.execute("BEGIN IMMEDIATE")
     try:
-        admission = _Admission(db, jobs, counters)
+        admission = _Admission(db, jobs, counters, heads)
         admission.store(db)
         for number, job in enumerate(jobs):
             if isinstance(job, TaskJob):
@@ -153,17 +162,20 @@ def commit(db: apsw.Connection, jobs: Sequence[Job], counters: Counters) -> Comm
 
     counters.plan = admission.plan
     counters.position += len(admission.commit.records)
+    counters.heads = admission.known()
     return admission.commit
 
 
 class _Admission:
     """The decision on each job of a commit, each seeing what the ones before it did, and the rows that follow from it."""
 
-    def __init__(self, db: apsw.Connection, jobs: Sequence[Job], counters: Counters) -> None:
+    def __init__(self, db: apsw.Connection, jobs: Sequence[Job], counters: Counters, heads: dict[str, Head]) -> None:
         self.commit = Commit(jobs)
         self.plan = counters.plan
         self._position = counters.position
-        self._heads = _heads(db, jobs)
+        self._heads = heads
+        add_heads(db, jobs, heads)
+        self._forgotten: set[str] = set()
         self._requests = _requests(db, jobs)
         self._plans: list[list[Any]] = []
         self._labels: list[list[Any]] = []
@@ -190,6 +202,16 @@ class _Admission:
         if self._events:
             db.execute(_ADD_EVENTS, (self._position, apsw.carray(tuple(self._events))))
 
+    def known(self) -> dict[str, Head]:
+        """Give the heads that are sure to be still true at the next commit, and may be asked for."""
+        if len(self._heads) > HEADS_MAX or any(isinstance(job, TaskJob) for job in self.commit.jobs):
+            return {}
+
+        for plan_id in self._forgotten:
+            self._heads.pop(plan_id, None)
+
+        return self._heads
+
     def _outcome(self, job: Job) -> Outcome:
         match job:
             case Append():
@@ -202,7 +224,11 @@ class _Admission:
     def _append(self, append: Append) -> JournalError | None:
         refusal = fault_of(append) or self._refusal(append)
         if refusal is not None:
+            self._forgotten.add(append.plan_id)
             return refusal
+
+        if append.row is not None and append.row.state.terminal:
+            self._forgotten.add(append.plan_id)
 
         head = self._heads.get(append.plan_id)
         if head is None:
@@ -236,7 +262,7 @@ class _Admission:
         known = self._requests.get((key.tenant, key.principal, key.request_id)) if key else None
         return DuplicateRequestError(*known) if known else None
 
-    def _add_plan(self, append: Append) -> _Head:
+    def _add_plan(self, append: Append) -> Head:
         row, request = append.row, append.request_key
         assert row is not None, "fault_of refuses a first append without a row"
         self.plan += 1
@@ -262,7 +288,7 @@ class _Admission:
             )
             self._requests[request.tenant, request.principal, request.request_id] = (row.plan_id, request.digest)
 
-        head = self._heads[append.plan_id] = _Head(self.plan, 1, 0, compacted=False)
+        head = self._heads[append.plan_id] = Head(self.plan, 1, 0, compacted=False)
         return head
 
     def _claim(self, job: ClaimJob) -> Sequence[Claim]:
@@ -291,22 +317,20 @@ def mark(db: apsw.Connection, name: str) -> int:
     return int(db.execute("SELECT coalesce((SELECT value FROM meta WHERE name = ?), 0)", (name,)).get)
 
 
-def _heads(db: apsw.Connection, jobs: Sequence[Job]) -> dict[str, _Head]:
+def add_heads(db: apsw.Connection, jobs: Sequence[Job], heads: dict[str, Head]) -> None:
+    """Ask for the heads that are not known."""
     wanted: dict[str, None] = {}
     for job in jobs:
         if isinstance(job, Append):
-            wanted[job.plan_id] = None
+            if job.plan_id not in heads:
+                wanted[job.plan_id] = None
         elif isinstance(job, ClaimJob):
-            wanted.update(dict.fromkeys(job.plan_ids))
+            wanted.update((plan_id, None) for plan_id in job.plan_ids if plan_id not in heads)
 
-    if not wanted:
-        return {}
-
-    found = json.loads(str(db.execute(_HEADS, (apsw.carray(tuple(wanted)),)).get))
-    return {
-        plan_id: _Head(key, epoch, compacted or sequence, compacted > 0)
-        for plan_id, key, epoch, sequence, compacted in found
-    }
+    if wanted:
+        found = json.loads(str(db.execute(_HEADS, (apsw.carray(tuple(wanted)),)).get))
+        for plan_id, key, epoch, sequence, compacted in found:
+            heads[plan_id] = Head(key, epoch, compacted or sequence, compacted > 0)
 
 
 def _requests(db: apsw.Connection, jobs: Sequence[Job]) -> dict[tuple[str, str, str], tuple[str, str]]:

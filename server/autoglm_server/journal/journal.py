@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from autoglm.model import PlanState
 
@@ -108,8 +108,7 @@ class Append:
     request_key: RequestKey | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """A durable event as every plan's log holds it. ``position`` grows in commit order over all plans."""
 
     position: int

@@ -20,8 +20,9 @@ import pytest
 
 import autoglm
 import autoglm_server
+from autoglm.model import PlanState
 from autoglm_server.journal import sqlite
-from autoglm_server.journal._commit import Counters, commit
+from autoglm_server.journal._commit import ClaimJob, Counters, Head, TaskJob, add_heads, commit
 from autoglm_server.journal._schema import MIGRATIONS, migrate
 from autoglm_server.journal.journal import (
     Append,
@@ -200,8 +201,46 @@ async def test_a_commit_that_fails_halfway_stores_nothing_of_it(tmp_path: Path, 
 
     assert not db.in_transaction
     assert counters == Counters.of(db) == Counters(0, 0)
+    assert not counters.heads
     assert commit(db, jobs[:1], counters).outcomes == [None]
     assert counters == Counters.of(db) == Counters(1, 1)
+    db.close()
+
+
+async def test_what_is_known_of_plans_is_what_the_tables_say(tmp_path: Path, hand: Any) -> None:
+    db = apsw.Connection(str(tmp_path / "x.db"))
+    migrate(db, "x.db")
+    counters = Counters.of(db)
+
+    def append(plan: str, first: int, count: int = 1, *, state: PlanState | None = None, epoch: int = 1) -> Append:
+        row = hand.row(plan) if first == 1 else hand.row(plan, state=state) if state else None
+        return Append(plan, epoch, first, [b"x"] * count, lambda _: None, row)
+
+    def asked(plans: str) -> dict[str, Head]:
+        heads: dict[str, Head] = {}
+        add_heads(db, [append(plan, 1) for plan in plans], heads)
+        return heads
+
+    claim: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    steps: list[tuple[list[Any], str, str]] = [
+        ([append("a", 1), append("b", 1, 3)], "ab", ""),
+        ([append("a", 2, 2), append("a", 4), append("b", 4)], "ab", ""),
+        ([append("a", 4)], "b", "fenced"),
+        ([append("a", 5), ClaimJob(["a", "c"], "me", claim)], "ab", ""),
+        ([append("a", 6)], "b", "fenced"),
+        ([append("a", 6, epoch=2)], "ab", ""),
+        ([append("b", 5, state=PlanState.SUCCEEDED)], "a", ""),
+        ([append("b", 6)], "ab", ""),
+        ([TaskJob(lambda db: db.execute("UPDATE plan SET epoch = 7 WHERE id = 'a'"), claim)], "", ""),
+        ([append("a", 7, epoch=2)], "", "fenced"),
+        ([append("a", 7, epoch=7)], "a", ""),
+    ]
+    for jobs, known, refused in steps:
+        outcomes = commit(db, jobs, counters).outcomes
+        assert any(isinstance(outcome, FencedError) for outcome in outcomes) == bool(refused)
+        assert set(counters.heads) == set(known)
+        assert counters.heads == asked(known)
+
     db.close()
 
 
