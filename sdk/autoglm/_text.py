@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import Any, Final
+from operator import attrgetter
+from typing import Any, Final, TypeAlias
 
 from google.protobuf.descriptor import EnumDescriptor
 
@@ -32,26 +33,47 @@ def to_object(value: Any) -> JsonObject:
     """Give a dataclass as the object of its JSON text; raises ValueError or TypeError if it cannot be carried."""
     members: JsonObject = {}
     cls: type = type(value)
-    for each in shape_of(cls).fields:
-        part = getattr(value, each.name)
-        if each.kind is Kind.ONEOF:
-            member = _chosen(each, part)
-            if member is not None:
+    parts, writers = _members(cls)
+    for part, (each, write, optional) in zip(parts(value), writers, strict=True):
+        if write is None:
+            if (member := _chosen(each, part)) is not None:
                 members[member.json_name] = _WRITERS[member.kind](member, part)
 
-        elif part is None or (not part and each.label is not Label.OPTIONAL):
-            continue
-        elif each.label is Label.MAP:
-            members[each.json_name] = {
-                _write_string(each, key): _write_string(each, text) for key, text in part.items()
-            }
-        elif each.label is Label.REPEATED:
-            write = _WRITERS[each.kind]
-            members[each.json_name] = [write(each, one) for one in part]
-        else:
-            members[each.json_name] = _WRITERS[each.kind](each, part)
+        elif part is not None and (part or optional):
+            members[each.json_name] = write(each, part)
 
     return members
+
+
+_Writer: TypeAlias = Callable[[Field, Any], Json]
+
+
+@cache
+def _members(cls: type) -> tuple[Callable[[Any], tuple[Any, ...]], tuple[tuple[Field, _Writer | None, bool], ...]]:
+    """Give what takes a dataclass's parts, and for each its field, what writes it, and whether it is written if empty.
+
+    Of a oneof there is nothing yet that writes it: that goes by the part.
+    """
+    fields = shape_of(cls).fields
+    names = [each.name for each in fields]
+    parts = attrgetter(*names) if len(names) > 1 else lambda value: tuple([getattr(value, name) for name in names])
+    return parts, tuple([(each, _writer(each), each.label is Label.OPTIONAL) for each in fields])
+
+
+def _writer(each: Field) -> _Writer | None:
+    if each.kind is Kind.ONEOF:
+        return None
+
+    write = _WRITERS[each.kind]
+    match each.label:
+        case Label.MAP:
+            return lambda field, part: {
+                _write_string(field, key): _write_string(field, text) for key, text in part.items()
+            }
+        case Label.REPEATED:
+            return lambda field, part: [write(field, one) for one in part]
+        case _:
+            return write
 
 
 def _chosen(oneof: Field, part: object) -> Field | None:

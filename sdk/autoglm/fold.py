@@ -60,6 +60,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime, timedelta
 
+_NOTHING_USED = Usage()
+_NOT_CREATED = PlanCreated()
 _WITHOUT_OUTPUT = (StepState.FAILED, StepState.SKIPPED, StepState.CANCELLED)
 _INTERRUPTED = Failure(
     reason="INTERRUPTED",
@@ -197,7 +199,7 @@ class PlanFold:
         self.id = plan_id
         self.sequence = 0
         self.state = PlanState.QUEUED
-        self.created = PlanCreated()
+        self.created = _NOT_CREATED
         self.principal = ""
         self.steps: dict[str, StepFold] = {}
         self.rounds: list[RoundFold] = []
@@ -208,7 +210,7 @@ class PlanFold:
         self.answer = ""
         self.output: Any = None
         self.failure: Failure | None = None
-        self._used = Usage()
+        self._used = _NOTHING_USED
         self._calls = 0
         """Calls of tools that are not in what was used."""
         self.stopping: PlanCancelRequested | PlanLimitReached | None = None

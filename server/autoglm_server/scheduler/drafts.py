@@ -132,7 +132,7 @@ def _check(draft: StepDraft, field: str, rules: Rules, known: Known) -> tuple[Ch
         violations.append(Violation(f"{at}id", description, "MALFORMED" if draft.id else "REQUIRED"))
 
     arguments = draft.arguments or {}
-    oversize = check_json(arguments, f"{at}arguments", bytes_max=rules.limits.arguments_bytes)
+    oversize = check_json(arguments, f"{at}arguments", bytes_max=rules.limits.arguments_bytes) if arguments else []
     violations += oversize
     references: References | None = None
     if not oversize:
@@ -142,10 +142,12 @@ def _check(draft: StepDraft, field: str, rules: Rules, known: Known) -> tuple[Ch
             violations += error.violations
 
     found = references.found if references is not None else ()
-    wanted = [(f"{at}depends_on", dependency, "") for dependency in draft.depends_on]
-    wanted += [(place, reference.step_id, reference.member) for place, reference in found]
-    violations += [fault for one in wanted if (fault := unmet(draft.id, *one, rules.catalog, known)) is not None]
-    depends_on = tuple(dict.fromkeys(step_id for _, step_id, _ in wanted))
+    depends_on: tuple[str, ...] = ()
+    if found or draft.depends_on:
+        wanted = [(f"{at}depends_on", dependency, "") for dependency in draft.depends_on]
+        wanted += [(place, reference.step_id, reference.member) for place, reference in found]
+        violations += [fault for one in wanted if (fault := unmet(draft.id, *one, rules.catalog, known)) is not None]
+        depends_on = tuple(dict.fromkeys(step_id for _, step_id, _ in wanted))
 
     tool = rules.catalog.get(draft.tool)
     if tool is None:

@@ -36,6 +36,7 @@ from autoglm.model import (
 if TYPE_CHECKING:
     from autoglm_server.scheduler.limits import Limits
 
+_NO_OPTIONS = PlanOptions()
 BOUND_REASONS = frozenset({"MAX_STEPS", "MAX_ROUNDS"})
 """Why a draft is refused whatever it says: making the round again would not help."""
 
@@ -54,7 +55,7 @@ class State:
 
     plan: PlanFold
     limits: Limits
-    options: PlanOptions = field(default_factory=PlanOptions)
+    options: PlanOptions = _NO_OPTIONS
     """The plan's options, every default filled in."""
     revises: bool = True
     """Whether the plan's planner can find another way when a step failed."""

@@ -52,18 +52,27 @@ def create_plan(
     if not request.request.strip() and not request.steps:
         checks.add("request", "is required: say what is wanted, or give steps", "REQUIRED")
 
-    checks.utf8("request", request.request, limits.request_text, "limits.request_text")
+    # What was left out is sound, so nothing looks at it: most requests have little of all this.
+    if request.request:
+        checks.utf8("request", request.request, limits.request_text, "limits.request_text")
 
-    if checks.count("steps", request.steps, limits.steps, "limits.steps"):
+    if request.steps and checks.count("steps", request.steps, limits.steps, "limits.steps"):
         _drafts(checks, request.steps, limits)
 
-    _options(checks, request.options)
-    checks.labels(request.labels, limits.labels)
-    checks.characters("request_id", request.request_id, 128)
-    checks.matches("request_id", request.request_id, PRINTABLE, "printable ASCII, best a UUID", required=False)
-    checks.characters("context_id", request.context_id, 128)
+    if request.HasField("options"):
+        _options(checks, request.options)
 
-    if checks.count("context", request.context, CONTEXT_ITEMS_MAX):
+    if request.labels:
+        checks.labels(request.labels, limits.labels)
+
+    if request_id := request.request_id:
+        checks.characters("request_id", request_id, 128)
+        checks.matches("request_id", request_id, PRINTABLE, "printable ASCII, best a UUID")
+
+    if request.context_id:
+        checks.characters("context_id", request.context_id, 128)
+
+    if request.context and checks.count("context", request.context, CONTEXT_ITEMS_MAX):
         _context(checks, request.context, limits)
 
     return checks.violations
@@ -73,18 +82,25 @@ def _drafts(checks: Checks, drafts: Iterable[plan_pb2.StepDraft], limits: LimitS
     for index, draft in enumerate(drafts):
         at = f"steps[{index}]"
         checks.id(f"{at}.id", draft.id, what="what other steps refer to this one by")
-        checks.characters(f"{at}.title", draft.title, 256)
-        checks.matches(f"{at}.tool", draft.tool, TOOL_NAME, _TOOL_RULE)
-        checks.json(
-            f"{at}.arguments",
-            draft.arguments,
-            bytes_max=limits.arguments,
-            depth_max=limits.json_depth,
-            limit="limits.arguments",
-        )
 
-        if checks.count(f"{at}.depends_on", draft.depends_on, limits.steps, "limits.steps"):
-            for position, other in enumerate(draft.depends_on):
+        if draft.title:
+            checks.characters(f"{at}.title", draft.title, 256)
+
+        checks.matches(f"{at}.tool", draft.tool, TOOL_NAME, _TOOL_RULE)
+
+        if draft.HasField("arguments"):
+            checks.json(
+                f"{at}.arguments",
+                draft.arguments,
+                bytes_max=limits.arguments,
+                depth_max=limits.json_depth,
+                limit="limits.arguments",
+            )
+
+        before = draft.depends_on
+
+        if before and checks.count(f"{at}.depends_on", before, limits.steps, "limits.steps"):
+            for position, other in enumerate(before):
                 checks.id(f"{at}.depends_on[{position}]", other, what="the id of a step")
 
         if draft.HasField("retry_policy"):
