@@ -19,8 +19,10 @@ START_SECONDS: Final = 60.0
 class Life:
     """The lives of a server: one process at a time."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, traps: str = "tests.reliability.launcher") -> None:
+        """``traps`` is the module that starts a process with a trap in it."""
         self.folder = folder
+        self._traps = traps
         self.data_dir = folder / "data"
         self.address = ""
         self.popen: subprocess.Popen[bytes] | None = None
@@ -47,7 +49,7 @@ class Life:
 
     def start(self, *trap: str, flags: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
         """Start a process, whatever becomes of it."""
-        module = "tests.reliability.launcher" if trap else "autoglm_server"
+        module = self._traps if trap else "autoglm_server"
         port = self.address.rpartition(":")[2] or "0"
         command = [sys.executable, "-m", module, *trap, "--data-dir", str(self.data_dir), "--port", port]
         command += ["--provider", f"ledger=python:{EFFECTS}", "--log-level", "warning", *flags]
