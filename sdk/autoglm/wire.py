@@ -9,7 +9,7 @@ be carried raises :class:`WireError` with every place at fault; what a person wr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
@@ -59,6 +59,7 @@ __all__ = [
     "from_json",
     "from_message",
     "normal_json",
+    "join_events",
     "parse_json",
     "to_json",
     "to_message",
@@ -245,9 +246,14 @@ def from_json(cls: type[T], source: str | bytes | Mapping[str, Json]) -> T:
     return found
 
 
-def encode_watch(bodies: Sequence[bytes], sequence: int, journal_id: str) -> bytes:
-    """Give the bytes of a WatchPlanResponse, or RunPlanResponse, of events that are serialised already."""
-    parts = _events(bodies)
+def join_events(bodies: Iterable[bytes]) -> bytes:
+    """Give the events of a message of a watch, of events that are serialised already."""
+    return b"".join([part for body in bodies for part in (_EVENTS[len(body)], body)])
+
+
+def encode_watch(events: bytes, sequence: int, journal_id: str) -> bytes:
+    """Give the bytes of a WatchPlanResponse, or RunPlanResponse, of events that are joined already."""
+    parts = [events]
     if sequence < 0:
         raise ValueError(f"sequence {sequence} is negative")
 
@@ -261,9 +267,9 @@ def encode_watch(bodies: Sequence[bytes], sequence: int, journal_id: str) -> byt
     return b"".join(parts)
 
 
-def encode_watch_all(bodies: Sequence[bytes], cursor: str) -> bytes:
-    """Give the bytes of a WatchPlansResponse of events that are serialised already."""
-    parts = _events(bodies)
+def encode_watch_all(events: bytes, cursor: str) -> bytes:
+    """Give the bytes of a WatchPlansResponse of events that are joined already."""
+    parts = [events]
     if cursor:
         text = cursor.encode()
         parts += (_CURSOR[len(text)], text)

@@ -437,7 +437,7 @@ def deepest_place(output: Any) -> Event:
 @pytest.mark.parametrize("bottom", [1, {}, []])
 def test_the_deepest_value_can_be_read_in_the_deepest_place(bottom: Any) -> None:
     event = deepest_place(nested(wire.DEPTH_MAX, bottom))
-    sent = wire.encode_watch([wire.encode(event)], 1, "")
+    sent = wire.encode_watch(wire.join_events([wire.encode(event)]), 1, "")
     [found] = plan_service_pb2.WatchPlanResponse.FromString(sent).events
     assert wire.from_message(found) == event
     assert wire.from_json(Event, wire.to_json(event)) == event
@@ -450,7 +450,7 @@ def test_control_a_deeper_value_could_be_written_but_never_read() -> None:
         value = value.struct_value.fields["a"]
 
     value.number_value = 1
-    sent = wire.encode_watch([message.SerializeToString()], 1, "")
+    sent = wire.encode_watch(wire.join_events([message.SerializeToString()]), 1, "")
     with pytest.raises(DecodeError):
         plan_service_pb2.WatchPlanResponse.FromString(sent)
 
@@ -550,12 +550,13 @@ def test_a_watch_of_stored_bytes_is_what_protobuf_would_write(
     for event in events:
         message.events.append(event_pb2.Event.FromString(event))
 
-    assert wire.encode_watch(events, sequence, journal_id) == message.SerializeToString()
-    run = plan_service_pb2.RunPlanResponse.FromString(wire.encode_watch(events, sequence, journal_id))
+    sent = wire.encode_watch(wire.join_events(events), sequence, journal_id)
+    assert sent == message.SerializeToString()
+    run = plan_service_pb2.RunPlanResponse.FromString(sent)
     assert run.SerializeToString() == message.SerializeToString()
 
     everything = plan_service_pb2.WatchPlansResponse(cursor=journal_id, events=message.events)
-    assert wire.encode_watch_all(events, journal_id) == everything.SerializeToString()
+    assert wire.encode_watch_all(wire.join_events(events), journal_id) == everything.SerializeToString()
 
 
 def varint(number: int) -> bytes:
@@ -580,7 +581,7 @@ def test_what_was_written_is_kept_within_bounds() -> None:
 
 def test_a_sequence_is_not_negative() -> None:
     with pytest.raises(ValueError, match="negative"):
-        wire.encode_watch([], -1, "")
+        wire.encode_watch(b"", -1, "")
 
 
 def test_every_codec_is_compiled() -> None:

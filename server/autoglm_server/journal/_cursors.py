@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from autoglm.errors import AutoglmError, InvalidRequestError, error
 from autoglm.model import ErrorReason, Violation
 from autoglm_server.journal._progress import Seen
-from autoglm_server.journal._tail import PlanTail, Waiter
+from autoglm_server.journal._tail import NOTHING, Page, PlanTail, Waiter
 from autoglm_server.journal.journal import Ended, EventsRemovedError, Record
 
 if TYPE_CHECKING:
@@ -25,10 +25,15 @@ class Batch:
     ``ended``: the plan's last event has been given out, nothing follows. ``drained``: the server goes away; follow on elsewhere.
     """
 
-    bodies: Sequence[bytes]
+    bodies: Page
     sequence: int
     ended: bool = False
     drained: bool = False
+
+    @property
+    def events(self) -> bytes:
+        """The bodies as a message has them."""
+        return self.bodies.joined
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +83,7 @@ class Cursor:
                 continue
 
             if loop.time() >= deadline:
-                return Batch((), self._sequence)
+                return Batch(NOTHING, self._sequence)
 
             # Nothing was awaited since the look into memory, so no commit can have been missed.
             await self._waiter.wait(self._tail.waiters, deadline)
@@ -97,20 +102,20 @@ class Cursor:
             return self._give(bodies)
 
         if self._ended or self._feed.draining:
-            return self._give(())
+            return self._give(NOTHING)
 
         if self._seen is not None and bodies is not None and self._tail.stamp > self._seen.stamp:
             news = self._tail.news(self._seen.stamp)
             progressed = self._seen.catch_up(news, self._feed.alive, self._feed.encode)
             self._seen.stamp = self._tail.stamp
-            return Batch(progressed, self._sequence) if progressed else None
+            return Batch(Page(progressed), self._sequence) if progressed else None
 
         return None
 
     async def _read(self) -> Batch | None:
         """Give a page from the journal, or None if it holds nothing more."""
         try:
-            bodies = await self._feed.journal.read(self._tail.plan_id, self._sequence)
+            bodies = await self._feed.pages.read(self._tail.plan_id, self._sequence)
         except EventsRemovedError as removed:
             raise self._compacted(removed.sequence) from None
 
@@ -133,7 +138,7 @@ class Cursor:
             sequence=str(last),
         )
 
-    def _give(self, bodies: Sequence[bytes]) -> Batch:
+    def _give(self, bodies: Page) -> Batch:
         self._sequence += len(bodies)
         return Batch(bodies, self._sequence, ended=self._ended, drained=self._feed.draining)
 

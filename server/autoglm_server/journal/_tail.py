@@ -6,6 +6,7 @@ import asyncio
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 
+from autoglm import wire
 from autoglm_server.journal._progress import Key, Progress
 from autoglm_server.journal.journal import Record
 
@@ -14,8 +15,34 @@ BYTES_MAX = 1 << 20
 """A batch ends at either."""
 
 
+class Page(list[bytes]):
+    """Bodies that are given out together. Many are given the same one, which is put together for a message once."""
+
+    __slots__ = ("_joined",)
+
+    def __init__(self, bodies: Iterable[bytes] = ()) -> None:
+        """Of bodies as journaled; it stays as it is."""
+        super().__init__(bodies)
+        self._joined: bytes | None = None
+
+    @property
+    def joined(self) -> bytes:
+        """As a message has them."""
+        if self._joined is None:
+            self._joined = wire.join_events(self)
+
+        return self._joined
+
+
+NOTHING = Page()
+"""Of who has been given everything."""
+
+
 def fitting(bodies: Sequence[bytes]) -> int:
     """Give how many of the bodies go into one batch: at least one."""
+    if len(bodies) <= EVENTS_MAX and sum(map(len, bodies)) <= BYTES_MAX:
+        return len(bodies)
+
     total = 0
     for count, body in enumerate(bodies[:EVENTS_MAX]):
         total += len(body)
@@ -111,6 +138,7 @@ class PlanTail:
         "first",
         "held",
         "live",
+        "page",
         "plan_id",
         "progress",
         "size",
@@ -130,6 +158,8 @@ class PlanTail:
         self.live = False
         """Whether this process writes the plan."""
         self.cursors = 0
+        self.page: tuple[int, int, Page] | None = None
+        """What was given out last, after which sequence, and what was the last one then."""
         self.waiters = Waiters()
         self.progress: dict[Key, Progress] = {}
         self.held: dict[Key, Progress] = {}
@@ -186,18 +216,24 @@ class PlanTail:
     def forget(self) -> int:
         """Drop all bodies; give the bytes freed."""
         freed, self.first = self.size, self.last + 1 if self.first else 0
-        self.bodies = []
+        self.bodies, self.page = [], None
         self.size = 0
         return freed
 
-    def after(self, sequence: int) -> Sequence[bytes] | None:
+    def after(self, sequence: int) -> Page | None:
         """Give a batch of the bodies after a sequence, or None when the journal must be asked."""
         if not self.first or sequence + 1 < self.first:
             return None
 
-        start = sequence + 1 - self.first
-        page = self.bodies[start : start + EVENTS_MAX]
-        return page[: fitting(page)]
+        if sequence >= self.last:
+            return NOTHING
+
+        if self.page is None or self.page[:2] != (sequence, self.last):
+            start = sequence + 1 - self.first
+            bodies = self.bodies[start : start + EVENTS_MAX]
+            self.page = (sequence, self.last, Page(bodies[: fitting(bodies)]))
+
+        return self.page[2]
 
     def news(self, stamp: int) -> list[Progress]:
         """Give the progress released after ``stamp``."""

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from autoglm import wire
 from autoglm.model import Event
 from autoglm_server.journal._cursors import AllBatch, AllCursor, Batch, Cursor, read_cursor
+from autoglm_server.journal._pages import Pages
 from autoglm_server.journal._progress import Encode, Place, Progress, key_of
 from autoglm_server.journal._tail import PlanTail, Ring, Waiters
 from autoglm_server.journal.journal import Ended, Journal, Record
@@ -54,6 +55,7 @@ class Feed:
         self.encode = encode or wire.encode
         self.draining = False
         self.waiters = Waiters()
+        self.pages = Pages(journal)
         self.ring = Ring(ring_bytes_max)
         self.alive: dict[Place, Progress] = {}
         self.released: OrderedDict[Place, Progress] = OrderedDict()
@@ -167,6 +169,10 @@ class Feed:
         """
         for cursor in self._all_cursors:
             cursor.removing(plans)
+
+    def removed(self, plans: Sequence[Ended]) -> None:
+        """Say that the journal has been told: events of plans may have been removed."""
+        self.pages.forget(plan.plan_id for plan in plans)
 
     def drain(self) -> None:
         """End every cursor's wait, now and from now on: the server goes away."""

@@ -150,7 +150,11 @@ class Retention:
 
             compactions = [Compaction(plan.plan_id, plan.sequence, await self._snapshot(plan)) for plan in plans]
             self._feed.removing(plans)
-            await self._journal.compact(compactions)
+            try:
+                await self._journal.compact(compactions)
+            finally:
+                self._feed.removed(plans)
+
             await self._purge(swept)
             swept.compacted += len(plans)
             most = None if most is None else most - len(plans)

@@ -55,8 +55,8 @@ class Batch(Protocol):
     """What is new to a watcher."""
 
     @property
-    def bodies(self) -> Sequence[bytes]:
-        """Serialised events, in order; none is a heartbeat."""
+    def events(self) -> bytes:
+        """Serialised events, in order, as a message has them; none is a heartbeat."""
         ...
 
     @property

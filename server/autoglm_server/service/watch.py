@@ -109,7 +109,7 @@ class Watches:
         try:
             while True:
                 batch = await cursor.next(timeout)
-                raw = wire.encode_watch(batch.bodies, batch.sequence, named)
+                raw = wire.encode_watch(batch.events, batch.sequence, named)
 
                 if not await writing.write(context, seal.put(raw)):
                     raise unread(self._times.write, {"after_sequence": str(sent), "journal_id": journal_id})
@@ -140,7 +140,7 @@ class Watches:
             while True:
                 batch = await cursor.next(timeout)
 
-                raw = wire.encode_watch_all(batch.bodies, batch.cursor)
+                raw = wire.encode_watch_all(wire.join_events(batch.bodies), batch.cursor)
 
                 if not await writing.write(context, seal.put(raw)):
                     raise unread(self._times.write, {"cursor": sent})

@@ -11,7 +11,7 @@ import pytest
 
 from autoglm.errors import CompactedError, NotFoundError, PreconditionError
 from autoglm.model import PlanState
-from autoglm_server.journal.follow import Cursor, Feed
+from autoglm_server.journal.follow import Batch, Cursor, Feed
 from autoglm_server.journal.journal import Journal
 
 SOON = 5.0
@@ -40,6 +40,24 @@ async def drain_plan(cursor: Cursor) -> list[bytes]:
         assert batch.bodies
 
 
+async def test_watchers_at_one_place_share_what_they_are_given(fed: tuple[Feed, Any]) -> None:
+    feed, hand = fed
+    await hand.write("a", 1, 3)
+    cursors = [feed.follow("a") for _ in range(3)]
+    batches: list[Batch] = []
+    for first, count in ((1, 0), (4, 2)):
+        if count:
+            await hand.write("a", first, count)
+
+        batches = [await cursor.next(SOON) for cursor in cursors]
+        assert len({id(batch.events) for batch in batches}) == 1
+        assert [len(batch.bodies) for batch in batches] == [count or 3] * 3
+
+    late = await feed.follow("a").next(SOON)
+    assert late.bodies == await feed.journal.read("a", 0)
+    assert late.events != batches[0].events
+
+
 async def test_gives_what_there_is_then_waits_for_more(fed: tuple[Feed, Any]) -> None:
     feed, hand = fed
     await hand.write("a", 1, 2)
@@ -57,7 +75,7 @@ async def test_an_empty_batch_is_the_heartbeat(fed: tuple[Feed, Any]) -> None:
     feed, hand = fed
     await hand.write("a", 1)
     batch = await feed.follow("a", 1).next(0.0)
-    assert (batch.bodies, batch.sequence, batch.ended, batch.drained) == ((), 1, False, False)
+    assert (batch.bodies, batch.sequence, batch.ended, batch.drained) == ([], 1, False, False)
 
 
 async def test_begins_after_the_sequence_asked_for(fed: tuple[Feed, Any]) -> None:

@@ -103,7 +103,7 @@ async def test_a_watch_of_what_is_gone_says_what_to_do(world: World) -> None:
         assert refused.value.metadata == {"plan_id": plan.id, "sequence": str(last)}
 
     batch = await world.feed.follow(plan.id, last).next(1.0)
-    assert (batch.bodies, batch.sequence, batch.ended) == ((), last, True)
+    assert (batch.bodies, batch.sequence, batch.ended) == ([], last, True)
     with pytest.raises(PreconditionError):
         await world.feed.follow(plan.id, last + 1).next(1.0)
 
