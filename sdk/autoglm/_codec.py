@@ -54,6 +54,8 @@ FAILURES: Final = (ValueError, TypeError, KeyError, AttributeError, OverflowErro
 _SHARED: Final = (PlanOptions, RetryPolicy)
 """What many events have the same one of: written once."""
 _SHARED_MAX: Final = 256
+_KNOWN_BYTES_MAX: Final = 4096
+"""Of what is larger, no value is kept to be shared."""
 _FIRST_FACT: Final = 16
 """Event's numbers below are its envelope's."""
 _LENGTH_DELIMITED: Final = 2
@@ -77,6 +79,7 @@ def codecs() -> Mapping[type, Codec]:
     names |= {"UnknownFact": UnknownFact, "unknown_fact": _unknown_fact}
     names |= {"int32": INT32, "int64": INT64, "bools": {False: b"\x00", True: b"\x01"}}
     names |= {f"shared_{cls.__name__}": _Shared(names, f"write_{cls.__name__}").get for cls in _SHARED}
+    names |= {f"known_{cls.__name__}": _Known(names, f"read_{cls.__name__}").get for cls in _SHARED}
     names |= {f"heads_{number}": Heads(number) for number in _numbers()}
     for cls in MESSAGES:
         names[cls.__name__] = cls
@@ -110,6 +113,29 @@ class _Shared:
 
         self._known[id(value)] = (value, written)
         return written
+
+
+class _Known:
+    """The values of messages that are met again and again, by their bytes: read once, and one for all who have them."""
+
+    def __init__(self, names: Mapping[str, Any], read: str) -> None:
+        self._names = names
+        self._read = read
+        self._known: dict[bytes, Any] = {}
+
+    def get(self, message: Message) -> Any:
+        """Give the message's value."""
+        written = message.SerializeToString()
+        value = self._known.get(written)
+        if value is None:
+            value = self._names[self._read](message)
+            if len(self._known) >= _SHARED_MAX:
+                self._known.clear()
+
+            if len(written) < _KNOWN_BYTES_MAX:
+                self._known[written] = value
+
+        return value
 
 
 def _numbers() -> set[int]:
@@ -218,7 +244,8 @@ def _read(field: Field, owner: str) -> str:
 def _get(field: Field, name: str) -> str:
     """Write the expression that gives one value that is there."""
     if field.kind is Kind.MESSAGE:
-        return f"read_{field.type.__name__}({name})"
+        way = "known" if field.type in _SHARED else "read"
+        return f"{way}_{field.type.__name__}({name})"
 
     if field.kind is Kind.ENUM:
         return f"{_lookup(field)}({name}, {field.type.__name__}.UNSPECIFIED)"

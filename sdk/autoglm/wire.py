@@ -54,12 +54,13 @@ __all__ = [
     "digest",
     "digest_text",
     "encode",
+    "encode_created",
     "encode_watch",
     "encode_watch_all",
     "from_json",
     "from_message",
-    "normal_json",
     "join_events",
+    "normal_json",
     "parse_json",
     "to_json",
     "to_message",
@@ -206,8 +207,10 @@ _VALUE_GROWTH: Final = 10
 """A Value has at most this many times the bytes of its canonical text."""
 
 
-def to_json(value: object) -> str:
+def to_json(value: object, *, without: Iterable[str] = ()) -> str:
     """Give a dataclass as one line of JSON: protobuf's JSON mapping, keys sorted at every level, no spaces.
+
+    Fields that are named in ``without``, as in the JSON, are left out.
 
     Raises:
         WireError: a part of it cannot be carried.
@@ -217,7 +220,11 @@ def to_json(value: object) -> str:
         raise TypeError(f"{type(value).__name__} is not a dataclass of autoglm.model that travels by itself")
 
     try:
-        return encodable(write_json(to_object(value)))
+        members = to_object(value)
+        for name in without:
+            members.pop(name, None)
+
+        return encodable(write_json(members))
     except FAILURES as error:
         raise wire_error(value_faults(value), error) from error
 
@@ -277,5 +284,6 @@ def encode_watch_all(events: bytes, cursor: str) -> bytes:
     return b"".join(parts)
 
 
-def _events(bodies: Iterable[bytes]) -> list[bytes]:
-    return [part for body in bodies for part in (_EVENTS[len(body)], body)]
+def encode_created(*plan: bytes) -> bytes:
+    """Give the bytes of a CreatePlanResponse of a new plan that is serialised already, if need be in parts."""
+    return b"".join((_EVENTS[sum(map(len, plan))], *plan))

@@ -49,7 +49,7 @@ def test_refuses_the_same() -> None:
         told = []
         for cls in (Quick, Slow):
             with pytest.raises(TypeError) as refused:
-                cls(*arguments, **named)  # type: ignore[arg-type]
+                cls(*arguments, **named)
 
             told.append(str(refused.value).replace("Quick", "Slow"))
 

@@ -248,6 +248,12 @@ class Journal(Protocol):
         """
         ...
 
+    async def read_starts(
+        self, plan_ids: Sequence[str], *, limit: int = 500, bytes_max: int = 1 << 20
+    ) -> Sequence[Sequence[bytes]]:
+        """Give the first bodies of several plans, of each as :meth:`read` does, and at the cost of one; raises as it does."""
+        ...
+
     async def last_sequence(self, plan_id: str) -> int | None:
         """Give the last durable sequence, or None for an unknown plan."""
         ...

@@ -206,6 +206,11 @@ class MemoryJournal:
         bodies = plan.bodies[after_sequence : after_sequence + limit] if plan else []
         return bodies[: _fitting(bodies, bytes_max)]
 
+    async def read_starts(
+        self, plan_ids: Sequence[str], *, limit: int = 500, bytes_max: int = 1 << 20
+    ) -> Sequence[Sequence[bytes]]:
+        return [await self.read(plan_id, 0, limit=limit, bytes_max=bytes_max) for plan_id in plan_ids]
+
     async def last_sequence(self, plan_id: str) -> int | None:
         plan = self._plans.get(plan_id)
         return plan.sequence if plan else None

@@ -372,6 +372,11 @@ class SqliteJournal:
     ) -> Sequence[bytes]:
         return await self._read(lambda db: _read.read(db, plan_id, after_sequence, limit, bytes_max))
 
+    async def read_starts(
+        self, plan_ids: Sequence[str], *, limit: int = 500, bytes_max: int = 1 << 20
+    ) -> Sequence[Sequence[bytes]]:
+        return await self._read(lambda db: _read.read_starts(db, plan_ids, limit, bytes_max))
+
     async def last_sequence(self, plan_id: str) -> int | None:
         return await self._read(lambda db: _read.last_sequence(db, plan_id))
 

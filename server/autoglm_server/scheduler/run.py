@@ -160,6 +160,10 @@ class Host(Protocol):
         """Note that the plan's turn is over; whether it makes progress may have changed."""
         ...
 
+    def began(self, run: PlanRun) -> None:
+        """Let a plan run that has become durable."""
+        ...
+
     def ended(self, run: PlanRun) -> None:
         """Let go of a plan whose end is durable."""
         ...
@@ -262,7 +266,8 @@ class PlanRun:
         """Those of the tasks that follow a sub-plan."""
         self._out: list[bytes] = []
         self._out_first = durable + 1
-        self._row_state: PlanState | None = None
+        # What is taken up has its row already, of the state that it had then.
+        self._row_state: PlanState | None = state.plan.state if durable else None
         self._launches: deque[Attempt] = deque()
         self._waiters: deque[tuple[int, asyncio.Future[bool]]] = deque()
         self._readers: dict[asyncio.Future[bool], None] = {}
@@ -309,11 +314,14 @@ class PlanRun:
         last = self.plan.last_event_time
         return now if last is None or now > last else last
 
-    def flush(self) -> None:
-        """Hand this turn's events to the journal as one append, and start what need not wait for it."""
+    def flush(self) -> PlanRow | None:
+        """Hand this turn's events to the journal as one append, and start what need not wait for it.
+
+        Gives the row that went with them, if the plan's has changed.
+        """
+        row: PlanRow | None = None
         if self._out:
             plan = self.plan
-            row = None
             if plan.state is not self._row_state:
                 self._row_state = plan.state
                 row = self._row()
@@ -336,6 +344,7 @@ class PlanRun:
             self.host.journal.append(append)
 
         self._launch()
+        return row
 
     def _row(self) -> PlanRow:
         plan = self.plan
@@ -361,13 +370,17 @@ class PlanRun:
 
             return
 
-        self.durable = last
+        before, self.durable = self.durable, last
         while self._waiters and self._waiters[0][0] <= last:
             _, future = self._waiters.popleft()
             if not future.done():
                 future.set_result(True)
 
         if self.gone:
+            return
+
+        if not before:
+            self.host.began(self)
             return
 
         self._launch()

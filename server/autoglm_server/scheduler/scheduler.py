@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
-from collections import deque
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from autoglm._ids import new_id
@@ -40,7 +41,7 @@ from autoglm.model import (
     Violation,
     WaitingReason,
 )
-from autoglm.wire import decode, digest_text, to_json
+from autoglm.wire import decode, digest_text, encode, to_json
 from autoglm_server.journal.journal import (
     DuplicateRequestError,
     EventsRemovedError,
@@ -61,7 +62,7 @@ from autoglm_server.tools.artifacts import described
 from autoglm_server.tools.tool import PLAN_RUN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 
     from autoglm.fold import StepFold
     from autoglm_server.clock import Clock
@@ -78,7 +79,9 @@ _RETRY_LATER = timedelta(seconds=5)
 _PAGE = 2_000
 """Events read at once when a plan is folded from disk."""
 _READ_AHEAD = 32
-"""Of how many plans the first page is read before it is asked for, at a start."""
+"""Of how many plans the first pages are read at once, while as many are folded, at a start."""
+_TURNS = 100
+"""How many of the plans that were taken up have their turn before others have the loop."""
 _STEPS_BESIDE = 200
 """A request of more given steps than this is made into a plan beside the loop, which others need meanwhile."""
 _CUT_SECONDS = 2.0
@@ -93,6 +96,26 @@ _ALLOWED: Mapping[WaitingReason, tuple[type, ...]] = {
     WaitingReason.INPUT: (Reject, ToolResult),
 }
 """What may be decided of a step that waits for this reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """What became of a request for a plan, serialised: ``basic`` followed by ``rest`` is the plan in view FULL.
+
+    (Of two messages one after the other protobuf makes one that has the fields of both.)
+    """
+
+    plan_id: str
+    basic: bytes
+    rest: bytes
+    existing: bool = False
+    """Whether the request had made the plan before."""
+
+    @classmethod
+    def of(cls, plan: Plan, *, existing: bool = False) -> Submitted:
+        """Tell of a plan as it is."""
+        rest = Plan(steps=plan.steps, rounds=plan.rounds, context=plan.context)
+        return cls(plan.id, encode(replace(plan, steps=(), rounds=(), context=())), encode(rest), existing)
 
 
 class Scheduler:
@@ -136,8 +159,6 @@ class Scheduler:
         self._serving = False
         self._calls = 0
         self._draining = False
-        self._creating: set[asyncio.Task[None]] = set()
-        """Creates under way; they go on when their callers do not wait any more."""
         self._subplans = subplans
         if subplans is not None:
             subplans.bind(self, depth=self.limits.plan_depth)
@@ -156,34 +177,58 @@ class Scheduler:
         if not claims:
             return
 
-        ahead: deque[asyncio.Task[Sequence[bytes]]] = deque()
-        loop = asyncio.get_running_loop()
+        collects = gc.isenabled()
+        gc.disable()  # all that is made here stays, and looking through it again and again takes as long as making it
         try:
-            for number, claim in enumerate(claims):
-                # The journal reads the next plans' logs while this one's is folded.
-                for following in claims[number + len(ahead) : number + _READ_AHEAD]:
-                    ahead.append(loop.create_task(self._page(following.plan_id, 0)))
-
-                await self._take_up(claim, ahead.popleft())
+            await self._take_up_all(claims)
+            stray = await self._join_families()
         finally:
-            for task in ahead:
-                task.cancel()
-
-            for task in (await asyncio.wait(ahead))[0] if ahead else ():
-                if not task.cancelled():
-                    task.exception()  # the first one has been told
+            if collects:
+                gc.enable()
 
         log.info("took up %d of %d plans that had not ended", len(self._runs), len(open_plans))
-        stray = await self._join_families()
         for run in self._runs.values():
             if run.parent is None:
                 self._enter(run)
 
-        for run in list(self._runs.values()):
-            run.turn()
-
+        self._begin_again(iter(list(self._runs.values())))
         for run in stray:
             run.cancel(_PARENT_ENDED, "")
+
+    def _begin_again(self, runs: Iterator[PlanRun]) -> None:
+        """Let plans that were taken up go on, oldest first, some at a time: callers need the loop as well."""
+        some = list(islice(runs, _TURNS))
+        for run in some:
+            run.turn()
+
+        if len(some) == _TURNS:
+            asyncio.get_running_loop().call_soon(self._begin_again, runs)
+
+    async def _take_up_all(self, claims: Sequence[Claim]) -> None:
+        """Take plans up in their order; the journal reads the next ones' logs while some are folded."""
+        chunks = [claims[start : start + _READ_AHEAD] for start in range(0, len(claims), _READ_AHEAD)]
+        loop = asyncio.get_running_loop()
+        ahead: asyncio.Task[Sequence[Sequence[bytes]]] | None = None
+        try:
+            for number, chunk in enumerate(chunks):
+                reading = ahead or loop.create_task(self._starts(chunk))
+                ahead = loop.create_task(self._starts(chunks[number + 1])) if number + 1 < len(chunks) else None
+                try:
+                    pages: Sequence[Sequence[bytes] | None] = await reading
+                except JournalDamagedError:
+                    pages = [None] * len(chunk)  # then each is read by itself, for the others' sake
+
+                for claim, page in zip(chunk, pages, strict=True):
+                    await self._take_up(claim, page)
+        finally:
+            if ahead is not None:
+                ahead.cancel()
+                await asyncio.wait([ahead])
+                if not ahead.cancelled():
+                    ahead.exception()  # what was to be told has been
+
+    async def _starts(self, claims: Sequence[Claim]) -> Sequence[Sequence[bytes]]:
+        return await self.journal.read_starts([claim.plan_id for claim in claims], limit=_PAGE)
 
     async def _join_families(self) -> list[PlanRun]:
         """Put sub-plans below the plans whose steps wait for them; gives those whose step waits no more."""
@@ -237,10 +282,10 @@ class Scheduler:
 
         return depth
 
-    async def _take_up(self, claim: Claim, page: asyncio.Task[Sequence[bytes]]) -> None:
+    async def _take_up(self, claim: Claim, page: Sequence[bytes] | None) -> None:
         """Take a plan up; one that cannot be read does not keep the others, or the server, from going on."""
         try:
-            await self._resume(claim, await page)
+            await self._resume(claim, await self._page(claim.plan_id, 0) if page is None else page)
         except JournalDamagedError as damaged:
             log.error("cannot take the plan up: %s", damaged, extra={"plan_id": claim.plan_id})  # noqa: TRY400 - it is told whole
         except JournalError:
@@ -404,6 +449,13 @@ class Scheduler:
         for member in families.members(root):
             asyncio.get_running_loop().call_soon(member.turn)
 
+    def began(self, run: PlanRun) -> None:
+        """Let a plan run that has become durable."""
+        if run.parent is None:
+            self._enter(run)
+
+        run.turn()
+
     def ended(self, run: PlanRun) -> None:
         """Let go of a plan whose end is durable."""
         run.gone = True
@@ -464,8 +516,9 @@ class Scheduler:
         child = self._new_child(holder, parent, plan_id, request)
         self._runs[plan_id] = child
         self._join(holder, parent.step_id, child)
+        child.flush()
         try:
-            await asyncio.shield(self._create_beside(child, child.plan.sequence))
+            await child.until_durable(child.plan.sequence)
         except (DuplicateRequestError, FencedError):
             holder.children.pop(parent.step_id, None)
             message = f"request_id {request.request_id!r} was used for another plan; plan it anew, under another id"
@@ -629,6 +682,11 @@ class Scheduler:
         return tuple(found)
 
     async def create(self, request: CreatePlanRequest, *, principal: str, digest: str) -> tuple[Plan, bool]:
+        """Do as :meth:`submit`, and give the plan as a value: for who is in this process."""
+        made = await self.submit(request, principal=principal, digest=digest)
+        return decode(Plan, made.basic + made.rest), made.existing
+
+    async def submit(self, request: CreatePlanRequest, *, principal: str, digest: str) -> Submitted:
         """Create a plan, or find the one that this request made before.
 
         Raises:
@@ -641,16 +699,18 @@ class Scheduler:
         beside = len(request.steps) > _STEPS_BESIDE
         found = await asyncio.to_thread(self._check, request, options) if beside else self._check(request, options)
         checked, violations = found
-        violations += await self._check_context(request.context)
+        if request.context:
+            violations += await self._check_context(request.context)
+
         if violations:
             known = await self._known(request.request_id, principal, digest)
             if known is not None:
-                return known, True
+                return Submitted.of(known, existing=True)
 
             raise InvalidRequestError.of(violations)
 
         if request.validate_only:
-            return await self._dry_run(request, checked, options, principal), False
+            return Submitted.of(await self._dry_run(request, checked, options, principal))
 
         try:
             self._refuse_when_full()
@@ -659,56 +719,47 @@ class Scheduler:
             if known is None:
                 raise
 
-            return known, True
+            return Submitted.of(known, existing=True)
 
-        make = partial(self._new, request, checked, options, principal, digest)
-        run = await asyncio.to_thread(make) if beside else make()
-        self._refuse_when_full()
+        if beside:
+            make = partial(self._new, request, checked, options, principal, digest)
+            run = await asyncio.to_thread(make)
+            self._refuse_when_full()
+        else:
+            run = self._new(request, checked, options, principal, digest)
+
         if request.request_id:
             run.request_key = RequestKey("", principal, request.request_id, digest)
 
-        snapshot, sequence = run.plan.snapshot(), run.plan.sequence
-        plan_id = run.plan.id
-        self._runs[plan_id] = run
+        return await self._submit(run)
+
+    async def _submit(self, run: PlanRun) -> Submitted:
+        """Hand a new plan to the journal; it goes on also when the caller does not wait any more."""
+        plan, key = run.plan, run.request_key
+        sequence = plan.sequence
+        self._runs[plan.id] = run
+        rest = _rest(plan)
+        row = run.flush()
+        assert row is not None, "the first append has the plan's row"
         try:
-            await asyncio.shield(self._create_beside(run, sequence))
+            await run.until_durable(sequence)
         except DuplicateRequestError as duplicate:
-            if duplicate.request_digest != digest:
-                message = f"request_id {request.request_id!r} made plan {duplicate.plan_id} from another request; use a new one"
+            if key is None or duplicate.request_digest != key.digest:
+                told = plan.created.request_id
+                message = f"request_id {told!r} made plan {duplicate.plan_id} from another request; use a new one"
                 raise error(ErrorReason.REQUEST_ID_CONFLICT, message, plan_id=duplicate.plan_id) from None
 
-            return await self.get(duplicate.plan_id), True
+            return Submitted.of(await self.get(duplicate.plan_id), existing=True)
         except FencedError:
             message = "another process has taken the plan up; ask again"
-            raise error(ErrorReason.SERVER_DRAINING, message, plan_id=run.plan.id) from None
+            raise error(ErrorReason.SERVER_DRAINING, message, plan_id=plan.id) from None
 
-        return snapshot, False
+        return Submitted(plan.id, row.body, rest)
 
     async def _known(self, request_id: str, principal: str, digest: str) -> Plan | None:
         """Give the plan that this very request made before, whatever became of its tools since."""
         found = await self.journal.find_request("", principal, request_id) if request_id else None
         return await self.get(found[0]) if found is not None and found[1] == digest else None
-
-    def _create_beside(self, run: PlanRun, sequence: int) -> asyncio.Task[None]:
-        """Create a plan in a task of its own, which goes on when the caller does not wait any more."""
-        acknowledged = asyncio.get_running_loop().create_task(self._begin(run, sequence))
-        self._creating.add(acknowledged)
-        acknowledged.add_done_callback(self._created)
-        return acknowledged
-
-    def _created(self, acknowledged: asyncio.Task[None]) -> None:
-        self._creating.discard(acknowledged)
-        if not acknowledged.cancelled():
-            acknowledged.exception()  # its caller may have gone away; then nobody else asks
-
-    async def _begin(self, run: PlanRun, sequence: int) -> None:
-        """Make the plan durable, then let it run; goes on when the caller does not wait any more."""
-        run.flush()
-        await run.until_durable(sequence)
-        if run.parent is None and not run.gone:
-            self._enter(run)
-
-        run.turn()
 
     def _refuse_when_full(self) -> None:
         if self._draining:
@@ -929,6 +980,12 @@ class Scheduler:
                 fold.apply(decode(Event, body))
 
         return fold
+
+
+def _rest(plan: PlanFold) -> bytes:
+    """Give what a new plan has in view FULL and not in BASIC: its steps are as they were added."""
+    steps = tuple([step.added for step in plan.steps.values()])
+    return encode(Plan(steps=steps, context=plan.created.context)) if steps or plan.created.context else b""
 
 
 def _budget(asked: Budget | None, default: Budget | None) -> Budget | None:

@@ -74,6 +74,9 @@ class _RawAnswers:
         if name not in self._raw:
             return handler
 
-        return grpc.unary_stream_rpc_method_handler(
-            handler.unary_stream, request_deserializer=handler.request_deserializer
-        )
+        read = handler.request_deserializer
+
+        if handler.unary_unary:
+            return grpc.unary_unary_rpc_method_handler(handler.unary_unary, request_deserializer=read)
+
+        return grpc.unary_stream_rpc_method_handler(handler.unary_stream, request_deserializer=read)

@@ -50,7 +50,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         self.calls = 0
         """Calls begun so far."""
         self._clock = clock
-        self._timeout = timeout.total_seconds()
+        self._deadlines = Deadlines(timeout.total_seconds())
         self._response_bytes = response_bytes
         self._wrapped: dict[str, _Handler] = {}
 
@@ -103,7 +103,7 @@ class Boundary(grpc.aio.ServerInterceptor):
             async def body() -> bytes:
                 return self._answer(await behaviour(_read(read, raw), context), write)
 
-            answer: bytes = await self._guard(method, context, body, self._timeout)
+            answer: bytes = await self._guard(method, context, body, self._deadlines)
             return answer
 
         return call
@@ -113,7 +113,7 @@ class Boundary(grpc.aio.ServerInterceptor):
             async def body() -> bytes:
                 return self._answer(await behaviour(_read_each(read, raws), context), write)
 
-            answer: bytes = await self._guard(method, context, body, self._timeout)
+            answer: bytes = await self._guard(method, context, body, self._deadlines)
             return answer
 
         return call
@@ -157,7 +157,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         return raw
 
     async def _guard(
-        self, method: str, context: _Context, body: Callable[[], Awaitable[Any]], seconds: float | None = None
+        self, method: str, context: _Context, body: Callable[[], Awaitable[Any]], deadlines: Deadlines | None = None
     ) -> Any:
         """Run a call's body and turn what it raises into a status."""
         kind = KINDS.get(method)
@@ -170,7 +170,10 @@ class Boundary(grpc.aio.ServerInterceptor):
             if kind is not None:
                 caller = self.admission.enter(kind, context.peer())
 
-            return await self._within(context, body, seconds)
+            if deadlines is None or context.time_remaining() is not None:  # a client's own is kept by the transport
+                return await body()
+
+            return await deadlines.within(body)
         except asyncio.CancelledError:
             if (task := asyncio.current_task()) and task.cancelling():
                 code = "CANCELLED"
@@ -206,27 +209,68 @@ class Boundary(grpc.aio.ServerInterceptor):
                 self.admission.leave(kind, caller)
 
             self.active -= 1
-            took = round(self._clock.monotonic() - started, 6)
-            _log.debug("call", extra={"method": method, "code": code, "seconds": took})
+            if _log.isEnabledFor(logging.DEBUG):
+                took = round(self._clock.monotonic() - started, 6)
+                _log.debug("call", extra={"method": method, "code": code, "seconds": took})
 
-    async def _within(self, context: _Context, body: Callable[[], Awaitable[Any]], seconds: float | None) -> Any:
-        """Run within the server's deadline; a client's own is kept by the transport."""
-        if seconds is None or context.time_remaining() is not None:
-            return await body()
 
-        scope = asyncio.timeout(seconds)
+class Deadlines:
+    """The server's deadline of calls that have none of their own; it is the same for all, so one timer serves them."""
+
+    def __init__(self, seconds: float) -> None:
+        """Give calls so many seconds."""
+        self._seconds = seconds
+        self._due: dict[asyncio.Task[Any], float] = {}  # in the order in which they are due
+        self._passed: set[asyncio.Task[Any]] = set()
+        self._armed = False
+
+    async def within(self, body: Callable[[], Awaitable[Any]]) -> Any:
+        """Run a call's body.
+
+        Raises:
+            DeadlineError: it took too long, and was cancelled.
+        """
+        task = asyncio.current_task()
+        assert task is not None
+        loop = asyncio.get_running_loop()
+        self._due[task] = loop.time() + self._seconds
+
+        if not self._armed:
+            self._armed = True
+            loop.call_later(self._seconds, self._look)
 
         try:
-            async with scope:
-                return await body()
-        except TimeoutError:
-            if not scope.expired():
+            return await body()
+        except asyncio.CancelledError:
+            if task not in self._passed or task.cancelling() > 1:  # the call itself was cancelled, or something inside
                 raise
 
-            message = (
-                f"not done within {seconds:g} s, the server's deadline (server.timeout); set a longer one in the call"
-            )
+            message = f"not done within {self._seconds:g} s, the server's deadline (server.timeout); set a longer one in the call"
             raise error(ErrorReason.DEADLINE_EXCEEDED, message) from None
+        finally:
+            self._due.pop(task, None)
+
+            if task in self._passed:
+                self._passed.discard(task)
+                task.uncancel()
+
+    def _look(self) -> None:
+        """Cancel what is too late, and look again when the next one would be."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+
+        while self._due:
+            task, due = next(iter(self._due.items()))
+
+            if due > now:
+                loop.call_later(due - now, self._look)
+                return
+
+            del self._due[task]
+            self._passed.add(task)
+            task.cancel()
+
+        self._armed = False
 
 
 def _refusing(refusal: AutoglmError) -> _Handler:

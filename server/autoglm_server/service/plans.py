@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
     from autoglm_server.service.admission import Admission
     from autoglm_server.service.artifacts import Artifacts
-    from autoglm_server.service.ports import FollowPort, PlanPort
+    from autoglm_server.service.ports import FollowPort, PlanPort, Submitted
     from autoglm_server.service.watch import Disconnects, Watches
     from autoglm_server.settings import LimitSettings
 
     _Context = grpc.aio.ServicerContext[Any, Any]
 
-RAW_METHODS: Final = frozenset({"RunPlan", "WatchPlan", "WatchPlans"})
+RAW_METHODS: Final = frozenset({"CreatePlan", "RunPlan", "WatchPlan", "WatchPlans"})
 """Methods that write bytes which are serialised already."""
 
 OFF_LOOP_BYTES: Final = 64 << 10
@@ -85,24 +85,26 @@ class PlanService(plan_service_pb2_grpc.PlanServiceServicer):
         self.about = about
         """What this server says of itself; it changes with the configuration."""
 
-    async def CreatePlan(self, request: pb.CreatePlanRequest, context: _Context) -> pb.CreatePlanResponse:
+    async def CreatePlan(self, request: pb.CreatePlanRequest, context: _Context) -> bytes:  # type: ignore[override]
         """Accept a plan."""
-        plan, existing = await self._create(request, principal_of(context))
-        response = pb.CreatePlanResponse(plan=self._message(plan), existing=existing)
+        made = await self._create(request, principal_of(context))
+        # A plan that is made has its steps; too large for an answer, they are read with ListSteps.
+        rest = made.rest if len(made.basic) + len(made.rest) + 16 <= self._limits.response_bytes else b""
 
-        if response.ByteSize() > self._limits.response_bytes:  # the plan is made; its steps are read with ListSteps
-            response = pb.CreatePlanResponse(plan=self._message(basic(plan)), existing=existing)
+        if made.existing:
+            plan = self._expiring(plan_pb2.Plan.FromString(made.basic + rest))
+            return pb.CreatePlanResponse(plan=plan, existing=True).SerializeToString()
 
-        return response
+        return wire.encode_created(made.basic, rest)
 
     async def RunPlan(self, request: pb.RunPlanRequest, context: _Context) -> None:  # type: ignore[override]
         """Accept a plan and send its events from the start."""
         with self._watches.admit(context.peer()):
             with self._admission.place(Kind.WRITE, context.peer()):
-                plan, _ = await self._create(request, principal_of(context))
+                plan_id = (await self._create(request, principal_of(context))).plan_id
 
-            with self._disconnects.attached(plan.id, asked=request.cancel_on_disconnect):
-                asked = pb.WatchPlanRequest(plan_id=plan.id, durable_only=request.durable_only)
+            with self._disconnects.attached(plan_id, asked=request.cancel_on_disconnect):
+                asked = pb.WatchPlanRequest(plan_id=plan_id, durable_only=request.durable_only)
                 await self._stream(context, asked)
 
     async def GetPlan(self, request: pb.GetPlanRequest, context: _Context) -> pb.GetPlanResponse:
@@ -199,7 +201,7 @@ class PlanService(plan_service_pb2_grpc.PlanServiceServicer):
 
         return message
 
-    async def _create(self, message: pb.CreatePlanRequest | pb.RunPlanRequest, principal: str) -> tuple[Plan, bool]:
+    async def _create(self, message: pb.CreatePlanRequest | pb.RunPlanRequest, principal: str) -> Submitted:
         """Check the shape of a request and hand it over; its meaning is checked there."""
         try:
             if message.ByteSize() > OFF_LOOP_BYTES:
@@ -209,7 +211,7 @@ class PlanService(plan_service_pb2_grpc.PlanServiceServicer):
         except InvalidRequestError as refused:
             raise InvalidRequestError.of(self._all_faults(message, refused.violations)) from None
 
-        return await self._plans.create(request, principal=principal, digest=digest)
+        return await self._plans.submit(request, principal=principal, digest=digest)
 
     def _all_faults(
         self, message: pb.CreatePlanRequest | pb.RunPlanRequest, shape: Sequence[Violation]
@@ -312,7 +314,7 @@ def create_request(message: pb.CreatePlanRequest | pb.RunPlanRequest) -> CreateP
 
 def request_digest(request: CreatePlanRequest) -> str:
     """Give the digest of what was asked, as it was sent: without the id and without defaults."""
-    return wire.digest_text(wire.to_json(replace(request, request_id="", validate_only=False)))
+    return wire.digest_text(wire.to_json(request, without=("requestId", "validateOnly")))
 
 
 def basic(plan: Plan) -> Plan:

@@ -8,6 +8,30 @@ from typing import Protocol
 from autoglm.model import CreatePlanRequest, Decision, Plan, Violation
 
 
+class Submitted(Protocol):
+    """What became of a request for a plan, serialised: ``basic`` followed by ``rest`` is the plan in view FULL."""
+
+    @property
+    def plan_id(self) -> str:
+        """The plan; empty after a dry run."""
+        ...
+
+    @property
+    def basic(self) -> bytes:
+        """The plan in view BASIC."""
+        ...
+
+    @property
+    def rest(self) -> bytes:
+        """What view FULL has besides."""
+        ...
+
+    @property
+    def existing(self) -> bool:
+        """Whether the request had made the plan before."""
+        ...
+
+
 class PlanPort(Protocol):
     """What callers ask of plans. One day a replica that does not own a plan forwards it."""
 
@@ -15,8 +39,8 @@ class PlanPort(Protocol):
         """Give every fault that only the catalog and the other steps show, also of a request whose shape is not sound."""
         ...
 
-    async def create(self, request: CreatePlanRequest, *, principal: str, digest: str) -> tuple[Plan, bool]:
-        """Make a plan, durable when this returns; True if its request_id was known.
+    async def submit(self, request: CreatePlanRequest, *, principal: str, digest: str) -> Submitted:
+        """Make a plan, durable when this returns, unless its request_id is known.
 
         Raises:
             InvalidRequestError: with every fault that only the catalog and the other steps show.

@@ -37,6 +37,7 @@ from autoglm_server.journal.artifacts import FolderArtifacts
 from autoglm_server.journal.follow import Feed
 from autoglm_server.journal.journal import Append, JournalError, PlanRow
 from autoglm_server.journal.memory import MemoryJournal
+from autoglm_server.scheduler.scheduler import Submitted
 from autoglm_server.service import edge
 from autoglm_server.service.admission import Admission
 from autoglm_server.service.artifacts import Artifacts
@@ -75,11 +76,11 @@ class TablePlans:
     def check(self, request: CreatePlanRequest) -> list[Violation]:
         return self.faults
 
-    async def create(self, request: CreatePlanRequest, *, principal: str, digest: str) -> tuple[Plan, bool]:
+    async def submit(self, request: CreatePlanRequest, *, principal: str, digest: str) -> Submitted:
         await self._before()
         self.created.append((request, digest))
         plan_id = f"plan-{len(self.created)}"
-        return await self.add(Plan(id=plan_id, request=request.request, labels=request.labels), 1), False
+        return Submitted.of(await self.add(Plan(id=plan_id, request=request.request, labels=request.labels), 1))
 
     async def get(self, plan_id: str) -> Plan:
         await self._before()
