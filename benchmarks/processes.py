@@ -18,10 +18,14 @@ from pathlib import Path
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 
+from benchmarks.leash import Leash
+
 ROOT = Path(__file__).resolve().parents[1]
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
 _TICKS = os.sysconf("SC_CLK_TCK")
+leash = Leash()
+"""What keeps servers from going on when a benchmark is killed."""
 CHANNEL = [("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
 """A connection of its own for each channel."""
 
@@ -96,6 +100,8 @@ class Served:
             self.process.kill()
             await self.process.wait()
 
+        leash.release(self.pid)
+
 
 def free_port() -> int:
     import socket  # noqa: PLC0415
@@ -136,8 +142,9 @@ async def start_floor(directory: Path) -> Served:
 async def _start(command: Sequence[str], address: str, variables: Mapping[str, str]) -> Served:
     began = time.perf_counter()
     process = await asyncio.create_subprocess_exec(
-        *command, env=dict(variables), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=sys.stderr
+        *command, env=dict(variables), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=sys.stderr, start_new_session=True
     )
+    leash.hold(process.pid)
     served = Served(process.pid, address, 0.0, process)
 
     try:
@@ -206,8 +213,14 @@ async def child(module: str, asked: Mapping[str, object], seconds: float = 300.0
     """Run a module of the benchmarks in a process of its own; it reads an object and prints one."""
     command = [sys.executable, "-m", f"benchmarks.{module}", json.dumps(asked)]
     process = await asyncio.create_subprocess_exec(
-        *command, env=environment(), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+        *command,
+        env=environment(),
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
     )
+    leash.hold(process.pid)
 
     try:
         async with asyncio.timeout(seconds):
@@ -216,6 +229,8 @@ async def child(module: str, asked: Mapping[str, object], seconds: float = 300.0
         process.kill()
         await process.wait()
         raise
+    finally:
+        leash.release(process.pid)
 
     if process.returncode:
         raise RuntimeError(f"benchmarks.{module} ended with {process.returncode}")
