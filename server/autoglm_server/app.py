@@ -406,8 +406,8 @@ class _Parts:
         self.admission = Admission(
             settings.limits,
             lambda: 0.0 if journal.stalled else journal.delay,
-            line=scheduler.turns,
-            busy=lambda: scheduler.progressing,
+            scheduler.turns,
+            lambda: scheduler.progressing,
         )
         self.boundary = Boundary(
             clock=clock,

@@ -458,10 +458,10 @@ class LimitSettings(Section):
     """Which part of each of these one connection may take, so that others find room. Peers on a Unix socket cannot be told
     apart and have all of it."""
     create_wait: Annotated[Duration | None, BeforeValidator(_or_none)] = Field(
-        default=None, gt=_ZERO, le=timedelta(minutes=1)
+        default=timedelta(milliseconds=100), gt=_ZERO, le=timedelta(minutes=1)
     )
-    """How long a new plan may wait until the server takes it up. When it is longer, the server has more to do than it can,
-    and refuses new plans until it has caught up; `40ms` fits two cores of its own. `none`: they wait, without end."""
+    """How long new plans and calls of tools may stand in line for the process. When it is longer, there is more to do than
+    it can, and new plans are refused until it has caught up; never while fewer than 16 make progress. `none`: they wait."""
     journal_wait: Annotated[Duration | None, BeforeValidator(_or_none)] = Field(
         default=timedelta(seconds=1), gt=_ZERO, le=timedelta(minutes=10)
     )

@@ -109,6 +109,7 @@ if TYPE_CHECKING:
     from autoglm_server.journal.journal import Journal
     from autoglm_server.scheduler.limits import Limits
     from autoglm_server.scheduler.timers import Timers
+    from autoglm_server.scheduler.turns import Turns
     from autoglm_server.tools.artifacts import Sinks
     from autoglm_server.tools.catalog import Catalog
 
@@ -132,6 +133,7 @@ class Host(Protocol):
     clock: Clock
     limits: Limits
     timers: Timers
+    turns: Turns
     jitter: Callable[[], float]
     artifacts: Sinks
 
@@ -616,6 +618,9 @@ class PlanRun:
         self._launches = waiting
 
     async def _call(self, attempt: Attempt) -> None:
+        if (turn := self.host.turns.ask()) is not None:
+            await turn
+
         attempt.began = True
         outcome: Outcome
         try:

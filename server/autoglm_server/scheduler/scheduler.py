@@ -58,6 +58,7 @@ from autoglm_server.scheduler.limits import Limits
 from autoglm_server.scheduler.run import PlanRun
 from autoglm_server.scheduler.state import State, apply, clamp
 from autoglm_server.scheduler.timers import Timers
+from autoglm_server.scheduler.turns import Turns
 from autoglm_server.tools.artifacts import described
 from autoglm_server.tools.tool import PLAN_RUN
 
@@ -151,6 +152,7 @@ class Scheduler:
         """What a request without options gets, and of which defaults it was made."""
         self.limits = limits or Limits()
         self.timers = Timers(clock)
+        self.turns = Turns()
         self.owner = new_id()
         """New at every start of a process, so that nobody mistakes an earlier one for this one."""
         self._runs: dict[str, PlanRun] = {}
@@ -378,6 +380,11 @@ class Scheduler:
     def busy(self) -> bool:
         """Whether a plan can make progress."""
         return len(self._admission) > 0
+
+    @property
+    def progressing(self) -> int:
+        """How many plans make progress, or would if it were their turn."""
+        return len(self._admission)
 
     @property
     def open_plans(self) -> int:

@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Final
 
 from autoglm.errors import AutoglmError, error
 from autoglm.model import ErrorReason
-from autoglm_server.service.door import Door, Probes
+from autoglm_server.scheduler.turns import Turns
 
 if TYPE_CHECKING:
+    import asyncio
+
     from autoglm_server.settings import LimitSettings
 
 
@@ -42,6 +44,8 @@ KINDS: Final = {
     _TOOLS + "CallTool": Kind.TOOL,
 }
 """The methods whose calls hold a place from their beginning to their end."""
+FEW: Final = 16
+"""While fewer plans than this are made or make progress, none is refused for being late, whatever the machine does."""
 RETRY_AFTER: Final = tuple(timedelta(milliseconds=100 + 25 * step) for step in (0, 5, 2, 7, 4, 1, 6, 3))
 """When to come back, in turn: callers that were refused together do not come back together."""
 
@@ -60,8 +64,17 @@ class _Places:
 class Admission:
     """Counts the calls under way, and says who is refused. Costs a call no task and no lock."""
 
-    def __init__(self, limits: LimitSettings, journal_delay: Callable[[], float] = lambda: 0.0) -> None:
-        """``journal_delay`` gives for how many seconds the oldest event that is handed over has not been durable."""
+    def __init__(
+        self,
+        limits: LimitSettings,
+        journal_delay: Callable[[], float] = lambda: 0.0,
+        turns: Turns | None = None,
+        busy: Callable[[], int] = lambda: 0,
+    ) -> None:
+        """``journal_delay`` gives for how many seconds the oldest event that is handed over has not been durable.
+
+        ``turns`` is the line in which what is to be done waits; ``busy`` gives how many plans make progress.
+        """
         self._places = {
             kind: _Places(most, max(1, int(most * limits.calls_share)))
             for kind, most in (
@@ -76,19 +89,13 @@ class Admission:
         self._journal_delay = journal_delay
         self._journal_wait = limits.journal_wait.total_seconds() if limits.journal_wait else float("inf")
         self._retry = itertools.cycle(RETRY_AFTER)
-        wait = limits.create_wait
-        self.doors = {method: Door(method, wait.total_seconds()) for method in CREATES} if wait else {}
-        """For each method that makes plans, how long its calls wait to be taken up."""
+        self._turns = turns if turns is not None else Turns()
+        self._turn_wait = limits.create_wait.total_seconds() if limits.create_wait else float("inf")
+        self._busy = busy
 
-    def begin(self, probes: Probes) -> None:
-        """Measure from now on how long calls wait to be taken up."""
-        for door in self.doors.values():
-            door.probes = probes
-
-    async def end(self) -> None:
-        """Measure no more."""
-        for door in self.doors.values():
-            await door.close()
+    def turn(self) -> asyncio.Future[None] | None:
+        """Give what a call that makes a plan awaits before its request is looked into; None: it need not wait."""
+        return self._turns.ask()
 
     def taken(self, kind: Kind) -> int:
         """Give how many calls of a kind are under way."""
@@ -109,9 +116,11 @@ class Admission:
         if method not in CREATES:
             return None
 
-        if (door := self.doors.get(method)) is not None and not door.passed():
-            told = "the server is behind: new plans wait longer than limits.create_wait; try again a little later"
-            return self._refuse(told, "limits.create_wait", f"{door.limit:g} s")
+        self._turns.came(method)
+
+        if self._turns.waited > self._turn_wait and places.taken + self._busy() >= FEW:
+            told = "the server is behind, by more than limits.create_wait; try again a little later"
+            return self._refuse(told, "limits.create_wait", f"{self._turn_wait:g} s")
 
         if self._journal_delay() > self._journal_wait:
             told = "the journal's disk is behind, by more than limits.journal_wait; try again a little later"

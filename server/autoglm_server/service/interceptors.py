@@ -22,7 +22,6 @@ from autoglm import _ids
 from autoglm.errors import AutoglmError, InvalidRequestError, error
 from autoglm.model import ErrorReason, Violation
 from autoglm_server.journal.journal import JournalDamagedError
-from autoglm_server.service import door
 from autoglm_server.service.admission import KINDS
 from autoglm_server.service.status import code_of, to_status, trailing
 
@@ -61,9 +60,6 @@ class Boundary(grpc.aio.ServerInterceptor):
     ) -> _Handler:
         """Give the handler of a call, wrapped; one that refuses if there is none."""
         method = handler_call_details.method
-
-        if method in self.admission.doors and _is_probe(handler_call_details.invocation_metadata):
-            return _PASSED
 
         if (refusal := self.admission.refusal(method)) is not None:
             self.calls += 1
@@ -283,17 +279,6 @@ def _refusing(refusal: AutoglmError) -> _Handler:
         context.set_trailing_metadata(trailing(status))
 
     return grpc.stream_stream_rpc_method_handler(call)
-
-
-async def _passed(_raws: AsyncIterator[bytes], _context: _Context) -> None:
-    """Answer a probe: that it has come so far is all it asks."""
-
-
-_PASSED: Final[_Handler] = grpc.stream_stream_rpc_method_handler(_passed)
-
-
-def _is_probe(metadata: Any) -> bool:
-    return any(key == door.KEY and value == door.TOKEN for key, value in metadata or ())
 
 
 def too_large(size: int, limit: int) -> AutoglmError:

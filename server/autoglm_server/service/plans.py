@@ -203,6 +203,9 @@ class PlanService(plan_service_pb2_grpc.PlanServiceServicer):
 
     async def _create(self, message: pb.CreatePlanRequest | pb.RunPlanRequest, principal: str) -> Submitted:
         """Check the shape of a request and hand it over; its meaning is checked there."""
+        if (turn := self._admission.turn()) is not None:
+            await turn
+
         try:
             if message.ByteSize() > OFF_LOOP_BYTES:
                 request, digest = await asyncio.to_thread(read_create, message, self._limits)
