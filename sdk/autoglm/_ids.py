@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
 _BITS_40 = (1 << 40) - 1
+_RANDOM_BYTES = 10
+_DRAWN_AT_ONCE = 64
+_drawn: list[bytes] = []
+"""Randomness for the next ids: who asks the system for it gives the interpreter's lock away, and may wait long for it."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_drawn.clear)  # or two processes would give out the same ids
 
 
 def new_id() -> str:
@@ -15,7 +23,11 @@ def new_id() -> str:
 
     Ids sort by the time they were made, so a journal's indexes grow at one end.
     """
-    random = secrets.token_bytes(10)
+    try:
+        random = _drawn.pop()
+    except IndexError:
+        random = _draw()
+
     milliseconds = time.time_ns() // 1_000_000
     return (
         _PAIRS[milliseconds >> 40 & 1023]
@@ -23,6 +35,13 @@ def new_id() -> str:
         + _eight(int.from_bytes(random[:5], "big"))
         + _eight(int.from_bytes(random[5:], "big"))
     )
+
+
+def _draw() -> bytes:
+    """Draw randomness for many ids; gives that of the first."""
+    drawn = secrets.token_bytes(_RANDOM_BYTES * _DRAWN_AT_ONCE)
+    _drawn.extend([drawn[start : start + _RANDOM_BYTES] for start in range(_RANDOM_BYTES, len(drawn), _RANDOM_BYTES)])
+    return drawn[:_RANDOM_BYTES]
 
 
 def _eight(bits: int) -> str:

@@ -687,9 +687,11 @@ def seeded_ids(random: Random) -> Iterator[None]:
     ids: Any = _ids
     secrets, time = ids.secrets, ids.time
     count = iter(range(1 << 40))
-    ids.secrets = SimpleNamespace(randbits=random.getrandbits)
+    ids.secrets = SimpleNamespace(token_bytes=random.randbytes)
     ids.time = SimpleNamespace(time_ns=lambda: next(count) * 1_000_000)
+    ids._drawn.clear()  # what was drawn before is not the seed's, and what is drawn now is nobody else's
     try:
         yield
     finally:
         ids.secrets, ids.time = secrets, time
+        ids._drawn.clear()
