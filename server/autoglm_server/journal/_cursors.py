@@ -125,6 +125,9 @@ class Cursor:
         if self._tail.first and self._sequence + 1 < self._tail.first:
             raise self._compacted(self._tail.last)
 
+        if not self._tail.live and self._sequence < self._tail.final:  # removed as a whole since the plan was looked at
+            raise self._compacted(self._tail.final)
+
         self._tail.ends_at(self._sequence)
         return None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -53,6 +54,16 @@ async def test_watchers_at_one_place_share_what_they_are_given(fed: tuple[Feed, 
         assert len({id(batch.events) for batch in batches}) == 1
         assert [len(batch.bodies) for batch in batches] == [count or 3] * 3
 
+    for first in range(6, 1200, 199):
+        await hand.write("a", first, 199)
+
+    wakened = [feed.follow("a") for _ in range(3)]
+    for sequence in (500, 1000, 1199):  # each cursor goes its own way through the pages
+        batches = [await cursor.next(SOON) for cursor in wakened]
+        assert len({id(batch.events) for batch in batches}) == 1
+        assert {batch.sequence for batch in batches} == {sequence}
+
+    assert (await wakened[0].next(0.0)).bodies == []
     late = await feed.follow("a").next(SOON)
     assert late.bodies == await feed.journal.read("a", 0)
     assert late.events != batches[0].events
@@ -251,6 +262,29 @@ async def test_events_that_are_gone_are_said_to_be_gone(fed: tuple[Feed, Any]) -
     feed._tails["a"].forget()
     with pytest.raises(CompactedError):
         await feed.follow("a").next(SOON)
+
+
+async def test_a_plan_that_is_removed_after_it_was_looked_at_is_said_to_be_gone(fed: tuple[Feed, Any]) -> None:
+    """Its reader waited for ever: for it the log ended where it stood."""
+    feed, hand = fed
+    await hand.write("a", 1, 3)
+    feed.finish("a", 3)
+
+    async def row(_: str) -> SimpleNamespace:
+        return SimpleNamespace(state=PlanState.SUCCEEDED)
+
+    async def nothing(*_: object, **__: object) -> list[bytes]:
+        return []
+
+    feed.journal.get_row = row  # type: ignore[method-assign,assignment]
+    feed.journal.read = nothing  # type: ignore[method-assign]
+    for after in (0, 2):
+        with pytest.raises(CompactedError) as told:
+            await feed.follow("a", after).next(SOON)
+
+        assert told.value.metadata["sequence"] == "3"
+
+    assert (await feed.follow("a", 3).next(SOON)).ended
 
 
 async def test_a_cursor_that_is_cancelled_leaves_nothing_behind(fed: tuple[Feed, Any]) -> None:
