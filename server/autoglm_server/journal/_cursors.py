@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from autoglm.errors import AutoglmError, InvalidRequestError, error
 from autoglm.model import ErrorReason, Violation
+from autoglm_server.journal._pages import NOTHING, Page
 from autoglm_server.journal._progress import Seen
-from autoglm_server.journal._tail import NOTHING, Page, PlanTail, Waiter
+from autoglm_server.journal._tail import PlanTail, Waiter
 from autoglm_server.journal.journal import Ended, EventsRemovedError, Record
 
 if TYPE_CHECKING:

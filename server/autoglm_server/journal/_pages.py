@@ -1,23 +1,64 @@
-"""Pages of plans' logs that were read from the journal lately: what many watchers ask for is read and checked once."""
+"""Pages of plans' logs that were given out lately: what many watchers ask for is read, checked and put together once."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from autoglm_server.journal._tail import Page
+from autoglm import wire
 from autoglm_server.journal.journal import Journal
 
+EVENTS_MAX = 500
+BYTES_MAX = 1 << 20
+"""A page ends at either."""
 PAGES_BYTES_MAX = 8 << 20
 """Of the pages kept; each counts twice, as it is also kept put together for a message."""
+
+
+class Page(list[bytes]):
+    """Bodies that are given out together. Many are given the same one, which is put together for a message once."""
+
+    __slots__ = ("_joined",)
+
+    def __init__(self, bodies: Iterable[bytes] = ()) -> None:
+        """Of bodies as journaled; it stays as it is."""
+        super().__init__(bodies)
+        self._joined: bytes | None = None
+
+    @property
+    def joined(self) -> bytes:
+        """As a message has them."""
+        if self._joined is None:
+            self._joined = wire.join_events(self)
+
+        return self._joined
+
+
+NOTHING = Page()
+"""Of who has been given everything."""
+
+
+def fitting(bodies: Sequence[bytes]) -> int:
+    """Give how many of the bodies go into one batch: at least one."""
+    if len(bodies) <= EVENTS_MAX and sum(map(len, bodies)) <= BYTES_MAX:
+        return len(bodies)
+
+    total = 0
+    for count, body in enumerate(bodies[:EVENTS_MAX]):
+        total += len(body)
+        if total > BYTES_MAX and count:
+            return count
+
+    return min(len(bodies), EVENTS_MAX)
+
 
 _Place = tuple[str, int]
 """(plan id, the sequence before the page)."""
 
 
 class Pages:
-    """Reads for all cursors of a feed. A log only grows, so a page of it stays true until its events are removed."""
+    """What the cursors of a feed read. A log only grows, so a page of it stays true until its events are removed."""
 
     def __init__(self, journal: Journal, bytes_max: int = PAGES_BYTES_MAX) -> None:
         """Read from ``journal``, and keep at most ``bytes_max``."""
@@ -35,7 +76,7 @@ class Pages:
             EventsRemovedError, JournalDamagedError: as :meth:`Journal.read`.
         """
         place = (plan_id, after_sequence)
-        while (page := self._kept.get(place)) is None:
+        while (page := self.get(*place)) is None:
             reading = self._reading.get(place)
             if reading is None:
                 return await self._read(place)
@@ -44,7 +85,14 @@ class Pages:
             if page is not None:
                 return page
 
-        self._kept.move_to_end(place)
+        return page
+
+    def get(self, plan_id: str, after_sequence: int) -> Page | None:
+        """Give a page that is kept."""
+        page = self._kept.get((plan_id, after_sequence))
+        if page is not None:
+            self._kept.move_to_end((plan_id, after_sequence))
+
         return page
 
     async def _read(self, place: _Place) -> Page:
@@ -55,7 +103,7 @@ class Pages:
         try:
             page = Page(await self._journal.read(*place))
             if page and removals == self._removals:
-                self._keep(place, page)
+                self.keep(*place, page)
         finally:
             if self._reading.get(place) is told:
                 del self._reading[place]
@@ -64,9 +112,11 @@ class Pages:
 
         return page
 
-    def _keep(self, place: _Place, page: Page) -> None:
-        self._kept[place] = page
-        self._bytes += _size(page)
+    def keep(self, plan_id: str, after_sequence: int, page: Page) -> None:
+        """Keep a page for a while."""
+        before = self._kept.pop((plan_id, after_sequence), NOTHING)
+        self._kept[plan_id, after_sequence] = page
+        self._bytes += _size(page) - _size(before)
         while self._bytes > self._bytes_max:
             self._bytes -= _size(self._kept.popitem(last=False)[1])
 

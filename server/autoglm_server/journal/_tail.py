@@ -6,50 +6,9 @@ import asyncio
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 
-from autoglm import wire
+from autoglm_server.journal._pages import EVENTS_MAX, NOTHING, Page, Pages, fitting
 from autoglm_server.journal._progress import Key, Progress
 from autoglm_server.journal.journal import Record
-
-EVENTS_MAX = 500
-BYTES_MAX = 1 << 20
-"""A batch ends at either."""
-
-
-class Page(list[bytes]):
-    """Bodies that are given out together. Many are given the same one, which is put together for a message once."""
-
-    __slots__ = ("_joined",)
-
-    def __init__(self, bodies: Iterable[bytes] = ()) -> None:
-        """Of bodies as journaled; it stays as it is."""
-        super().__init__(bodies)
-        self._joined: bytes | None = None
-
-    @property
-    def joined(self) -> bytes:
-        """As a message has them."""
-        if self._joined is None:
-            self._joined = wire.join_events(self)
-
-        return self._joined
-
-
-NOTHING = Page()
-"""Of who has been given everything."""
-
-
-def fitting(bodies: Sequence[bytes]) -> int:
-    """Give how many of the bodies go into one batch: at least one."""
-    if len(bodies) <= EVENTS_MAX and sum(map(len, bodies)) <= BYTES_MAX:
-        return len(bodies)
-
-    total = 0
-    for count, body in enumerate(bodies[:EVENTS_MAX]):
-        total += len(body)
-        if total > BYTES_MAX and count:
-            return count
-
-    return min(len(bodies), EVENTS_MAX)
 
 
 class Waiters:
@@ -139,6 +98,7 @@ class PlanTail:
         "held",
         "live",
         "page",
+        "pages",
         "plan_id",
         "progress",
         "size",
@@ -147,8 +107,9 @@ class PlanTail:
         "waiters",
     )
 
-    def __init__(self, plan_id: str) -> None:
+    def __init__(self, plan_id: str, pages: Pages) -> None:
         self.plan_id = plan_id
+        self.pages = pages
         self.first = 0
         self.bodies: list[bytes] = []
         self.size = 0
@@ -159,7 +120,7 @@ class PlanTail:
         """Whether this process writes the plan."""
         self.cursors = 0
         self.page: tuple[int, int, Page] | None = None
-        """What was given out last, after which sequence, and what was the last one then."""
+        """The newest end as given out last: after which sequence, and up to which."""
         self.waiters = Waiters()
         self.progress: dict[Key, Progress] = {}
         self.held: dict[Key, Progress] = {}
@@ -228,12 +189,22 @@ class PlanTail:
         if sequence >= self.last:
             return NOTHING
 
-        if self.page is None or self.page[:2] != (sequence, self.last):
-            start = sequence + 1 - self.first
-            bodies = self.bodies[start : start + EVENTS_MAX]
-            self.page = (sequence, self.last, Page(bodies[: fitting(bodies)]))
+        page = self.pages.get(self.plan_id, sequence)
+        if page is not None:
+            return page
 
-        return self.page[2]
+        if self.page is not None and self.page[:2] == (sequence, self.last):
+            return self.page[2]
+
+        start = sequence + 1 - self.first
+        bodies = self.bodies[start : start + EVENTS_MAX]
+        page = Page(bodies[: fitting(bodies)])
+        if sequence + len(page) == self.last:
+            self.page = (sequence, self.last, page)
+        else:
+            self.pages.keep(self.plan_id, sequence, page)
+
+        return page
 
     def news(self, stamp: int) -> list[Progress]:
         """Give the progress released after ``stamp``."""

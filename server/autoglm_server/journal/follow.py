@@ -248,7 +248,7 @@ class Feed:
     def _tail(self, plan_id: str) -> PlanTail:
         tail = self._tails.get(plan_id)
         if tail is None:
-            tail = self._tails[plan_id] = PlanTail(plan_id)
+            tail = self._tails[plan_id] = PlanTail(plan_id, self.pages)
 
         return tail
 
