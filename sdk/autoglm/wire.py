@@ -39,7 +39,7 @@ from autoglm._json import (
 from autoglm._shape import CLASSES, MESSAGES
 from autoglm._text import Reader, to_object
 from autoglm.errors import InvalidRequestError
-from autoglm.model import Json, JsonObject, Violation
+from autoglm.model import Json, JsonObject, Step, Violation
 
 __all__ = [
     "DEPTH_MAX",
@@ -55,6 +55,7 @@ __all__ = [
     "digest_text",
     "encode",
     "encode_created",
+    "encode_steps",
     "encode_watch",
     "encode_watch_all",
     "from_json",
@@ -80,6 +81,8 @@ _WELL_KNOWN: Final[Mapping[type, Any]] = {
 }
 _EVENTS, _SEQUENCE, _JOURNAL_ID, _CURSOR = Heads(1), tag(2, VARINT), Heads(3), Heads(2)
 """What stands before the fields of WatchPlanResponse, 1, 2, 3, and of WatchPlansResponse, 1 and 2."""
+_PLAN, _STEPS = Heads(1), Heads(6)
+"""Likewise of CreatePlanResponse, 1, and of Plan, 6."""
 
 
 def encode(value: object) -> bytes:
@@ -284,6 +287,12 @@ def encode_watch_all(events: bytes, cursor: str) -> bytes:
     return b"".join(parts)
 
 
+def encode_steps(steps: Iterable[Step]) -> bytes:
+    """Give the bytes of a Plan that has nothing but these steps."""
+    bodies = [encode(step) for step in steps]
+    return b"".join([part for body in bodies for part in (_STEPS[len(body)], body)])
+
+
 def encode_created(*plan: bytes) -> bytes:
     """Give the bytes of a CreatePlanResponse of a new plan that is serialised already, if need be in parts."""
-    return b"".join((_EVENTS[sum(map(len, plan))], *plan))
+    return b"".join((_PLAN[sum(map(len, plan))], *plan))

@@ -22,6 +22,7 @@ NOISY = ("grpc", "asyncio", "hpack", "httpcore2", "httpx2")
 """Libraries that log what their callers are told anyway; only their warnings and errors are wanted."""
 
 _COLORS: Final = {"debug": "2", "info": "32", "warning": "33", "error": "31", "critical": "31;1"}
+_write: Final = json.JSONEncoder(sort_keys=True, default=str).encode
 _PLAIN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 """What every record has; the rest of it is what was passed as ``extra``."""
 
@@ -32,6 +33,8 @@ def configure(settings: LogSettings) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonLines() if as_json else _Console(color=sys.stderr.isatty()))
     logging.getLogger().handlers[:] = [handler]
+    # No line tells who logged by these, and to find them out takes a part of each.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     set_level(settings)
 
 
@@ -80,7 +83,7 @@ class _JsonLines(_Lines):
     """For machines: an object on a line of its own."""
 
     def render(self, entry: dict[str, Any]) -> str:
-        return json.dumps(entry, sort_keys=True, default=str)
+        return _write(entry)
 
 
 class _Console(_Lines):

@@ -66,10 +66,13 @@ def read(db: apsw.Connection, plan_id: str, after_sequence: int, limit: int, byt
 
 def read_starts(db: apsw.Connection, plan_ids: Sequence[str], limit: int, bytes_max: int) -> list[list[bytes]]:
     """Read the first events of plans by one statement, which is how it costs little; of those that have much, one by one."""
+    if not plan_ids:
+        return []  # an array of nothing cannot be bound
+
     wanted = (apsw.carray(tuple(plan_ids)), limit)
     starts: dict[str, list[bytes]] = {plan_id: [] for plan_id in plan_ids}
     if int(db.execute(_STARTS_SIZE, wanted).get) <= bytes_max:
-        parts = str(db.execute(_READ_STARTS, wanted).get or "").split(" ") if plan_ids else []
+        parts = str(db.execute(_READ_STARTS, wanted).get or "").split(" ")
         for plan_id, position, crc, body in zip(parts[0::4], parts[1::4], parts[2::4], parts[3::4], strict=False):
             start = starts[plan_id]
             start.append(check(plan_id, len(start) + 1, int(position), bytes.fromhex(body), int(crc)))

@@ -41,7 +41,7 @@ from autoglm.model import (
     Violation,
     WaitingReason,
 )
-from autoglm.wire import decode, digest_text, encode, to_json
+from autoglm.wire import decode, digest_text, encode, encode_steps, to_json
 from autoglm_server.journal.journal import (
     DuplicateRequestError,
     EventsRemovedError,
@@ -991,8 +991,9 @@ class Scheduler:
 
 def _rest(plan: PlanFold) -> bytes:
     """Give what a new plan has in view FULL and not in BASIC: its steps are as they were added."""
-    steps = tuple([step.added for step in plan.steps.values()])
-    return encode(Plan(steps=steps, context=plan.created.context)) if steps or plan.created.context else b""
+    context = plan.created.context
+    steps = encode_steps([step.added for step in plan.steps.values()])
+    return steps + encode(Plan(context=context)) if context else steps
 
 
 def _budget(asked: Budget | None, default: Budget | None) -> Budget | None:

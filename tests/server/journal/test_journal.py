@@ -162,6 +162,23 @@ async def test_reads_in_pages_with_at_least_one(journal: Journal, hand: Any) -> 
     assert len(await journal.read_all(4, bytes_max=1)) == 1
 
 
+@pytest.mark.parametrize(("limit", "bytes_max"), [(500, 1 << 20), (2, 1 << 20), (500, 2000), (500, 10)])
+async def test_reads_the_starts_of_plans_as_each_by_itself(
+    journal: Journal, hand: Any, limit: int, bytes_max: int
+) -> None:
+    plans = {"one": (1, 20), "three": (3, 300), "large": (4, 1000), "two": (2, 20)}
+    for plan_id, (count, size) in plans.items():
+        assert await hand.send(plan_id, 1, count, size=size) is None
+
+    wanted = ["two", "nobody", "large", "one", "three"]
+    starts = await journal.read_starts(wanted, limit=limit, bytes_max=bytes_max)
+    assert [list(start) for start in starts] == [
+        list(await journal.read(plan_id, 0, limit=limit, bytes_max=bytes_max)) for plan_id in wanted
+    ]
+    assert all(len(start) >= (plan_id != "nobody") for plan_id, start in zip(wanted, starts, strict=True))
+    assert list(await journal.read_starts([])) == []
+
+
 async def test_reads_all_plans_in_commit_order(journal: Journal, hand: Any) -> None:
     await hand.write("b", 1)
     await hand.write("a", 1)
