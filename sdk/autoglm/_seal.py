@@ -12,6 +12,7 @@ from struct import Struct
 from typing import Final, Self
 from zlib import crc32
 
+_FIELD: Final = Struct("<cI")
 _SUM: Final = Struct("<I")
 _TAG: Final = b"\x25"
 """The field ``checksum``, number 4 and a fixed32; it stands at the end of each message. Summed as well, so that even one
@@ -44,9 +45,8 @@ class Seal:
 
     def put(self, message: bytes) -> bytes:
         """Give the next message with its checksum behind it."""
-        tagged = message + _TAG
-        self._sum = crc32(tagged, self._sum)
-        return tagged + _SUM.pack(self._sum)
+        self._sum = crc32(_TAG, crc32(message, self._sum))
+        return message + _FIELD.pack(_TAG, self._sum)
 
     def check(self, sealed: bytes) -> None:
         """Check the next message.

@@ -15,9 +15,10 @@ from tests.reliability.hostile import FLAT, PROPER, UP, hostile
 from tests.reliability.overload import GOODPUT, HEALTH, KEPT, REFUSED, overload
 from tests.reliability.processes import failpoints, forgetful, kills
 from tests.reliability.rows import Result
+from tests.reliability.slow import FROZEN, SLOW
 from tests.reliability.soak import DISK, GONE, MEMORY, soak
 from tests.reliability.storms import RECOVERED, TOLD, storm
-from tests.reliability.streams import FROZEN, WATCH_PROMISES, watch
+from tests.reliability.streams import WATCH_PROMISES, watch
 
 REGRESSIONS: Final = Path(__file__).parent / "regressions.txt"
 """Seeds that failed once. They are run at every level, for ever."""
@@ -104,7 +105,7 @@ PARTS: Final[dict[str, Part]] = {
     "kills": Part(kills, (2, 20), (30, 50)),
     "failpoints": Part(failpoints, (1, 1), (4, 5)),
     "breakages": Part(break_on_purpose, (1, 1), (1, 1)),
-    "watch": Part(watch, (1, 100), (20, 500), (*WATCH_PROMISES, FROZEN, "seen-is-durable", "dense")),
+    "watch": Part(watch, (1, 100), (20, 500), (*WATCH_PROMISES, FROZEN, SLOW, "seen-is-durable", "dense")),
     "corruption": Part(corruption, (1, 40), (10, 400), (UNDAMAGED,)),
     "storm": Part(storm, (1, 200), (4, 4_900), (TOLD, RECOVERED)),
     "hostile": Part(hostile, (1, 20_000), (20, 50_000), (UP, FLAT, PROPER)),

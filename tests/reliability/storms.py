@@ -39,6 +39,8 @@ CONTROL_WATCHERS: Final = 60
 CONTROL_SECONDS: Final = 4.0
 SECONDS: Final = 60.0
 """Who has not come back after so long starves; most are back within three seconds."""
+AWAY: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.RESOURCE_EXHAUSTED)
+"""What else one may be told: the server cannot be reached, the stream was broken off, there is no place for it now."""
 GONE: Final = ("SEQUENCE_COMPACTED", "PLAN_NOT_FOUND")
 
 
@@ -288,7 +290,11 @@ def _gone(error: grpc.aio.AioRpcError, found: Storm) -> bool:
         found.told += 1
         return True
 
-    if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED):
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError  # grpc.aio tells of it as of a call that failed
+
+    if error.code() not in AWAY:
         raise error
 
     return False

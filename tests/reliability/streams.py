@@ -6,7 +6,7 @@ import asyncio
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
@@ -20,16 +20,15 @@ from autoglm.v1 import plan_service_pb2, plan_service_pb2_grpc
 from autoglm.wire import from_message, to_json
 from tests.reliability.checker import PROMISES, Verdict
 from tests.reliability.history import History, Logged, Seen
-from tests.reliability.launcher import NO_KEEPALIVE
 from tests.reliability.proxy import Proxy
 from tests.reliability.rows import Result
 from tests.reliability.servers import Life
+from tests.reliability.slow import COST_MAX, FROZEN, FROZEN_SECONDS, READERS, SLOW, cost, let_go
+from tests.reliability.watch_traps import HEEDLESS
 
 PLANS: Final = 20
 WATCHERS_A_PLAN: Final = 10
 STEPS: Final = 80
-FROZEN_SECONDS: Final = 31.0
-"""A frozen peer is let go of within 30 s: 20 of silence, and 10 for the answer to a ping."""
 WATCH_SECONDS: Final = 120.0
 
 
@@ -126,7 +125,6 @@ WATCH_PROMISES: Final[Mapping[str, Callable[[Streams], Verdict]]] = {
     "watch-bookmarkable": bookmarkable,
 }
 CUT: Final = "connection cut"
-FROZEN: Final = "watch-frozen-peer-let-go"
 
 
 def _by_stream(streams: Streams) -> list[tuple[str, list[Seen]]]:
@@ -146,33 +144,34 @@ def _by_watcher(streams: Streams) -> list[tuple[str, list[Seen]]]:
 
 
 def watch(seed: int, size: int) -> Result:
-    """Watch while ``size`` connections are cut; meanwhile freeze a peer, of this server and of one without keepalive."""
+    """Watch while ``size`` connections are cut; freeze peers, and read slowly, of this server and of a heedless one."""
     return asyncio.run(_watch(seed, size))
 
 
 async def _watch(seed: int, size: int) -> Result:
     result = Result()
     random = Random(seed)
+    where = f"--only watch --seed {seed} --size {size}"
     with tempfile.TemporaryDirectory(prefix="autoglm-watch-") as folder, tempfile.TemporaryDirectory() as other:
-        life, weak = Life(Path(folder)), Life(Path(other))
+        life, weak = Life(Path(folder)), Life(Path(other), traps="tests.reliability.watch_traps")
         try:
             await life.begin()
-            await weak.begin(NO_KEEPALIVE)
+            await weak.begin(HEEDLESS)
             async with asyncio.TaskGroup() as tasks:
-                frozen = tasks.create_task(_frozen(life.address, random))
-                control = tasks.create_task(_frozen(weak.address, random))
+                frozen = tasks.create_task(let_go(life.address, random))
+                control = tasks.create_task(let_go(weak.address, random))
                 streams = await _cut_streams(life, random, size)
+                costs, costs_of_weak = await cost(life), await cost(weak)
 
-            seconds = frozen.result()
-            late = [] if seconds is not None else [f"a frozen peer was still held after {FROZEN_SECONDS:g} s"]
-            result.found(FROZEN, tries=1, faults=1, violations=late, where=f"watch seed {seed}")
-            result.control(FROZEN, "no keepalive", caught=control.result() is None)
-            result.figures["seconds until a frozen peer was let go"] = round(seconds or 0.0, 1)
+            _tell_of_frozen(result, frozen.result(), control.result(), where)
+            large = [f"a slow reader cost {costs:,.0f} bytes"] if costs > COST_MAX else []
+            result.found(SLOW, tries=READERS, faults=READERS, violations=large, where=where)
+            result.control(SLOW, "a mailbox without bound", caught=costs_of_weak > COST_MAX)
+            result.figures["MB that a slow reader costs"] = round(costs / 1e6, 1)
         finally:
             await life.kill()
             await weak.kill()
 
-    where = f"--only watch --seed {seed} --size {size}"
     result.take({name: promise(streams) for name, promise in WATCH_PROMISES.items()}, streams.history, where)
     kept = {name: PROMISES[name](streams.history) for name in ("seen-is-durable", "dense")}
     result.take(kept, streams.history, where)
@@ -183,6 +182,13 @@ async def _watch(seed: int, size: int) -> Result:
     result.count("cuts", sum(streams.history.faults.values()))
     result.count("events given to watchers", len(streams.history.seen))
     return result
+
+
+def _tell_of_frozen(result: Result, found: list[float | None], control: list[float | None], where: str) -> None:
+    late = [f"a frozen peer was still held after {FROZEN_SECONDS:g} s" for seconds in found if seconds is None]
+    result.found(FROZEN, tries=len(found), faults=len(found), violations=late, where=where)
+    result.control(FROZEN, "no keepalive", caught=control == [None] * len(control))
+    result.figures["seconds until a frozen peer was let go"] = round(max(seconds or 0.0 for seconds in found), 1)
 
 
 async def _cut_streams(life: Life, random: Random, cuts: int) -> Streams:
@@ -280,27 +286,6 @@ def _steps(folder: Path, random: Random) -> list[StepDraft]:
         made.append(StepDraft(id=f"s{number}", tool="ledger.put", arguments={"folder": str(folder)}, depends_on=after))
 
     return made
-
-
-async def _frozen(address: str, random: Random) -> float | None:
-    """Freeze a watcher's connection; give the seconds until the server let go of it, None if it did not in time."""
-    proxy = Proxy(address, random)
-    await proxy.start()
-    async with AsyncExitStack() as stack:
-        stack.push_async_callback(proxy.stop)
-        channel = await stack.enter_async_context(grpc.aio.insecure_channel(proxy.address))
-        call = plan_service_pb2_grpc.PlanServiceStub(channel).WatchPlans(
-            plan_service_pb2.WatchPlansRequest(from_now=True)
-        )
-        stack.callback(call.cancel)
-        await call.read()
-        connection = proxy.connections[0]
-        connection.freeze()
-        began = time.monotonic()
-        with suppress(TimeoutError):
-            await asyncio.wait_for(connection.closed_by_server.wait(), FROZEN_SECONDS)
-
-        return time.monotonic() - began if connection.closed_by_server.is_set() else None
 
 
 def _broken(streams: Streams) -> dict[str, Streams]:

@@ -109,9 +109,9 @@ class Watches:
         try:
             while True:
                 batch = await cursor.next(timeout)
-                raw = wire.encode_watch(batch.events, batch.sequence, named)
+                raw = seal.put(wire.encode_watch(batch.events, batch.sequence, named))
 
-                if not await writing.write(context, seal.put(raw)):
+                if not await writing.write(context, raw):
                     raise unread(self._times.write, {"after_sequence": str(sent), "journal_id": journal_id})
 
                 sent, named, timeout = batch.sequence, "", self._times.heartbeat
@@ -139,10 +139,9 @@ class Watches:
         try:
             while True:
                 batch = await cursor.next(timeout)
+                raw = seal.put(wire.encode_watch_all(wire.join_events(batch.bodies), batch.cursor))
 
-                raw = wire.encode_watch_all(wire.join_events(batch.bodies), batch.cursor)
-
-                if not await writing.write(context, seal.put(raw)):
+                if not await writing.write(context, raw):
                     raise unread(self._times.write, {"cursor": sent})
 
                 sent, timeout = batch.cursor, self._times.heartbeat
