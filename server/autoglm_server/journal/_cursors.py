@@ -12,7 +12,8 @@ from autoglm.errors import AutoglmError, InvalidRequestError, error
 from autoglm.model import ErrorReason, Violation
 from autoglm_server.journal._pages import NOTHING, Page
 from autoglm_server.journal._progress import Seen
-from autoglm_server.journal._tail import PlanTail, Waiter
+from autoglm_server.journal._tail import PlanTail
+from autoglm_server.journal._waiting import Waiter, due_after
 from autoglm_server.journal.journal import Ended, EventsRemovedError, Record
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Cursor:
         self._tail = tail
         self._sequence = after_sequence
         self._seen = None if durable_only else Seen()
-        self._waiter = Waiter()
+        self._waiter = Waiter(feed.alarms)
         self._checked = False
         self._closed = False
 
@@ -70,7 +71,7 @@ class Cursor:
             await self._check()
 
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout
+        deadline = due_after(timeout)
         while True:
             batch = self._take()
             if batch is not None:
@@ -190,7 +191,7 @@ class AllCursor:
         self._removing: list[Ended] = []
         self._labels = labels
         self._seen = None if durable_only else Seen()
-        self._waiter = Waiter()
+        self._waiter = Waiter(feed.alarms)
         self._checked = False
         self._closed = False
 
@@ -205,7 +206,7 @@ class AllCursor:
             await self._check()
 
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout
+        deadline = due_after(timeout)
         while True:
             records = self._feed.ring.after(self._position)
             behind = records is None

@@ -2,86 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 
 from autoglm_server.journal._pages import EVENTS_MAX, NOTHING, Page, Pages, fitting
 from autoglm_server.journal._progress import Key, Progress
+from autoglm_server.journal._waiting import Waiters
 from autoglm_server.journal.journal import Record
-
-
-class Waiters:
-    """Those who wait for the next commit. One that does not wait costs nothing; waking twice is waking once."""
-
-    __slots__ = ("_waiting",)
-
-    def __init__(self) -> None:
-        self._waiting: dict[Waiter, None] = {}  # who waits longest is woken first
-
-    def add(self, waiter: Waiter) -> None:
-        self._waiting[waiter] = None
-
-    def discard(self, waiter: Waiter) -> None:
-        self._waiting.pop(waiter, None)
-
-    def wake(self) -> None:
-        if self._waiting:
-            waiting, self._waiting = self._waiting, {}
-            for waiter in waiting:
-                waiter.wake()
-
-
-class Waiter:
-    """How one reader waits, again and again; its timer is set anew only when it fires before it is due."""
-
-    __slots__ = ("_due", "_future", "_timer", "_timer_due")
-
-    def __init__(self) -> None:
-        self._future: asyncio.Future[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_due = 0.0
-        self._due = 0.0
-
-    async def wait(self, waiters: Waiters, due: float) -> None:
-        """Return at the next wake, or when the loop's time is ``due``."""
-        loop = asyncio.get_running_loop()
-        self._due = due
-        if self._timer is None or self._timer_due > due:
-            self._arm(loop)
-
-        self._future = loop.create_future()
-        waiters.add(self)
-        try:
-            await self._future
-        finally:
-            waiters.discard(self)
-            self._future = None
-
-    def wake(self) -> None:
-        if self._future is not None and not self._future.done():
-            self._future.set_result(None)
-
-    def close(self) -> None:
-        """Let go of the timer."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _arm(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.close()
-        self._timer_due = self._due
-        self._timer = loop.call_at(self._due, self._fired)
-
-    def _fired(self) -> None:
-        self._timer = None
-        if self._future is None or self._future.done():
-            return  # the next wait sets it again
-
-        if self._due > self._timer_due:
-            self._arm(self._future.get_loop())
-        else:
-            self.wake()
 
 
 class PlanTail:

@@ -16,7 +16,8 @@ from autoglm.model import Event
 from autoglm_server.journal._cursors import AllBatch, AllCursor, Batch, Cursor, read_cursor
 from autoglm_server.journal._pages import Pages
 from autoglm_server.journal._progress import Encode, Place, Progress, key_of
-from autoglm_server.journal._tail import PlanTail, Ring, Waiters
+from autoglm_server.journal._tail import PlanTail, Ring
+from autoglm_server.journal._waiting import Alarms, Waiters
 from autoglm_server.journal.journal import Ended, Journal, Record
 
 __all__ = ["AllBatch", "AllCursor", "Batch", "Cursor", "Feed"]
@@ -55,6 +56,7 @@ class Feed:
         self.encode = encode or wire.encode
         self.draining = False
         self.waiters = Waiters()
+        self.alarms = Alarms()
         self.pages = Pages(journal)
         self.ring = Ring(ring_bytes_max)
         self.alive: dict[Place, Progress] = {}
