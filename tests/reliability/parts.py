@@ -107,7 +107,7 @@ PARTS: Final[dict[str, Part]] = {
     "breakages": Part(break_on_purpose, (1, 1), (1, 1)),
     "watch": Part(watch, (1, 100), (20, 500), (*WATCH_PROMISES, FROZEN, SLOW, "seen-is-durable", "dense")),
     "corruption": Part(corruption, (1, 40), (10, 400), (UNDAMAGED,)),
-    "storm": Part(storm, (1, 200), (4, 4_900), (TOLD, RECOVERED)),
+    "storm": Part(storm, (1, 200), (10, 4_900), (TOLD, RECOVERED)),
     "hostile": Part(hostile, (1, 20_000), (20, 50_000), (UP, FLAT, PROPER)),
     "power": Part(power_cuts, (1, 100), (10, 100)),
     "disks": Part(broken_disks, (1, 20), (5, 50)),

@@ -36,6 +36,7 @@ ON_A_CONNECTION: Final = 10
 AWAY_SECONDS: Final = 2.5
 """How long one stays away at most after a cut: longer than events are kept."""
 CONTROL_WATCHERS: Final = 60
+CONTROL_ROUNDS: Final = 5
 CONTROL_SECONDS: Final = 4.0
 SECONDS: Final = 60.0
 """Who has not come back after so long starves; most are back within three seconds."""
@@ -129,7 +130,7 @@ async def _storm(seed: int, size: int) -> Result:
     random = Random(seed)
     async with asyncio.TaskGroup() as tasks:
         sound = tasks.create_task(_through(Random(random.random()), size, BRISK, SECONDS))
-        silent = tasks.create_task(_through(Random(random.random()), CONTROL_WATCHERS, SILENT, SECONDS))
+        silent = tasks.create_task(_is_silent(Random(random.random())))
         crowded = tasks.create_task(_through(Random(random.random()), CONTROL_WATCHERS, CROWDED, CONTROL_SECONDS))
 
     found = sound.result()
@@ -138,13 +139,22 @@ async def _storm(seed: int, size: int) -> Result:
     result.found(RECOVERED, tries=found.readers, faults=found.cuts, violations=found.starved, where=where)
     result.count("connections cut in storms", found.cuts)
     result.count("times told that events are gone", found.told)
-    caught = bool(compaction_told(silent.result()).violations)
-    result.control(TOLD, "a server that passes over what is gone", caught=caught)
+    result.control(TOLD, "a server that passes over what is gone", caught=silent.result())
     result.control(RECOVERED, "places for watches that are never free again", caught=bool(crowded.result().starved))
     doubled = [replace(one, given=[*one.given, *one.given[-1:]]) for one in found.readings if not one.plan_id]
     caught = bool(compaction_told(replace(found, readings=doubled)).violations)
     result.control(TOLD, "an event that comes twice", caught=caught)
     return result
+
+
+async def _is_silent(random: Random) -> bool:
+    """Whether it is noticed that a server says nothing; where many others watch, few may come back late enough at first."""
+    for _ in range(CONTROL_ROUNDS):
+        found = await _through(random, CONTROL_WATCHERS, SILENT, SECONDS)
+        if compaction_told(found).violations:
+            return True
+
+    return False
 
 
 async def _through(random: Random, watchers: int, trap: str, seconds: float) -> Storm:
