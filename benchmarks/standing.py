@@ -197,13 +197,14 @@ async def restart(options: Options) -> list[Row]:
             async with served.channel() as channel:
                 await ProductLoad(served, channel).create(gated(chain(2), "held"), number)
                 await _quiet(served)
+                place = await _newest(channel)
 
             await served.stop(signal.SIGKILL)
             began = time.perf_counter()
             again = await start_product(directory / "data", {"BENCHMARK_GATES": "open"})
 
             try:
-                ran = await _first_success(again) - began
+                ran = await _first_success(again, place) - began
                 await _all_ended(again)
                 every.append((time.perf_counter() - began, fresh))
             finally:
@@ -232,10 +233,19 @@ async def _start_of_none(options: Options) -> float:
     return seconds
 
 
-async def _first_success(served: Served) -> float:
+async def _newest(channel: grpc.aio.Channel) -> str:
+    """Give the cursor behind all that has happened."""
+    call = plan_service_pb2_grpc.PlanServiceStub(channel).WatchPlans(plan_service_pb2.WatchPlansRequest(from_now=True))
+    message: plan_service_pb2.WatchPlansResponse = await call.read()
+    call.cancel()
+    return message.cursor
+
+
+async def _first_success(served: Served, place: str) -> float:
+    """Wait for a step that succeeded behind ``place``: what happened before is not read again."""
     async with asyncio.timeout(120), served.channel() as channel:
         plans = plan_service_pb2_grpc.PlanServiceStub(channel)
-        call = plans.WatchPlans(plan_service_pb2.WatchPlansRequest())
+        call = plans.WatchPlans(plan_service_pb2.WatchPlansRequest(cursor=place))
 
         async for message in call:
             if any(event.HasField("step_succeeded") for event in message.events):
