@@ -203,9 +203,13 @@ def decimal(value: int) -> str:
     return str(value)
 
 
+_AS_IT_IS: Final = frozenset({str, bool, type(None)})
+"""Types of values that are in their normal form."""
+
+
 def _normal(value: Json, room: int) -> Json:
     kind = type(value)
-    if kind is str or kind is bool or value is None:
+    if kind in _AS_IT_IS:
         return value
 
     if kind is int:
@@ -223,12 +227,12 @@ def _normal(value: Json, room: int) -> Json:
             if type(key) is not str:
                 raise TypeError("a key is not a string")
 
-            normal[key] = item if type(item) is str else _normal(item, room - 1)
+            normal[key] = item if type(item) in _AS_IT_IS else _normal(item, room - 1)
 
         return normal
 
     if kind is list:
-        return [item if type(item) is str else _normal(item, room - 1) for item in value]
+        return [item if type(item) in _AS_IT_IS else _normal(item, room - 1) for item in value]
 
     return _normal(plain(value), room)
 

@@ -294,8 +294,9 @@ def _own_doc(annotation: type) -> str:
     return "" if doc.startswith(f"{annotation.__name__}(") else doc.strip().split("\n\n")[0].replace("\n", " ")
 
 
-_AS_IT_IS = frozenset({bool, str, int})
+_AS_IT_IS = frozenset({bool, str, int, type(None)})
 """Types of values that are JSON as they are."""
+_TEXT = frozenset({str})
 
 
 def to_plain(value: Any, path: str = "output", *, depth: int = 0) -> Json:
@@ -304,41 +305,65 @@ def to_plain(value: Any, path: str = "output", *, depth: int = 0) -> Json:
     Raises:
         TypeError: something has no JSON form; the message names where, and its type.
     """
-    if value is None or type(value) in _AS_IT_IS:
+    kind = type(value)
+    if kind in _AS_IT_IS or (kind is float and math.isfinite(value)):
         return value
 
-    if isinstance(value, enum.Enum):
-        return to_plain(value.value, path, depth=depth)
+    if kind is not dict and kind is not list:
+        if isinstance(value, enum.Enum):
+            return to_plain(value.value, path, depth=depth)
 
-    if isinstance(value, str | int):
-        return value
+        if isinstance(value, str | int):
+            return value
 
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise TypeError(f"{path} is {value}, which JSON cannot say; return None or leave it out")
+        if isinstance(value, float):
+            return _finite(value, path)
 
-        return value
+        value = _opened(value, path)
 
     if depth >= _DEPTH_MAX:
         raise TypeError(f"{path} is nested deeper than {_DEPTH_MAX} levels")
 
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    depth += 1
+    if isinstance(value, dict):
+        if not _TEXT.issuperset(map(type, value)):
+            value = {_key(key, path): one for key, one in value.items()}
 
-    if isinstance(value, Mapping):
-        if wrong := [key for key in value if not isinstance(key, str)]:
-            raise TypeError(f"{path} has the key {wrong[0]!r}; keys of a JSON object are strings")
-
-        return {
-            str(key): one if type(one) is str else to_plain(one, f"{path}.{key}", depth=depth + 1)
+        return {  # no path is made of what needs none
+            key: one if type(one) in _AS_IT_IS else to_plain(one, f"{path}.{key}", depth=depth)
             for key, one in value.items()
         }
 
+    return [
+        one if type(one) in _AS_IT_IS else to_plain(one, f"{path}[{index}]", depth=depth)
+        for index, one in enumerate(value)
+    ]
+
+
+def _finite(value: float, path: str) -> float:
+    if not math.isfinite(value):
+        raise TypeError(f"{path} is {value}, which JSON cannot say; return None or leave it out")
+
+    return value
+
+
+def _key(key: object, path: str) -> str:
+    if not isinstance(key, str):
+        raise TypeError(f"{path} has the key {key!r}; keys of a JSON object are strings")
+
+    return str(key)
+
+
+def _opened(value: object, path: str) -> dict[Any, Any] | list[Any]:
+    """Give what a value has in it as a dict or a list."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+
+    if isinstance(value, Mapping):
+        return dict(value)
+
     if isinstance(value, list | tuple):
-        return [
-            one if type(one) is str else to_plain(one, f"{path}[{index}]", depth=depth + 1)
-            for index, one in enumerate(value)
-        ]
+        return list(value)
 
     raise TypeError(f"{path} is a {type(value).__qualname__}, which has no JSON form")
 
