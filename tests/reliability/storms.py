@@ -37,7 +37,7 @@ AWAY_SECONDS: Final = 2.5
 """How long one stays away at most after a cut: longer than events are kept."""
 CONTROL_WATCHERS: Final = 60
 CONTROL_ROUNDS: Final = 5
-CONTROL_SECONDS: Final = 4.0
+CONTROL_SECONDS: Final = 3.0
 SECONDS: Final = 60.0
 """Who has not come back after so long starves; most are back within three seconds."""
 AWAY: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.RESOURCE_EXHAUSTED)
@@ -199,7 +199,7 @@ async def _blow(life: Life, proxy: Proxy, found: Storm, random: Random, seconds:
             readers.append(tasks.create_task(reads, name=name))
 
         for _ in range(STORMS):
-            await asyncio.sleep(random.uniform(0.5, 1.2))
+            await asyncio.sleep(random.uniform(0.4, 0.9))
             for connection in list(proxy.connections):
                 connection.cut()
                 found.cuts += 1
