@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import timedelta
+from random import Random
 from typing import Final
 
 from autoglm.errors import AutoglmError
@@ -17,6 +18,7 @@ from autoglm.model import (
     Decision,
     Failure,
     Json,
+    Phrase,
     Plan,
     PlanOptions,
     Reject,
@@ -32,6 +34,7 @@ from autoglm.model import (
 )
 from autoglm.wire import digest_text, to_json
 from autoglm_server.planner.planner import AnswerText, Note, PlannerError, RoundItem, RoundView
+from autoglm_server.planner.rules.planner import RulesPlanner
 from autoglm_server.tools.tool import AbandonedError, Invocation, ToolCallError
 from tests.reliability.history import Asked, History
 from tests.reliability.loop import StuckError
@@ -51,6 +54,13 @@ TRAPS: Final[tuple[Json, ...]] = (
     ["${s0.value}", {"id": "evil"}],
 )
 """What tools give: some of it reads like a reference or a plan."""
+PHRASES: Final = {
+    "read": (Phrase("fetch {of:number}", "It is {output}.", "en"),),
+    "put": (Phrase("store {of:text}", "Stored.", "en"),),
+    "send": (Phrase("deliver {of:text}", "Delivered {output}.", "en"),),
+    "guarded": (Phrase("publish {of:text}", "Published.", "en"),),
+}
+"""What the rules planner reads of requests."""
 
 
 class SimTools:
@@ -60,7 +70,7 @@ class SimTools:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._offered = Tools().offered
+        self._offered = [replace(tool, phrases=PHRASES.get(tool.name, ())) for tool in Tools().offered]
 
     async def start(self) -> None: ...
 
@@ -155,13 +165,13 @@ class SimPlanner:
         known = [step.id for step in view.plan.steps]
         if view.last or view.round > 2 or random.random() < 0.3:
             for word in ("all ", "is ", "done"):
-                self._maybe_cut()
+                _maybe_cut(world)
                 yield AnswerText(word)
 
             return
 
         for number in range(random.randint(1, min(3, max(1, view.steps_left)))):
-            self._maybe_cut()
+            _maybe_cut(world)
             draft = drawn_step(world, f"r{view.round}a{view.attempt}n{number}", known)
             if world.chance(world.faults.planner):
                 world.history.fault("planner: nonsense")
@@ -175,12 +185,45 @@ class SimPlanner:
         yield Note("more may follow")
         world.point("planned")
 
-    def _maybe_cut(self) -> None:
+
+class SimRules:
+    """The product's rules planner, whose rounds may break off on the way."""
+
+    name = "rules"
+    revises = RulesPlanner.revises
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._planner = RulesPlanner(world.clock)
+
+    async def round(self, view: RoundView) -> AsyncIterator[RoundItem]:
         world = self._world
-        if world.chance(world.faults.planner):
-            retryable = world.random.random() < 0.7
-            world.history.fault("planner: cut")
-            raise PlannerError(Failure("MODEL_BROKE_OFF", DOMAIN, "the stream ended", retryable=retryable))
+        async for item in self._planner.round(view):
+            _maybe_cut(world)
+            if isinstance(item, StepDraft):
+                world.written(view.plan.id, [item])
+
+            yield item
+            await asyncio.sleep(world.random.choice([0.0, 0.0, 0.2]))
+
+        world.point("planned")
+
+
+def _maybe_cut(world: World) -> None:
+    if world.chance(world.faults.planner):
+        retryable = world.random.random() < 0.7
+        world.history.fault("planner: cut")
+        raise PlannerError(Failure("MODEL_BROKE_OFF", DOMAIN, "the stream ended", retryable=retryable))
+
+
+def drawn_request(random: Random) -> str:
+    """Draw a request that the rules planner understands."""
+    clauses = []
+    for number in range(random.randint(1, 4)):
+        verb = random.choice(["store", "deliver", "publish"])
+        clauses.append(f"{verb} it" if number and random.random() < 0.6 else f"fetch {random.randint(1, 99)}")
+
+    return random.choice([", then ", " and ", "; "]).join(clauses)
 
 
 def drawn_step(world: World, step_id: str, before: Sequence[str]) -> StepDraft:
@@ -212,7 +255,7 @@ class Simulation:
     def __init__(self, seed: int, faults: Faults | None = None, *, traced: bool = False) -> None:
         self.world = world = World(seed, faults, traced=traced)
         world.provider = SimTools(world)
-        world.planner = SimPlanner(world)
+        world.planners = (SimPlanner(world), SimRules(world))
         world.history.effects = {tool.name: tool.effect for tool in world.provider.tools()}
         self.plans: dict[str, None] = {}
         self._answered = 0
@@ -320,6 +363,8 @@ class Simulation:
     async def _caller(self, number: int) -> None:
         world, random = self.world, self.world.random
         await asyncio.sleep(random.uniform(0, CHAOS_SECONDS * 0.6))
+        planned = random.random() < 0.3
+        by_rules = planned and random.random() < 0.4
         options = PlanOptions(
             max_parallel_steps=random.choice([1, 2, 32]),
             on_unknown_outcome=random.choice(
@@ -327,15 +372,14 @@ class Simulation:
             ),
             waiting_timeout=timedelta(seconds=30) if random.random() < 0.2 else None,
             timeout=timedelta(seconds=15) if random.random() < 0.2 else None,
+            planner="rules" if by_rules else "scripted" if planned else "",
         )
-        planned = random.random() < 0.3
+        request = drawn_request(random) if by_rules else "please" if planned else ""
         steps: list[StepDraft] = []
         for index in range(0 if planned else random.randint(1, 6)):
             steps.append(drawn_step(world, f"s{index}", [one.id for one in steps]))
 
-        asked = CreatePlanRequest(
-            request="please" if planned else "", steps=tuple(steps), options=options, request_id=f"request-{number}"
-        )
+        asked = CreatePlanRequest(request=request, steps=tuple(steps), options=options, request_id=f"request-{number}")
         async with asyncio.TaskGroup() as together:
             if random.random() < 0.3:
                 together.create_task(self._create(asked))
@@ -433,7 +477,8 @@ class Simulation:
         random = self.world.random
         stale: dict[tuple[str, str], int] = {}
         while True:
-            await asyncio.sleep(random.uniform(0.5, 4.0))
+            # When all is well again there is little to decide, and every look costs as much as a step.
+            await asyncio.sleep(random.uniform(0.5, 4.0) * (1 if self.world.chaos else 4))
             for plan_id in list(self.plans):
                 plan = await self._get(plan_id)
                 if plan is None or plan.state.terminal:

@@ -7,6 +7,7 @@ their ports: the disk under the journal, the tools, the planner, the clock, and 
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -356,7 +357,7 @@ class Server:
             journal=self.journal,
             feed=self.feed,
             catalog=self.catalog,
-            planners={"scripted": world.planner},
+            planners={planner.name: planner for planner in world.planners},
             clock=world.clock,
             jitter=world.random.random,
             defaults=DEFAULTS,
@@ -370,6 +371,7 @@ class Server:
             await self.catalog.start()
             await self.scheduler.start()
             self.ready = True
+            self.world.opened()
         except JournalError:
             self.world.kill(self, "start")
 
@@ -389,10 +391,11 @@ class World:
         self.chaos = True
         self.lives = 0
         self.servers: list[Server] = []
+        self._at_the_door: list[asyncio.Future[None]] = []
         self.current: Server | None = None
         self.stalls: list[Stall] = []
         self.provider: Provider
-        self.planner: Planner
+        self.planners: Sequence[Planner] = ()
         self.disk: Disk = SqliteDisk(self, Random(seed * 2 + 2)) if self.faults.sqlite else MemoryDisk(self)
         self._under_way: dict[tuple[str, str, int], Call] = {}
         self._decoded: dict[bytes, Event] = {}
@@ -564,10 +567,20 @@ class World:
 
     async def serving(self) -> Server:
         """Wait for a server that is ready."""
-        while self.current is None or not self.current.ready:  # noqa: ASYNC110 - people look again and again
-            await asyncio.sleep(0.05)
+        while self.current is None or not self.current.ready:
+            waiting = self.loop.create_future()
+            self._at_the_door.append(waiting)
+            await waiting
+            await asyncio.sleep(self.random.uniform(0.0, 0.1))
 
         return self.current
+
+    def opened(self) -> None:
+        """Let those know who wait for a server."""
+        at_the_door, self._at_the_door = self._at_the_door, []
+        for waiting in at_the_door:
+            if not waiting.done():
+                waiting.set_result(None)
 
     # --- notes
 
@@ -627,7 +640,7 @@ class World:
 
     def run(self, main: Callable[[], Coroutine[Any, Any, None]]) -> History:
         """Run to the end, and give what was recorded."""
-        with seeded_ids(Random(self.random.random())), self.disk.scope():
+        with seeded_ids(Random(self.random.random())), self.disk.scope(), _collected_after():
             try:
                 self._complete(main())
             finally:
@@ -679,6 +692,18 @@ class World:
 
         self._complete(end())
         self.loop.close()
+
+
+@contextmanager
+def _collected_after() -> Iterator[None]:
+    """Leave garbage until this is over: what the collector finalizes meanwhile would come at no seed's moment, and it costs."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 @contextmanager
