@@ -17,14 +17,19 @@ from autoglm.errors import (
     NotFoundError,
     PreconditionError,
 )
+from autoglm.fold import PlanFold
 from autoglm.model import (
     DOMAIN,
     Approve,
+    ContextItem,
+    ContextMessage,
     CreatePlanRequest,
     Decision,
     Effect,
     Failure,
+    Plan,
     PlanFailed,
+    PlanOptions,
     PlanState,
     Reject,
     Retry,
@@ -40,6 +45,7 @@ from autoglm.model import (
     Usage,
     WaitingReason,
 )
+from autoglm.wire import decode
 from autoglm_server.planner.planner import AnswerOutput, AnswerText, Note, PlannerError
 from autoglm_server.scheduler.limits import Limits
 from tests.server.scheduler.harness import ANY, World, failure, step
@@ -771,6 +777,38 @@ async def test_allowed_tools_bound_given_and_planned_steps(world: World) -> None
     await world.ended(plan)
     assert [tool.name for tool in world.planner.views[0].tools] == ["add"]
     assert world.planner.views[1].rejected[0].violations[0].reason == "NOT_ALLOWED"
+
+
+async def test_who_creates_is_told_what_was_journaled(world: World) -> None:
+    said = (ContextItem(ContextMessage("user", "hello")),)
+    first = StepDraft("a", "First", "add", {"a": 1, "b": 2}, retry_policy=RetryPolicy(2), timeout=timedelta(seconds=9))
+    for asked in (
+        CreatePlanRequest(steps=(first, step("b", "put", ["a"], x="${a}")), labels={"k": "v"}, request_id="r"),
+        CreatePlanRequest(request="x", context=said, context_id="c", options=PlanOptions(max_steps=3)),
+    ):
+        made = await world.scheduler.submit(asked, principal="ann", digest="d")
+        told = decode(Plan, made.basic + made.rest)
+        fold = PlanFold(told.id)
+        for event in (await world.events(told))[: told.sequence]:
+            fold.apply(event)
+
+        assert not made.existing
+        assert told == fold.snapshot()
+        assert decode(Plan, made.basic) == fold.basic()
+        assert len(told.steps) == len(asked.steps)
+        assert told.context == asked.context
+
+
+async def test_who_goes_away_takes_no_plan_along(world: World) -> None:
+    asked = CreatePlanRequest(steps=(step("a"),), request_id="r")
+    caller = asyncio.create_task(world.scheduler.submit(asked, principal="", digest="d"))
+    await asyncio.sleep(0)
+    caller.cancel()
+    await asyncio.wait([caller])
+    assert caller.cancelled()
+    (await world.tools.called("a")).succeed()
+    again = await world.scheduler.submit(asked, principal="", digest="d")
+    assert again.existing
 
 
 async def test_a_dry_run_shows_the_plan_and_leaves_nothing(world: World) -> None:
