@@ -211,7 +211,7 @@ class Link:
                 error = self.failed(failure, connection)
 
             else:
-                if answer is None:  # so grpc.aio gives an answer that it cannot read
+                if answer is None:  # so gRPC gives an answer that it cannot read
                     raise _grpc.unreadable(connection.address)
 
                 return answer
