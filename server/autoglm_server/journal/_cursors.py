@@ -300,7 +300,7 @@ class AllCursor:
     def _idle(self) -> bool:
         """Whether nothing has come while something else was awaited."""
         no_progress = self._seen is None or not self._feed.released_after(self._seen.stamp)
-        return no_progress and self._feed.ring.after(self._position) == []
+        return no_progress and self._feed.ring.after(self._position) == ()
 
     async def _check(self) -> None:
         end = self._feed.ring.end

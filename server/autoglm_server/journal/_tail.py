@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from operator import attrgetter
+from typing import Final
 
 from autoglm_server.journal._pages import EVENTS_MAX, NOTHING, Page, Pages, fitting
 from autoglm_server.journal._progress import Key, Progress
@@ -138,6 +140,9 @@ class PlanTail:
         return [progress for progress in self.progress.values() if progress.stamp > stamp]
 
 
+_POSITION: Final = attrgetter("position")
+
+
 class Ring:
     """The newest events of all plans, in commit order; kept only while somebody follows all plans."""
 
@@ -153,17 +158,18 @@ class Ring:
         """The position of the newest event."""
         return self._records[-1].position if self._records else self._start
 
-    def add(self, records: Iterable[Record]) -> None:
-        for record in records:
-            end = self.end
-            if end is None:
-                self._start = record.position - 1
-            elif record.position <= end:
-                continue  # read from the journal before its commit was told
+    def add(self, records: Sequence[Record]) -> None:
+        if not records:
+            return
 
-            self._records.append(record)
-            self._size += len(record.body)
+        end = self.end
+        if end is None:
+            self._start = records[0].position - 1
+        elif records[0].position <= end:  # read from the journal before its commit was told
+            records = [record for record in records if record.position > end]
 
+        self._records += records
+        self._size += sum([len(record.body) for record in records])
         if self._size > self._size_max:
             self._trim()
 
@@ -186,7 +192,10 @@ class Ring:
         if self._start is None or position < self._start:
             return None
 
-        start = bisect_right(self._records, position, key=lambda record: record.position)
+        if self.end is not None and position >= self.end:
+            return ()
+
+        start = bisect_right(self._records, position, key=_POSITION)
         page = self._records[start : start + EVENTS_MAX]
         return page[: fitting([record.body for record in page])]
 

@@ -78,7 +78,6 @@ class Feed:
         touched: dict[PlanTail, None] = {}
         for record in records:
             tail = self._tail(record.plan_id)
-            tail.live = True
             self._bytes += tail.add(record.sequence, record.body)
             touched[tail] = None
 
@@ -86,6 +85,7 @@ class Feed:
             self.ring.add(records)
 
         for tail in touched:
+            tail.live = True
             self._bytes -= tail.trim(self._plan_bytes_max)
             self._recent.pop(tail, None)
             self._recent[tail] = None
