@@ -1,8 +1,9 @@
 """Frozen dataclasses that are made as quickly as others.
 
 What :mod:`dataclasses` writes for a frozen class sets each field through ``object.__setattr__``, which looks the field up and
-asks first whether it may be set in this way: three times the work of setting it. The classes of the vocabulary are made for
-every event, by servers and clients, so their ``__init__`` is written anew, with the setters of their slots at hand.
+asks first whether it may be set in this way: four times the work of setting it. The classes of the vocabulary are made for
+every event, by servers and clients, so their ``__init__`` is written anew: it sets the fields while the new instance is still
+of a class that is the same but for the refusal, and then makes it what it is to be.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from typing import Any
 
 
 def quicken(classes: Iterable[type]) -> None:
-    """Give dataclasses that are frozen and have slots, and no base but ``object``, an ``__init__`` that sets these directly.
+    """Give dataclasses an ``__init__`` that sets their fields as that of any other class does.
 
-    It takes the same arguments, and has the same signature.
+    They are frozen and have slots, and no base but ``object``. It takes the same arguments, and has the same signature.
     """
-    names: dict[str, Any] = {}
+    names: dict[str, Any] = {"set_class": object.__dict__["__class__"].__set__}
     source: list[str] = []
     quick = list(classes)
     for number, cls in enumerate(quick):
@@ -32,7 +33,12 @@ def quicken(classes: Iterable[type]) -> None:
 def _init(cls: type, number: int, names: dict[str, Any]) -> list[str]:
     """Write the lines of a class's ``__init__``; what they name goes into ``names``."""
     parts = fields(cls)
-    lines = [f"def init_{number}(self, {', '.join(part.name for part in parts)}):"]
+    names[f"class_{number}"] = cls
+    names[f"open_{number}"] = type(cls.__name__, (), {"__slots__": tuple(part.name for part in parts)})
+    lines = [
+        f"def init_{number}(self, {', '.join(part.name for part in parts)}):",
+        f"    set_class(self, open_{number})",
+    ]
     for part in parts:
         value = part.name
         if part.default_factory is not MISSING:
@@ -40,10 +46,9 @@ def _init(cls: type, number: int, names: dict[str, Any]) -> list[str]:
             names[f"none_{number}_{value}"] = _default(cls, value)
             value = f"make_{number}_{value}() if {value} is none_{number}_{value} else {value}"
 
-        names[f"set_{number}_{part.name}"] = cls.__dict__[part.name].__set__
-        lines.append(f"    set_{number}_{part.name}(self, {value})")
+        lines.append(f"    self.{part.name} = {value}")
 
-    return lines if parts else [*lines, "    pass"]
+    return [*lines, f"    self.__class__ = class_{number}"]
 
 
 def _default(cls: type, name: str) -> object:

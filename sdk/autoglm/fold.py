@@ -62,6 +62,15 @@ if TYPE_CHECKING:
 
 _NOTHING_USED = Usage()
 _NOT_CREATED = PlanCreated()
+# Asked for with every event: in a module's own names a member is found at a tenth of what its class takes.
+_PLAN_RUNNING, _PLAN_WAITING = PlanState.RUNNING, PlanState.WAITING
+_PENDING, _WAITING, _RUNNING, _SUCCEEDED = (
+    StepState.PENDING,
+    StepState.WAITING,
+    StepState.RUNNING,
+    StepState.SUCCEEDED,
+)
+_CALL_RUNNING, _CALL_SUCCEEDED = ToolCallState.RUNNING, ToolCallState.SUCCEEDED
 _WITHOUT_OUTPUT = (StepState.FAILED, StepState.SKIPPED, StepState.CANCELLED)
 _INTERRUPTED = Failure(
     reason="INTERRUPTED",
@@ -327,7 +336,7 @@ class PlanFold:
     def _derive(self, now: datetime | None) -> None:
         """Find the plan's state; the clock of ``timeout`` stands still while the plan waits for a person."""
         before = self.state
-        if before is PlanState.RUNNING and self.running and self.stopping is None:
+        if before is _PLAN_RUNNING and self.running and self.stopping is None:
             return  # what all but the first and the last events of a plan come to
 
         state = self._state()
@@ -335,12 +344,12 @@ class PlanFold:
             return
 
         self.state = state
-        if state is PlanState.WAITING:
+        if state is _PLAN_WAITING:
             self.waiting_since = now
             if self.deadline is not None and now is not None:
                 self._remaining = self.deadline - now
                 self.deadline = None
-        elif before is PlanState.WAITING:
+        elif before is _PLAN_WAITING:
             self.waiting_since = None
             if self._remaining is not None and now is not None:
                 self.deadline = now + self._remaining
@@ -357,7 +366,7 @@ class PlanFold:
             return PlanState.QUEUED
 
         if self.running or self.ready or self.unapproved or self.backing_off or self.interrupted or self.doomed:
-            return PlanState.RUNNING
+            return _PLAN_RUNNING
 
         if self.planning or not self.waiting:
             return PlanState.PLANNING if self.planning or self.created.request else PlanState.RUNNING
@@ -459,42 +468,43 @@ class PlanFold:
 
     def _set(self, step_id: str, step: StepFold, state: StepState) -> None:
         """Move a step to a state, out of every index that the old one kept it in."""
-        if step.state is StepState.RUNNING:
+        if step.state is _RUNNING:
             self.running.pop(step_id, None)
-        elif step.state is StepState.WAITING:
+        elif step.state is _WAITING:
             self.waiting.pop(step_id, None)
         else:
             self.pending.pop(step_id, None)
-            self.ready.pop(step_id, None)
-            self.unapproved.pop(step_id, None)
-            self.backing_off.pop(step_id, None)
-            self.interrupted.pop(step_id, None)
+            for index in (self.ready, self.unapproved, self.backing_off, self.interrupted):
+                if index:
+                    index.pop(step_id, None)
 
         step.state = state
         step.frozen = None
         step.next_attempt_time = None
         step.waiting = None
-        if state is StepState.PENDING:
+        if state is _PENDING:
             self.pending[step_id] = None
 
     def _end_call(self, step: StepFold, state: ToolCallState, failure: Failure | None, now: datetime | None) -> None:
-        if step.calls and (call := step.calls[-1]).state is ToolCallState.RUNNING:
+        if step.calls and (call := step.calls[-1]).state is _CALL_RUNNING:
             call.state, call.failure, call.end_time = state, failure, now
 
     def _step_started(self, event: Event, fact: StepStarted) -> None:
-        self._begin(event.event_time)
-        step = self.steps[event.step_id]
-        self._set(event.step_id, step, StepState.RUNNING)
-        self.running[event.step_id] = None
+        step_id, now = event.step_id, event.event_time
+        if self.start_time is None:
+            self._begin(now)
+
+        step = self.steps[step_id]
+        self._set(step_id, step, _RUNNING)
+        self.running[step_id] = None
         step.attempt = event.attempt
         step.failure = None
-        step.start_time = step.start_time or event.event_time
-        again = bool(fact.child_plan_id) and step.child_plan_id == fact.child_plan_id
-        step.calls.append(CallFold(event.step_id, event.attempt, fact, event.event_time))
-        if again:
-            return  # it goes on with the plan that was counted with the attempt before
+        step.start_time = step.start_time or now
+        # One that goes on with the plan that was counted with the attempt before is not counted again.
+        if not fact.child_plan_id or step.child_plan_id != fact.child_plan_id:
+            self._calls += 1
 
-        self._calls += 1
+        step.calls.append(CallFold(step_id, event.attempt, fact, now))
 
     def _step_retry_scheduled(self, event: Event, fact: StepRetryScheduled) -> None:
         step = self.steps[event.step_id]
@@ -507,16 +517,18 @@ class PlanFold:
 
     def _step_succeeded(self, event: Event, fact: StepSucceeded) -> None:
         step = self.steps[event.step_id]
-        self._end_call(step, ToolCallState.SUCCEEDED, None, event.event_time)
-        self._end_step(event, step, StepState.SUCCEEDED)
+        self._end_call(step, _CALL_SUCCEEDED, None, event.event_time)
+        self._end_step(event, step, _SUCCEEDED)
         step.failure = None
-        step.result = fact.result or ToolResult()
-        self._use(step.result.usage)
+        result = step.result = fact.result or ToolResult()
+        if result.usage is not None:
+            self._use(result.usage)
+
         self.succeeded += 1
         for dependent_id in step.dependents:
             dependent = self.steps[dependent_id]
             dependent.missing -= 1
-            if dependent.state is StepState.PENDING:
+            if not dependent.missing and dependent.state is _PENDING:
                 self._ready(dependent_id, dependent)
 
     def _step_failed(self, event: Event, fact: StepFailed) -> None:

@@ -55,10 +55,12 @@ class PlanState(_Enum):
     CANCELLED = 8
     """Ended because it was cancelled. Final."""
 
-    @property
-    def terminal(self) -> bool:
-        """Whether the plan has ended."""
-        return self >= PlanState.SUCCEEDED
+    terminal: bool
+    """Whether the plan has ended."""
+
+    def __init__(self, number: int) -> None:
+        """Note what is asked all the time."""
+        self.terminal = number >= 6
 
 
 class StepState(_Enum):
@@ -81,10 +83,12 @@ class StepState(_Enum):
     CANCELLED = 7
     """Stopped with its plan. Final."""
 
-    @property
-    def terminal(self) -> bool:
-        """Whether the step has ended."""
-        return self >= StepState.SUCCEEDED
+    terminal: bool
+    """Whether the step has ended."""
+
+    def __init__(self, number: int) -> None:
+        """Note what is asked all the time."""
+        self.terminal = number >= 4
 
 
 class ToolCallState(_Enum):

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from autoglm.fold import PlanFold, StepFold
 
 _LINE_CHARS = 200
+_SUCCEEDED = StepState.SUCCEEDED
 
 
 def output_of_leaves(plan: PlanFold, *, bytes_max: int) -> dict[str, Json] | None:
@@ -50,7 +51,7 @@ def _is_told(plan: PlanFold, step: StepFold) -> bool:
 
 def _stands_for_more(plan: PlanFold, step: StepFold) -> bool:
     """Whether a step that succeeded has used the output, so that this one's result stands in that one's."""
-    return any(plan.steps[dependent].state is StepState.SUCCEEDED for dependent in step.dependents)
+    return any(plan.steps[dependent].state is _SUCCEEDED for dependent in step.dependents)
 
 
 def _line(step_id: str, step: StepFold) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, TypeAlias
 
+from autoglm._frozen import quicken
 from autoglm.model import (
     DOMAIN,
     Effect,
@@ -115,6 +116,9 @@ class Decided:
     """More calls could start, if there were places for them over all plans."""
 
 
+quicken([StartStep, Decided])
+
+
 def failure_of(reason: ErrorReason, message: str, **metadata: str) -> Failure:
     """Make a failure of the domain ``autoglm``."""
     return Failure(reason.name, DOMAIN, message, metadata=metadata)
@@ -140,26 +144,40 @@ def decide(state: State, now: float, places: int, *, hold: bool = False) -> Deci
     if limit is not None:
         return Decided([ReachLimit(limit)], None)
 
-    commands: list[Command] = [SkipStep(step_id, by) for step_id, by in plan.doomed.items()]
+    commands: list[Command] = []
+    for step_id, by in plan.doomed.items():
+        commands.append(SkipStep(step_id, by))
+
     starved = _calls(state, now, 0 if hold else places, commands)
-    wakes = [due for due in (state.deadline, state.waiting_deadline, state.budget_deadline) if due is not None]
-    if not hold:
-        commands += [
-            AskPerson(step_id, WaitingReason.APPROVAL, f"approve the call of {plan.steps[step_id].added.tool}")
-            for step_id in plan.unapproved
-        ]
-        if not commands and _spent(state):
+    wake = state.deadline
+    for due in (state.waiting_deadline, state.budget_deadline):
+        if due is not None:
+            wake = _earlier(wake, due)
+
+    if hold:
+        return Decided(commands, wake)
+
+    for step_id in plan.unapproved:
+        told = f"approve the call of {plan.steps[step_id].added.tool}"
+        commands.append(AskPerson(step_id, WaitingReason.APPROVAL, told))
+
+    if not commands:
+        if _spent(state):
             commands.append(ReachLimit(_no_more_calls(state)))
-        elif not commands:
+        else:
             _round(state, now, commands)
 
-        if state.due_heap and _free(state) > 0 and not starved:
-            wakes.append(state.due_heap[0][0])
+    if state.due_heap and not starved and _free(state) > 0:
+        wake = _earlier(wake, state.due_heap[0][0])
 
-        if state.round_due is not None:
-            wakes.append(state.round_due[0])
+    if state.round_due is not None:
+        wake = _earlier(wake, state.round_due[0])
 
-    return Decided(commands, min(wakes, default=None), starved and not hold)
+    return Decided(commands, wake, starved)
+
+
+def _earlier(one: float | None, other: float) -> float:
+    return other if one is None else min(one, other)
 
 
 def _calls(state: State, now: float, places: int, commands: list[Command]) -> bool:
@@ -169,12 +187,15 @@ def _calls(state: State, now: float, places: int, commands: list[Command]) -> bo
     """
     plan = state.plan
     free = _free(state)
-    room = max(0, min(free, places))
-    left = False
     if not plan.interrupted and not state.due_heap:  # as it nearly always is
-        commands += [StartStep(step_id) for step_id in islice(plan.ready, room)]
+        if not plan.ready:
+            return False
+
+        room = max(0, min(free, places))
+        commands += map(StartStep, islice(plan.ready, room))
         return room < len(plan.ready) and places < free
 
+    left = False
     _prune(state)
     # A sub-plan goes on by itself: following it again costs nothing, but is one of the steps at once.
     followed = {step_id: None for step_id in plan.interrupted if places and plan.steps[step_id].child_plan_id}
@@ -204,7 +225,8 @@ def _calls(state: State, now: float, places: int, commands: list[Command]) -> bo
 
 def _free(state: State) -> int:
     """Give how many calls may start by what the plan itself was given."""
-    return min((state.options.max_parallel_steps or 1) - len(state.plan.running), _calls_left(state))
+    free = (state.options.max_parallel_steps or 1) - len(state.plan.running)
+    return free if state.pool is None and state.options.budget is None else min(free, _calls_left(state))
 
 
 def _calls_left(state: State) -> int:
@@ -359,7 +381,9 @@ def _limit(state: State, now: float) -> Failure | None:
         seconds = options.waiting_timeout.total_seconds() if options.waiting_timeout is not None else 0
         return failure_of(ErrorReason.WAITING_TIMEOUT, f"nobody decided within waiting_timeout of {seconds:g} s")
 
-    if plan.sequence + 2 * plan.open_steps + 8 > state.limits.events and plan.start_time is not None:
+    most = state.limits.events
+    near = plan.sequence + 2 * len(plan.steps) + 8 > most  # or there is no need to count those that are open
+    if near and plan.sequence + 2 * plan.open_steps + 8 > most and plan.start_time is not None:
         return failure_of(ErrorReason.TOO_MANY_EVENTS, f"the plan came to its limit of {state.limits.events} events")
 
     budget = options.budget

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from autoglm.errors import InvalidRequestError
 from autoglm.model import Effect, JsonObject, PlanOptions, RetryPolicy, Step, StepDraft, StepState, Tool, Violation
-from autoglm.wire import WireError, check_json, normal_json
+from autoglm.wire import WireError, carried, normal_json
 from autoglm_server.scheduler.dependencies import Before, Given, Known, unmet
 from autoglm_server.scheduler.subplans import times_read
 from autoglm_server.tools.fields import place
@@ -132,7 +132,7 @@ def _check(draft: StepDraft, field: str, rules: Rules, known: Known) -> tuple[Ch
         violations.append(Violation(f"{at}id", description, "MALFORMED" if draft.id else "REQUIRED"))
 
     arguments = draft.arguments or {}
-    oversize = check_json(arguments, f"{at}arguments", bytes_max=rules.limits.arguments_bytes) if arguments else []
+    _, text, oversize = carried(arguments, f"{at}arguments", bytes_max=rules.limits.arguments_bytes)
     violations += oversize
     references: References | None = None
     if not oversize:
@@ -160,6 +160,8 @@ def _check(draft: StepDraft, field: str, rules: Rules, known: Known) -> tuple[Ch
     elif draft.tool == PLAN_RUN and not rules.may_nest:
         description = f"this plan is {rules.depth} deep in others, and limits.plan_depth is {rules.limits.plan_depth}"
         violations.append(Violation(f"{at}tool", f"{description}; do it with steps of its own", "TOO_DEEP"))
+    elif references is not None and rules.catalog.fit_as_written(draft.tool, arguments, text):
+        references.as_written = len(text) <= rules.limits.journaled_arguments_bytes
     elif not oversize:
         violations += rules.catalog.check_written(draft.tool, arguments, field=f"{at}arguments")
         if draft.tool == PLAN_RUN and references is not None:

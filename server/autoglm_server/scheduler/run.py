@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, assert_never
 
 from autoglm.errors import AutoglmError, InternalError, error
@@ -93,9 +94,10 @@ from autoglm_server.scheduler.decide import (
     may_plan_meanwhile,
 )
 from autoglm_server.scheduler.drafts import RETRY_POLICY, Rules, check_planned, resolve
-from autoglm_server.scheduler.outcome import Outcome, Stopped, backoff, judge
+from autoglm_server.scheduler.outcome import Judgement, Outcome, Stopped, backoff, judge
 from autoglm_server.scheduler.state import State, apply
 from autoglm_server.scheduler.subplans import times_read
+from autoglm_server.tools.catalog import Resolved
 from autoglm_server.tools.failures import MESSAGE_MAX, clean, encodable, one_line
 from autoglm_server.tools.references import References, compile_references
 from autoglm_server.tools.tool import PLAN_RUN, AbandonedError, Invocation, ToolCallError
@@ -270,7 +272,13 @@ class PlanRun:
         self._out_first = durable + 1
         # What is taken up has its row already, of the state that it had then.
         self._row_state: PlanState | None = state.plan.state if durable else None
+        self._route = (host.journal.journal_id,)
+        self._starved = False
+        """Whether the scheduler was told that the plan could start more calls if there were places."""
+        self._ready: deque[Attempt] = deque()
+        """Calls that need not wait for their intents to be durable."""
         self._launches: deque[Attempt] = deque()
+        """Those that must, in the order of their intents."""
         self._waiters: deque[tuple[int, asyncio.Future[bool]]] = deque()
         self._readers: dict[asyncio.Future[bool], None] = {}
         """Those of the waiters that do not wait for a full disk."""
@@ -292,17 +300,8 @@ class PlanRun:
     ) -> None:
         """Make an event of the fact, fold it, and keep it for this turn's append."""
         plan = self.plan
-        event = Event(
-            plan.id,
-            plan.sequence + 1,
-            now or self.now(),
-            step_id,
-            attempt,
-            ephemeral=False,
-            round=round_number,
-            principal=principal,
-            fact=fact,
-        )
+        time = now or self.now()
+        event = Event(plan.id, plan.sequence + 1, time, step_id, attempt, False, round_number, principal, fact)  # noqa: FBT003
         body = encode(event)
         if len(body) > self.host.limits.event_bytes:
             raise InternalError(f"event {event.sequence} of plan {plan.id} has {len(body)} bytes")
@@ -334,7 +333,7 @@ class PlanRun:
                 self.epoch,
                 self._out_first,
                 self._out,
-                lambda error: self._settled(last, error),
+                partial(self._settled, last),
                 row,
                 self.request_key,
             )
@@ -448,7 +447,8 @@ class PlanRun:
                 happened()
 
             while True:
-                hold = host.holding or not families.root_of(self).admitted
+                root = self if self.parent is None else families.root_of(self)
+                hold = host.holding or not root.admitted
                 shares = self.parent is not None or self.children or self.left
                 self.state.pool = families.pool(self) if shares else None
                 decided = decide(self.state, host.clock.monotonic(), host.places(), hold=hold)
@@ -470,7 +470,10 @@ class PlanRun:
             return
 
         host.timers.set(self, decided.wake)
-        host.starving(self, starved=decided.starved)
+        if decided.starved or self._starved:
+            self._starved = decided.starved
+            host.starving(self, starved=decided.starved)
+
         host.moved(self)
 
     def _only_started(self, commands: Sequence[Command]) -> bool:
@@ -478,11 +481,16 @@ class PlanRun:
 
         A call that runs a sub-plan was counted as if it took a place, and takes none.
         """
-        running, steps = self.plan.running, self.plan.steps
-        return not may_plan_meanwhile(self.state) and all(
-            type(command) is StartStep and command.step_id in running and not steps[command.step_id].child_plan_id
-            for command in commands
-        )
+        if may_plan_meanwhile(self.state):
+            return False
+
+        attempts = self.attempts
+        for command in commands:
+            attempt = attempts.get(command.step_id) if type(command) is StartStep else None
+            if attempt is None or attempt.invocation.child_plan_id:
+                return False
+
+        return True
 
     def _execute(self, command: Command) -> None:
         match command:
@@ -527,17 +535,21 @@ class PlanRun:
 
         return references.resolve(self._output_of, times_read=times_read if step.tool == PLAN_RUN else None)
 
-    def _arguments(self, step: Step) -> tuple[JsonObject, str, str]:
-        """Resolve a step's arguments and check them in full; with their text, and the digest they were checked for.
+    def _arguments(self, step: Step) -> tuple[JsonObject, Resolved]:
+        """Resolve a step's arguments and check them in full, unless they were when it was planned and nothing has changed.
 
         Of a tool that is not there the digest is empty: the call will say so, and be made again.
 
         Raises:
             ToolCallError: they are not right, as data.
         """
-        arguments = self._resolved(step)
-        text, digest = self.host.catalog.checked(step.tool, arguments)
-        return arguments, text, digest
+        arguments, catalog = self._resolved(step), self.host.catalog
+        if self._references[step.id].as_written:
+            tool = catalog.get(step.tool)
+            if tool is not None and tool.digest == step.tool_digest:
+                return arguments, Resolved("", tool.digest, exact=True)
+
+        return arguments, catalog.checked(step.tool, arguments)
 
     def _output_of(self, step_id: str) -> object:
         result = self.plan.steps[step_id].result
@@ -547,7 +559,7 @@ class PlanRun:
         host, step = self.host, self.plan.steps[step_id]
         added = step.added
         try:
-            arguments, text, checked = self._arguments(added)
+            arguments, (text, checked, exact) = self._arguments(added)
         except ToolCallError as error:
             self.emit(StepFailed(error.failure), step_id=step_id, attempt=step.attempt)
             return
@@ -579,13 +591,11 @@ class PlanRun:
                 arguments=arguments,
                 idempotency_key=key,
                 timeout=added.timeout.total_seconds() if added.timeout is not None else 0.0,
-                context=CallContext(
-                    self.plan.id, step_id, number, self.plan.principal, route=(host.journal.journal_id,)
-                ),
-                report=lambda progress: self._progressed(attempt, progress),
-                spent=lambda usage: self._spent(attempt, usage),
+                context=CallContext(self.plan.id, step_id, number, self.plan.principal, None, self._route),
+                report=partial(self._progressed, step_id, number),
+                spent=partial(self._spent, step_id, number),
                 artifacts=host.artifacts(self.plan.id),
-                checked=checked,
+                checked=checked if exact else "",
                 child_plan_id=child,
             ),
             tool_digest=meant,
@@ -593,29 +603,28 @@ class PlanRun:
             waits=ahead or added.effect is not Effect.READ_ONLY,
         )
         self.attempts[step_id] = attempt
-        self._launches.append(attempt)
+        (self._launches if attempt.waits else self._ready).append(attempt)
         if not child:
             host.call_began()
 
     def _launch(self) -> None:
         """Start the calls that may leave the process by now."""
-        if not self._launches:
+        while self._ready:
+            self._begin(self._ready.popleft())
+
+        launches = self._launches
+        while launches and (launches[0].intent <= self.durable or not launches[0].waits):
+            self._begin(launches.popleft())
+
+    def _begin(self, attempt: Attempt) -> None:
+        """Start a call, unless it has been given up."""
+        if self.attempts.get(attempt.step_id) is not attempt:
             return
 
-        waiting: deque[Attempt] = deque()
-        for attempt in self._launches:
-            if self.attempts.get(attempt.step_id) is not attempt:
-                continue
-
-            if attempt.waits and attempt.intent > self.durable:
-                waiting.append(attempt)
-            else:
-                attempt.task = self.host.spawn(self, self._call(attempt))
-                if attempt.invocation.child_plan_id:
-                    self.following.add(attempt.task)
-                    attempt.task.add_done_callback(self.following.discard)
-
-        self._launches = waiting
+        task = attempt.task = self.host.spawn(self, self._call(attempt))
+        if attempt.invocation.child_plan_id:
+            self.following.add(task)
+            task.add_done_callback(self.following.discard)
 
     async def _call(self, attempt: Attempt) -> None:
         if (turn := self.host.turns.ask()) is not None:
@@ -654,7 +663,7 @@ class PlanRun:
         if isinstance(outcome, Stopped) and self.plan.stopping is None:
             outcome = Failure(ErrorReason.CANCELLED.name, DOMAIN, "the call stopped by itself", outcome_unknown=True)
 
-        self.turn(lambda: self._record(attempt, outcome))
+        self.turn(partial(self._record, attempt, outcome))
 
     def _leave(self, attempt: Attempt) -> None:
         """Let go of an attempt, and give its place back; one that runs a sub-plan has none."""
@@ -664,6 +673,9 @@ class PlanRun:
 
     def _part(self, step_id: str, usage: Usage | None) -> Usage | None:
         """Let go of a step's sub-plan, which is to stop if it has not ended; gives what it used."""
+        if not self.children and not self.left:
+            return usage
+
         child = self.children.pop(step_id, None)
         left = self.left.pop(step_id, None)
         if child is None:
@@ -677,13 +689,8 @@ class PlanRun:
         now = self.now()
         fact = judge(self.state, attempt.step_id, outcome, now, self.host.jitter)
         usage = self._part(attempt.step_id, attempt.usage)
-        if isinstance(fact, (StepFailed, StepCancelled)):
-            fact = replace(fact, usage=usage)
-        elif usage is not None and not isinstance(fact, StepSucceeded):
-            self.left[attempt.step_id] = usage
-
-        if attempt.spent is not None and isinstance(fact, (StepFailed, StepCancelled, StepRetryScheduled)):
-            fact = replace(fact, usage=attempt.spent if fact.usage is None else fact.usage + attempt.spent)
+        if not isinstance(fact, StepSucceeded):
+            fact = self._charged(attempt, fact, usage)
 
         if isinstance(fact, AskPerson):
             self._ask(fact.step_id, fact.reason, fact.message)
@@ -698,16 +705,36 @@ class PlanRun:
 
         self.host.feed.clear(self.plan.id, step_id=attempt.step_id)
 
-    def _spent(self, attempt: Attempt, usage: Usage) -> None:
-        attempt.spent = usage if attempt.spent is None else attempt.spent + usage
+    def _charged(self, attempt: Attempt, fact: Judgement, usage: Usage | None) -> Judgement:
+        """Note what a call without a result has used: in its fact, or until its step has ended."""
+        if isinstance(fact, (StepFailed, StepCancelled)):
+            fact = replace(fact, usage=usage)
+        elif usage is not None:
+            self.left[attempt.step_id] = usage
 
-    def _progressed(self, attempt: Attempt, progress: ToolProgress) -> None:
-        if self.gone or self.attempts.get(attempt.step_id) is not attempt:
+        if attempt.spent is not None and isinstance(fact, (StepFailed, StepCancelled, StepRetryScheduled)):
+            fact = replace(fact, usage=attempt.spent if fact.usage is None else fact.usage + attempt.spent)
+
+        return fact
+
+    def _attempt(self, step_id: str, number: int) -> Attempt | None:
+        """Give a call that is under way; a call does not refer to its own attempt, or the two would be garbage together."""
+        attempt = self.attempts.get(step_id)
+        return attempt if attempt is not None and attempt.number == number else None
+
+    def _spent(self, step_id: str, number: int, usage: Usage) -> None:
+        attempt = self._attempt(step_id, number)
+        if attempt is not None:
+            attempt.spent = usage if attempt.spent is None else attempt.spent + usage
+
+    def _progressed(self, step_id: str, number: int, progress: ToolProgress) -> None:
+        attempt = self._attempt(step_id, number)
+        if self.gone or attempt is None:
             return
 
         fact = StepProgressed(progress.fraction, progress.message, progress.data, attempt.told, progress.text)
         attempt.told += len(progress.text)
-        self._live(fact, step_id=attempt.step_id, attempt=attempt.number)
+        self._live(fact, step_id=step_id, attempt=number)
 
     def _live(self, fact: Fact, *, step_id: str = "", attempt: int = 0, round_number: int = 0) -> None:
         """Show a fact that is never stored."""
@@ -1061,6 +1088,7 @@ class PlanRun:
         for attempt in list(self.attempts.values()):
             self._leave(attempt)
 
+        self._ready.clear()
         self._launches.clear()
         for task in self.tasks:
             task.cancel()

@@ -435,7 +435,7 @@ class Scheduler:
 
     def moved(self, run: PlanRun) -> None:
         """Let a plan that only waits, or has ended, leave its place to the next in the queue."""
-        root = families.root_of(run)
+        root = run if run.parent is None else families.root_of(run)
         rests = families.rests(root)
         if rests == (root.admitted or root.queued):
             if rests:
@@ -608,7 +608,7 @@ class Scheduler:
         """Start a task that the plan owns; it is cancelled and awaited when the plan is let go of."""
         task = asyncio.get_running_loop().create_task(work)
         run.tasks[task] = None
-        task.add_done_callback(lambda ended: run.tasks.pop(ended, None))
+        task.add_done_callback(run.tasks.pop)
         return task
 
     # --- what callers ask for (PlanPort)

@@ -161,7 +161,8 @@ def apply(state: State, event: Event, now: float) -> None:
         case _:
             pass  # the fold knows the rest; no decision needs more of it
 
-    _keep_time(state, before, started=started, now=now)
+    if not started or plan.state is not before:
+        _keep_time(state, before, started=started, now=now)
 
 
 def _keep_time(state: State, before: PlanState, *, started: bool, now: float) -> None:

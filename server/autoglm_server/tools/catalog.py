@@ -10,9 +10,10 @@ import asyncio
 import dataclasses
 import fnmatch
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from autoglm.model import DOMAIN, Effect, ErrorReason, Failure, JsonObject, Tool, ToolResult, Violation
 from autoglm.tool import tool_digest
@@ -53,6 +54,17 @@ class _Entry:
     tool: Tool
     checked: Checked
     call: Call
+
+
+class Resolved(NamedTuple):
+    """What a check of resolved arguments has found."""
+
+    text: str
+    """Their canonical text."""
+    digest: str
+    """Of the tool as it is now."""
+    exact: bool
+    """Whether they are right as they are, or only once the call has widened them."""
 
 
 class Catalog:
@@ -176,8 +188,13 @@ class Catalog:
         secrets, faults = self._secrets.check(tool_name, arguments, schema.document, field)
         return faults + schema.check_written(arguments, field, left_open=secrets)
 
-    def checked(self, tool_name: str, arguments: JsonObject) -> tuple[str, str]:
-        """Check resolved arguments in full; gives their canonical text, and the digest of the tool as it is now.
+    def fit_as_written(self, tool_name: str, arguments: JsonObject, text: str) -> bool:
+        """Whether arguments whose canonical text is ``text`` are right as they are written, with nothing to be filled in."""
+        entry = self._current().get(tool_name)
+        return entry is not None and "${" not in text and SCHEME not in text and entry.checked.input.fits(arguments)
+
+    def checked(self, tool_name: str, arguments: JsonObject) -> Resolved:
+        """Check resolved arguments in full.
 
         What is not there cannot check anything: the digest is empty, and the call will say so.
 
@@ -188,20 +205,23 @@ class Catalog:
         limits = self.limits
         _, text, faults = carried(arguments, "arguments", depth_max=limits.depth, bytes_max=limits.arguments_bytes)
         if entry is None and not faults:
-            return text, ""
+            return Resolved(text, "", exact=False)
 
+        exact = False
         if entry is not None and not faults:
             schema = entry.checked.input
             secrets: Sequence[Path] = ()
             if SCHEME in text:
                 secrets, faults = self._secrets.check(tool_name, arguments, schema.document, "arguments")
 
-            faults += schema.fit(arguments, "arguments", left_open=secrets)[1]
+            fitted, unfit = schema.fit(arguments, "arguments", left_open=secrets)
+            faults += unfit
+            exact = fitted is arguments
 
         if faults or entry is None:
             raise ToolCallError(invalid_arguments(faults))
 
-        return text, entry.tool.digest
+        return Resolved(text, entry.tool.digest, exact)
 
     async def call(self, invocation: Invocation, *, tool_digest: str = "") -> ToolResult:
         """Make a call: check the arguments in full, call the provider within the time limit, check the output.
@@ -311,25 +331,28 @@ class Catalog:
 
     def _caller(self, provider: Provider, own_name: str, checked: Checked) -> Call:
         limits = self.limits
+        secrets = self._secrets
 
-        async def made(invocation: Invocation) -> ToolResult:
-            return await invoke(provider, own_name, checked, invocation, limits)
+        def made(invocation: Invocation) -> Awaitable[ToolResult]:
+            return invoke(provider, own_name, checked, invocation, limits)
 
-        async def resolved(invocation: Invocation) -> ToolResult:
+        async def awaited(invocation: Invocation) -> ToolResult:
             try:
-                return await invoke(provider, own_name, checked, invocation, limits)
+                return await made(invocation)
             except ToolCallError as error:
-                # Of the server's own tools it is not a provider that is away, but whom they talk to.
-                if not provider.name or not limits.provider_wait or not is_not_made(error.failure):
+                if not is_not_made(error.failure):
                     raise
 
             return await Patience(invocation, limits.provider_wait).make(made)
 
-        async def call(invocation: Invocation) -> ToolResult:
-            if invocation.checked == checked.digest and self._secrets.none:
-                return await resolved(invocation)
+        # Of the server's own tools it is not a provider that is away, but whom they talk to.
+        resolved = awaited if provider.name and limits.provider_wait else made
 
-            return await self._secrets.call(invocation, checked.input.document, resolved)
+        def call(invocation: Invocation) -> Awaitable[ToolResult]:
+            if invocation.checked == checked.digest and secrets.none:
+                return resolved(invocation)
+
+            return secrets.call(invocation, checked.input.document, resolved)
 
         return call
 

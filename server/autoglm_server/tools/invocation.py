@@ -41,21 +41,27 @@ async def invoke(
     limits: ToolLimits,
 ) -> ToolResult:
     """Make a call; ``own_name`` is what the provider calls the tool. Raises as :meth:`Catalog.call`."""
-    given = invocation.arguments
-    faults: list[Violation] = []
+    arguments = invocation.arguments
     if invocation.checked != checked.digest:
-        faults = check_json(given, "arguments", depth_max=limits.depth, bytes_max=limits.arguments_bytes)
+        faults = check_json(arguments, "arguments", depth_max=limits.depth, bytes_max=limits.arguments_bytes)
+        if not faults:
+            arguments, faults = checked.input.fit(arguments, "arguments")
 
-    arguments, unfit = (given, []) if faults else checked.input.fit(given, "arguments")
-    if faults or unfit:
-        raise ToolCallError(invalid_arguments(faults or unfit))
+        if faults:
+            raise ToolCallError(invalid_arguments(faults))
 
     gate = ProgressGate(invocation.report, limits)
     call = invocation.of(own_name, arguments, gate.report)
+    deadline = _Deadline(call.timeout, limits.stop_grace)
+    alone = True
     try:
-        result = await _within_time(provider, call, invocation.tool, checked, limits)
-    finally:
-        gate.close()
+        try:
+            result = await provider.call(call)
+        finally:
+            alone = deadline.close()
+            gate.close()
+    except (asyncio.CancelledError, NotBegunError, ToolCallError, AbandonedError) as error:
+        raise _meant(error, deadline, invocation, checked, alone=alone) from None
 
     try:
         return _checked_result(result, invocation.tool, checked, limits)
@@ -99,44 +105,30 @@ class _Deadline:
         return self._task.cancelling() <= self.before
 
 
-async def _within_time(
-    provider: Provider,
-    call: Invocation,
-    name: str,
-    checked: Checked,
-    limits: ToolLimits,
-) -> ToolResult:
-    """Call within ``call.timeout``, then ``limits.stop_grace`` to stop; after that it is cancelled again."""
-    deadline = _Deadline(call.timeout, limits.stop_grace)
-    ours = True
-    try:
-        try:
-            return await provider.call(call)
-        finally:
-            ours = deadline.close()
-    except asyncio.CancelledError:
-        if not deadline.fired or not ours:
-            raise
+def _meant(
+    error: BaseException, deadline: _Deadline, call: Invocation, checked: Checked, *, alone: bool
+) -> BaseException:
+    """Give what is to be raised for what a provider raised; ``alone`` says that only the deadline has cancelled it."""
+    late = f"{call.tool} took longer than its limit of {call.timeout:g} s"
+    match error:
+        case ToolCallError():
+            return ToolCallError(clean(error.failure))
 
-        raise ToolCallError(_timed_out(_late(name, call), checked)) from None
-    except NotBegunError:
-        if not deadline.fired:
-            raise asyncio.CancelledError from None
+        case asyncio.CancelledError() if deadline.fired and alone:
+            return ToolCallError(_timed_out(late, checked))
 
-        failure = _timed_out(f"{_late(name, call)}, while it waited for its turn", checked)
-        raise ToolCallError(dataclasses.replace(failure, retryable=True, outcome_unknown=False)) from None
-    except ToolCallError as error:
-        raise ToolCallError(clean(error.failure)) from None
-    except AbandonedError:
-        if not deadline.fired:
-            raise
+        case NotBegunError() if deadline.fired:
+            failure = _timed_out(f"{late}, while it waited for its turn", checked)
+            return ToolCallError(dataclasses.replace(failure, retryable=True, outcome_unknown=False))
 
-        told = f"{_late(name, call)}, could not be stopped and may still be running"
-        raise ToolCallError(_timed_out(told, checked)) from None
+        case NotBegunError():
+            return asyncio.CancelledError()
 
+        case AbandonedError() if deadline.fired:
+            return ToolCallError(_timed_out(f"{late}, could not be stopped and may still be running", checked))
 
-def _late(name: str, call: Invocation) -> str:
-    return f"{name} took longer than its limit of {call.timeout:g} s"
+        case _:
+            return error
 
 
 def _timed_out(message: str, checked: Checked) -> Failure:

@@ -21,6 +21,8 @@ class ProgressGate:
     :meth:`report` nor what it starts ever blocks or raises.
     """
 
+    __slots__ = ("_closed", "_deliver", "_limits", "_lock", "_loop", "_next_time", "_reported", "_timer", "_waiting")
+
     def __init__(self, deliver: Callable[[ToolProgress], None], limits: ToolLimits) -> None:
         """Pass reports on to ``deliver``, from the running loop."""
         self._deliver = deliver
@@ -54,8 +56,7 @@ class ProgressGate:
         if self._reported:
             self._flush()
 
-        with self._lock:
-            self._closed = True
+        self._closed = True  # who reports at this moment finds that it is dropped, now or when its turn comes
 
     def _schedule(self) -> None:
         delay = self._next_time - self._loop.time()

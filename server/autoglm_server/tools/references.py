@@ -71,7 +71,7 @@ class _Problem(Exception):  # noqa: N818  # never leaves this module
 class References:
     """The arguments of one step, read: which steps they need, and how to fill them in."""
 
-    __slots__ = ("_compiled", "field", "found", "paths", "step_ids")
+    __slots__ = ("_compiled", "as_written", "field", "found", "paths", "step_ids")
 
     def __init__(
         self,
@@ -90,6 +90,8 @@ class References:
         """Every reference, and what the place it stands at is called in violations."""
         self.step_ids = tuple(dict.fromkeys(reference.step_id for _, reference in found))
         """The steps referred to, each once, in the order of their first mention."""
+        self.as_written = False
+        """Whether they were found right, and small, as they are written: there is nothing in them that is filled in."""
 
     def resolve(self, output_of: Callable[[str], Json], *, times_read: TimesRead | None = None) -> JsonObject:
         """Give the arguments with every reference filled in; they share nothing with the outputs.

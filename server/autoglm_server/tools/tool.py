@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from autoglm._files import FileLimits
+from autoglm._frozen import quicken
 from autoglm.model import Artifact, CallContext, Failure, JsonObject, Tool, ToolProgress, ToolResult, Usage
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class Invocation:
     spent: Callable[[Usage], None] = field(default=lambda _usage: None)
     artifacts: ArtifactSink = field(default_factory=Described)
     checked: str = ""
-    """The digest of the tool that :meth:`Catalog.checked` has checked the arguments for; empty: the call checks them."""
+    """The digest of the tool that the arguments were found exactly right for; empty: the call checks them."""
     child_plan_id: str = ""
     """The plan that this call is to run as its own; set by the scheduler alone."""
 
@@ -108,6 +109,9 @@ class Invocation:
             self.checked,
             self.child_plan_id,
         )
+
+
+quicken([Invocation])
 
 
 class Provider(Protocol):

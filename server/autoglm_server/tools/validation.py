@@ -58,6 +58,10 @@ class Schema:
             # jsonschema-rs says where in the lines after the first, with all of the schema.
             raise SchemaError(_cut(str(error).split("\n")[0])) from None
 
+    def fits(self, value: Json) -> bool:
+        """Whether ``value`` is right as it is."""
+        return self._validator.is_valid(value)
+
     def check(self, value: Json, field: str, *, left_open: Sequence[Path] = ()) -> list[Violation]:
         """Give every fault of ``value``, with the name of its place under ``field``.
 

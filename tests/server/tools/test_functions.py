@@ -33,7 +33,7 @@ async def provider() -> FunctionProvider:
 
 @pytest.fixture
 def functions(provider: FunctionProvider) -> Any:
-    module = sys.modules[provider._functions["add"].function.__module__]
+    module = sys.modules[provider._functions["add"][0].function.__module__]
     for event in (module.started, module.release, module.ended):
         event.clear()
 

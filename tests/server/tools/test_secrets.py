@@ -108,7 +108,7 @@ async def test_values_are_bounded_also_where_the_arguments_were_checked_before(t
     vault = Vault(schema=schema)
     catalog = Catalog([vault], secrets=secrets(long=f"file:{file}"))
     arguments: dict[str, Json] = {"list": ["secret://long"] * 20}
-    _, digest = catalog.checked("vault.use", arguments)
+    digest = catalog.checked("vault.use", arguments).digest
     invocation = Invocation("vault.use", arguments, "plan/step", 5.0, checked=digest)
     with pytest.raises(ToolCallError) as refused:
         await catalog.call(invocation)
@@ -120,7 +120,7 @@ async def test_values_are_bounded_also_where_the_arguments_were_checked_before(t
 async def test_a_value_that_is_no_text_is_refused_also_where_the_arguments_were_checked_before() -> None:
     vault = Vault()
     catalog = Catalog([vault], secrets=Secrets({"raw": Source("env:RAW")}, {"RAW": "not utf-8: \udcff"}))
-    _, digest = catalog.checked("vault.use", {"token": "secret://raw"})
+    digest = catalog.checked("vault.use", {"token": "secret://raw"}).digest
     with pytest.raises(ToolCallError) as refused:
         await catalog.call(Invocation("vault.use", {"token": "secret://raw"}, "plan/step", 5.0, checked=digest))
 
@@ -140,7 +140,7 @@ async def test_what_was_checked_for_another_schema_is_checked_anew() -> None:
     vault = Changing(schema=plain)
     catalog = Catalog([vault], secrets=Secrets())
     arguments: dict[str, Json] = {"token": "secret://nobody"}
-    _, digest = catalog.checked("vault.use", arguments)
+    digest = catalog.checked("vault.use", arguments).digest
     vault.change({"type": "object", "properties": {"token": {"type": "string", "format": "password"}}})
     with pytest.raises(ToolCallError) as refused:
         await catalog.call(Invocation("vault.use", arguments, "plan/step", 5.0, checked=digest))

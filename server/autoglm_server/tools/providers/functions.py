@@ -10,7 +10,7 @@ import os
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -69,7 +69,8 @@ class FunctionProvider:
             raise ValueError(f"two functions are the tool {twice[0]!r}; give each its own name")
 
         self._addresses = {tool.spec.name: address_of(tool) for tool in tools if tool.run == "process"}
-        self._functions = {tool.spec.name: tool for tool in tools}
+        prefix = f"{name}." if name else ""
+        self._functions = {tool.spec.name: (tool, prefix + tool.spec.name) for tool in tools}
         self._tools = tuple(dataclasses.replace(tool.spec, available=True) for tool in tools)
         self._threads = ThreadPool("tool", threads)
         self._callers = ThreadPool("tool-process", processes)
@@ -98,20 +99,23 @@ class FunctionProvider:
         """Give the tools; always the same."""
         return self._tools
 
-    async def call(self, invocation: Invocation) -> ToolResult:
+    def call(self, invocation: Invocation) -> Coroutine[Any, Any, ToolResult]:
         """Make a call; see :class:`~autoglm_server.tools.tool.Provider`."""
-        function = self._functions[invocation.tool]
-        call = _Call(function, f"{self._name}.{invocation.tool}" if self._name else invocation.tool, invocation)
+        function, name = self._functions[invocation.tool]
+        call = _Call(function, name, invocation)
         match function.run:
             case "async":
-                return await call.with_files(await call.on_loop())
+                return call.on_loop()
 
             case "thread":
-                job = self._threads.submit(call.in_thread, call.name)
-                return await call.with_files(await _ended(call, job, self._threads, call.cancelled.set))
+                return self._in_thread(call)
 
             case "process":
-                return await self._in_process(call)
+                return self._in_process(call)
+
+    async def _in_thread(self, call: _Call) -> ToolResult:
+        job = self._threads.submit(call.in_thread, call.name)
+        return await call.with_files(await _ended(call, job, self._threads, call.cancelled.set))
 
     async def _in_process(self, call: _Call) -> ToolResult:
         worker = WorkerCall()
@@ -127,6 +131,8 @@ class FunctionProvider:
 
 class _Call:
     """One call of one function: how it is made in each place, and what its end means."""
+
+    __slots__ = ("_cancelled", "_files", "_invocation", "function", "name")
 
     def __init__(self, function: FunctionTool, name: str, invocation: Invocation) -> None:
         self.function = function
@@ -148,7 +154,7 @@ class _Call:
         return self.function.spec.effect
 
     async def on_loop(self) -> ToolResult:
-        """Call an async function in this task."""
+        """Call an async function in this task, and hand in what it saved."""
         keywords = self._keywords()
         try:
             returned = await self.function.function(**keywords)
@@ -162,7 +168,8 @@ class _Call:
         except (Exception, SystemExit) as error:  # noqa: BLE001  # the boundary: whatever a function raises is a failure
             self.failed(error)
 
-        return self._result(returned)
+        result = self._result(returned)
+        return result if self._files is None else await self.with_files(result)
 
     def in_thread(self) -> ToolResult:
         """Call a plain function in this thread."""
