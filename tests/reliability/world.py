@@ -1,6 +1,6 @@
 """The simulated world: a disk that outlives processes, server processes on it, and everything that goes wrong between them.
 
-The scheduler, the feed, the catalog and the journal's reference implementation are the real ones. What is simulated are
+The scheduler, the feed, the catalog and the journal (SQLite's, or the reference one) are the real ones. What is simulated are
 their ports: the disk under the journal, the tools, the planner, the clock, and the processes themselves.
 """
 
