@@ -236,8 +236,9 @@ async def _start_of_none(options: Options) -> float:
 async def _newest(channel: grpc.aio.Channel) -> str:
     """Give the cursor behind all that has happened."""
     call = plan_service_pb2_grpc.PlanServiceStub(channel).WatchPlans(plan_service_pb2.WatchPlansRequest(from_now=True))
-    message: plan_service_pb2.WatchPlansResponse = await call.read()
+    message = await call.read()
     call.cancel()
+    assert isinstance(message, plan_service_pb2.WatchPlansResponse), "the stream ended at once"
     return message.cursor
 
 

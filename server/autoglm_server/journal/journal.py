@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
+from autoglm._frozen import quicken
 from autoglm.model import PlanState
 
 
@@ -115,6 +116,9 @@ class Record(NamedTuple):
     plan_id: str
     sequence: int
     body: bytes
+
+
+quicken([RequestKey, PlanRow])
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+from autoglm._frozen import quicken
 from autoglm.errors import InvalidRequestError
 from autoglm.model import Effect, JsonObject, PlanOptions, RetryPolicy, Step, StepDraft, StepState, Tool, Violation
 from autoglm.wire import WireError, carried, normal_json
@@ -62,6 +63,9 @@ class Rules:
     def may_nest(self) -> bool:
         """Whether the plan may have sub-plans."""
         return self.depth < self.limits.plan_depth
+
+
+quicken([Checked, Rules])
 
 
 def allowed(name: str, options: PlanOptions) -> bool:
