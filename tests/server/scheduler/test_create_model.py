@@ -23,6 +23,7 @@ from autoglm_server.journal.journal import PlanQuery, RequestKey
 from autoglm_server.scheduler import retention
 from autoglm_server.scheduler import scheduler as module
 from autoglm_server.scheduler.retention import Retention, Rules
+from autoglm_server.scheduler.run import PlanRun
 from autoglm_server.service.plans import request_digest
 from tests.server.scheduler.harness import World, step
 from tests.server.scheduler.held import HeldJournal, crash_in
@@ -271,11 +272,10 @@ def forgets_soon(patch: pytest.MonkeyPatch) -> None:
 def answers_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
     """Another: a plan is acknowledged before the disk has it."""
 
-    async def begin(self: Any, run: Any, sequence: int) -> None:
-        run.flush()
-        run.turn()
+    async def until_durable(self: PlanRun, sequence: int, *, reads: bool = False) -> bool:
+        return True
 
-    patch.setattr(module.Scheduler, "_begin", begin)
+    patch.setattr(PlanRun, "until_durable", until_durable)
 
 
 BROKEN: list[Callable[[pytest.MonkeyPatch], None]] = [
