@@ -126,6 +126,15 @@ def migrate(db: apsw.Connection, where: str) -> str:
     return journal_id
 
 
+def refuse_others(db: apsw.Connection, where: str) -> None:
+    """Look whose the file is, before anything is written to it.
+
+    Raises:
+        JournalVersionError, JournalError: as :func:`migrate`.
+    """
+    _version(db, where)
+
+
 def identify(db: apsw.Connection, where: str) -> str:
     """Give the journal_id of a file that is only read from.
 

@@ -248,7 +248,7 @@ def _unpack(file: Path, stage: Path, tell: Tell) -> dict[str, Any]:
                 raise BackupError(f"{file} is no backup: {member.name[:100]!r} does not belong into one")
 
             if member.name == MANIFEST and member.size <= _MANIFEST_BYTES_MAX:
-                manifest = json.loads(source.read())
+                manifest = _manifest(source.read(), file)
                 continue
 
             hexadecimal = member.name.removeprefix(_CONTENT)
@@ -273,6 +273,27 @@ def _unpack(file: Path, stage: Path, tell: Tell) -> dict[str, Any]:
         raise BackupError(f"{file} is damaged: {named} is not what the manifest says; use another backup")
 
     return manifest
+
+
+def _manifest(raw: bytes, file: Path) -> dict[str, Any]:
+    """Read the manifest, which a bit that flipped may have made into anything."""
+    try:
+        found = json.loads(raw)
+    except ValueError as error:
+        raise BackupError(f"{file} is damaged: its manifest cannot be read; use another backup") from error
+
+    if not isinstance(found, dict):
+        raise BackupError(f"{file} is damaged: its manifest is none; use another backup")
+
+    links = found.get("artifacts")
+    whole = isinstance(links, list) and all(
+        isinstance(link, list) and len(link) == 2 and all(isinstance(part, str) for part in link) for link in links
+    )
+    lacking = [name for name in ("journal", "plans", "events") if name not in found] + ([] if whole else ["artifacts"])
+    if found.get("format") == FORMAT and lacking:
+        raise BackupError(f"{file} is damaged: its manifest does not say {lacking[0]}; use another backup")
+
+    return found
 
 
 def _expected(name: str, manifest: dict[str, Any]) -> str:

@@ -22,7 +22,7 @@ from autoglm_server.journal import _read, _retain
 from autoglm_server.journal._commit import ClaimJob, Commit, Counters, Job, TaskJob
 from autoglm_server.journal._file import add_checksums, check, damage_of, is_damage, look
 from autoglm_server.journal._lock import DirectoryLock
-from autoglm_server.journal._schema import identify, migrate
+from autoglm_server.journal._schema import identify, migrate, refuse_others
 from autoglm_server.journal._settle import settle
 from autoglm_server.journal._writer import BUSY_MS, IDLE_SECONDS, Runner, Work, Writer, WriterThread
 from autoglm_server.journal.journal import (
@@ -195,6 +195,7 @@ class SqliteJournal:
                 db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
                 self._journal_id = identify(db, str(path))
             else:
+                refuse_others(db, str(path))
                 for name, value in PRAGMAS.items():
                     db.execute(f"PRAGMA {name} = {value}")
 

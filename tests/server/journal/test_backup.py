@@ -249,6 +249,22 @@ async def test_a_damaged_backup_changes_nothing(live: Plans, data: Path, tmp_pat
         assert run(capsys, "restore", "--data-dir", tmp_path / f"cut{size}", tmp_path / "bad.tar")[0] == 2
 
 
+async def test_a_damaged_manifest_is_told_in_words(live: Plans, data: Path, tmp_path: Path, capsys: Any) -> None:
+    """Also where it is no JSON any more, or other JSON."""
+    run(capsys, "backup", "--data-dir", data, tmp_path / "b.tar")
+    raw = (tmp_path / "b.tar").read_bytes()
+    begin = raw.rfind(b"manifest.json") + 512  # behind the head of the tar
+    noticed = 0
+    for place in range(begin, begin + 12):
+        flipped = bytearray(raw)
+        flipped[place] ^= 4
+        (tmp_path / "bad.tar").write_bytes(flipped)
+        status, _, told = run(capsys, "restore", "--data-dir", tmp_path / f"new{place}", tmp_path / "bad.tar")
+        noticed += status == 2 and "damaged" in told
+
+    assert noticed > 2  # the others are in the name of a value that carries nothing
+
+
 async def test_a_tar_that_reaches_outside_is_refused(tmp_path: Path, capsys: Any) -> None:
     for name in ("../evil", "/tmp/evil", "journal.db/../../evil", "artifacts/content/../../../evil"):
         with tarfile.open(tmp_path / "evil.tar", "w") as tar:

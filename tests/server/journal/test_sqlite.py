@@ -300,8 +300,11 @@ async def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
     db = apsw.Connection(str(tmp_path / "journal.db"))
     db.execute("CREATE TABLE theirs(a)")
     db.close()
+    before = (tmp_path / "journal.db").read_bytes()
     with pytest.raises(JournalError, match="another program's database"):
         await SqliteJournal(tmp_path).open()
+
+    assert (tmp_path / "journal.db").read_bytes() == before
 
 
 async def test_what_is_no_database_is_left_alone(tmp_path: Path) -> None:
