@@ -12,6 +12,7 @@ from tests.reliability.checker import PROMISES, check
 from tests.reliability.corruption import UNDAMAGED, corruption
 from tests.reliability.disks import broken_disks, power_cuts
 from tests.reliability.hostile import FLAT, PROPER, UP, hostile
+from tests.reliability.models import MODEL_PROMISES, models
 from tests.reliability.overload import GOODPUT, HEALTH, KEPT, REFUSED, overload
 from tests.reliability.processes import failpoints, forgetful, kills
 from tests.reliability.rows import Result
@@ -109,6 +110,7 @@ PARTS: Final[dict[str, Part]] = {
     "corruption": Part(corruption, (1, 40), (10, 400), (UNDAMAGED,)),
     "storm": Part(storm, (1, 200), (10, 4_900), (TOLD, RECOVERED)),
     "hostile": Part(hostile, (1, 20_000), (20, 50_000), (UP, FLAT, PROPER)),
+    "models": Part(models, (1, 40), (10, 500), MODEL_PROMISES),
     "power": Part(power_cuts, (1, 100), (10, 100)),
     "disks": Part(broken_disks, (1, 20), (5, 50)),
     "forgetful": Part(forgetful, (1, 4), (1, 4)),

@@ -23,7 +23,6 @@ from autoglm.errors import AutoglmError, NotFoundError
 from autoglm.model import Event, Plan
 from autoglm.wire import decode
 from autoglm_server.journal._cursors import AllCursor, Cursor
-from autoglm_server.journal.follow import Feed
 from autoglm_server.journal.journal import Ended, EventsRemovedError, Journal
 from autoglm_server.journal.memory import MemoryJournal
 from autoglm_server.scheduler import retention
@@ -378,11 +377,6 @@ def removes_what_is_young(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(retention, "KEYS_KEPT", timedelta(0))
 
 
-def tells_no_reader(patch: pytest.MonkeyPatch) -> None:
-    """A broken feed: who is in the middle of a log that goes is not told."""
-    patch.setattr(Feed, "removing", lambda self, plans: None)
-
-
 def leaves_files(patch: pytest.MonkeyPatch) -> None:
     """Broken retention: files stay behind."""
 
@@ -413,7 +407,6 @@ def loses_the_snapshot(patch: pytest.MonkeyPatch) -> None:
 
 BROKEN: list[Callable[[pytest.MonkeyPatch], None]] = [
     removes_what_is_young,
-    tells_no_reader,
     leaves_files,
     counts_from_the_newest,
     loses_the_snapshot,
