@@ -66,7 +66,10 @@ def linger(seconds: float, context: autoglm.ToolContext) -> str:
     Args:
         seconds: How long.
     """
-    return "cancelled" if context.wait_cancelled(seconds) else "stayed"
+    if context.wait_cancelled(seconds):
+        raise autoglm.ToolError("cancelled", reason="CANCELLED")
+
+    return "stayed"
 
 
 @autoglm.tool(effect=autoglm.Effect.READ_ONLY, retry_policy=autoglm.RetryPolicy(3, timedelta(milliseconds=50)))

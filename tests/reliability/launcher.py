@@ -45,7 +45,7 @@ CARELESS: Final = "careless"
 NO_KEEPALIVE: Final = "no-keepalive"
 """Never asks whether a peer is still there."""
 BRISK: Final = "brisk"
-"""Keeps what has ended for seconds instead of days, so that a soak of minutes meets all of retention."""
+"""Keeps what has ended for seconds instead of days, and little in memory, so that a soak of minutes meets all bounds."""
 EVENTS_SECONDS: Final = 2.0
 PLANS_SECONDS: Final = 6.0
 LEAKY: Final = "leaky"
@@ -57,6 +57,10 @@ SWAYED: Final = "swayed"
 """``swayed:FILE``: likewise, and what measures time (timeouts, backoff, waits) is misled by it."""
 BLIND: Final = "blind"
 """Believes its journal: no checksum of a page or an event is looked at, and no end of a file."""
+UNDAUNTED: Final = "undaunted"
+"""Refuses what it cannot read, and goes on to write."""
+HEADSTRONG: Final = "headstrong"
+"""Asks of no file which version, or which program, wrote it."""
 
 _passed: Counter[str] = Counter()
 
@@ -149,6 +153,12 @@ def never_ping() -> None:
     edge.options = without
 
 
+def be_brisk() -> None:
+    """Let all that has bounds reach them within seconds, so that a soak of minutes meets what grows beyond them."""
+    hurry_retention()
+    bound_caches()
+
+
 def hurry_retention() -> None:
     """Keep events and plans for seconds, and look every second."""
     from datetime import timedelta
@@ -162,6 +172,19 @@ def hurry_retention() -> None:
         made(self, journal, feed, clock, brisk, **(named | {"interval_seconds": 1.0}))
 
     retention.Retention.__init__ = made_brisk  # type: ignore[method-assign]
+
+
+def bound_caches() -> None:
+    """Let what is kept in memory for watchers be a hundredth, so that its bounds are reached within seconds."""
+    from autoglm_server.journal import follow
+
+    made: Any = follow.Feed.__init__
+    follow.LABELS_MAX = 100
+
+    def made_small(self: Any, journal: Any, **named: Any) -> None:
+        made(self, journal, **(named | {"total_bytes_max": 640 << 10, "ring_bytes_max": 160 << 10}))
+
+    follow.Feed.__init__ = made_small  # type: ignore[method-assign]
 
 
 def leak() -> None:
@@ -214,13 +237,32 @@ def believe() -> None:
     modules[1].check = lambda plan_id, sequence, position, body, crc: body
 
 
+def go_on() -> None:
+    """Break the journal: damage that is met is not remembered."""
+
+    def forgotten(self: SqliteJournal, error: Exception) -> None:
+        pass
+
+    SqliteJournal._harmed = forgotten  # type: ignore[method-assign]
+
+
+def ask_no_version() -> None:
+    """Break the journal: every file is of this version."""
+    from autoglm_server.journal import _schema
+
+    modules: Any = (_schema,)
+    modules[0]._version = lambda db, where: len(_schema.MIGRATIONS)
+
+
 TRAPS: Final[dict[str, Callable[[], None]]] = {
     BROKEN: forget,
     NO_KEEPALIVE: never_ping,
     CARELESS: care_less,
-    BRISK: hurry_retention,
+    BRISK: be_brisk,
     LEAKY: leak,
     BLIND: believe,
+    UNDAUNTED: go_on,
+    HEADSTRONG: ask_no_version,
 }
 
 

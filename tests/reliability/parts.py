@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from tests.reliability.checker import PROMISES, check
+from tests.reliability.clocks import TIME, clocks
 from tests.reliability.corruption import UNDAMAGED, corruption
+from tests.reliability.damage import BACKUP, FOUND, SAVED, VERSIONS, damage
+from tests.reliability.damage import KEPT as NOT_WRITTEN_OVER
 from tests.reliability.disks import broken_disks, power_cuts
 from tests.reliability.hostile import FLAT, PROPER, UP, hostile
 from tests.reliability.models import MODEL_PROMISES, models
@@ -114,6 +117,8 @@ PARTS: Final[dict[str, Part]] = {
     "power": Part(power_cuts, (1, 100), (10, 100)),
     "disks": Part(broken_disks, (1, 20), (5, 50)),
     "forgetful": Part(forgetful, (1, 4), (1, 4)),
+    "damage": Part(damage, (1, 6), (5, 60), (FOUND, NOT_WRITTEN_OVER, SAVED, BACKUP, VERSIONS)),
+    "clocks": Part(clocks, (1, 1), (4, 5), (TIME, *PROMISES)),
     "soak": Part(soak, (1, 24), (1, 1800), (MEMORY, DISK, GONE), timed=True),
     "overload": Part(overload, (1, 3), (1, 20), (GOODPUT, REFUSED, HEALTH, KEPT), alone=True),
 }

@@ -185,19 +185,7 @@ class Session:
     async def collect(self) -> History:
         """Read the journal and the ledger, when no server is there any more."""
         history = self.history
-        journal = SqliteJournal(self.life.data_dir)
-        await journal.open()
-        try:
-            position = 0
-            while records := await journal.read_all(position):
-                for record in records:
-                    event = decode(Event, record.body)
-                    history.logs.setdefault(record.plan_id, []).append(Logged(event, to_json(event).encode()))
-
-                position = records[-1].position
-        finally:
-            await journal.close()
-
+        history.logs = await logs_of(self.life.data_dir)
         ledger = self.life.folder / "ledger"
         text = ledger.read_text() if ledger.exists() else ""
         history.calls = [Call(**json.loads(line)) for line in text[: text.rfind("\n") + 1].splitlines()]
@@ -205,7 +193,26 @@ class Session:
         return history
 
 
-async def _busy(life: Life, lines: int) -> None:
+async def logs_of(data_dir: Path) -> dict[str, list[Logged]]:
+    """Read every plan's events of a journal that no server has open."""
+    logs: dict[str, list[Logged]] = {}
+    journal = SqliteJournal(data_dir)
+    await journal.open()
+    try:
+        position = 0
+        while records := await journal.read_all(position):
+            for record in records:
+                event = decode(Event, record.body)
+                logs.setdefault(record.plan_id, []).append(Logged(event, to_json(event).encode()))
+
+            position = records[-1].position
+    finally:
+        await journal.close()
+
+    return logs
+
+
+async def busy(life: Life, lines: int) -> None:
     """Wait until tools have noted so much more, or for a while: clients take a moment to find the server again."""
     ledger = life.folder / "ledger"
     before = _lines(ledger)
@@ -226,7 +233,7 @@ def kills(seed: int, size: int) -> Result:
     async def strike(life: Life, random: Random, history: History) -> None:
         for _ in range(size):
             await life.begin()
-            await _busy(life, random.randint(0, 12))
+            await busy(life, random.randint(0, 12))
             await asyncio.sleep(random.uniform(0.0, 0.05))
             await life.kill()
             history.fault("kill -9")
@@ -276,7 +283,7 @@ def forgetful(seed: int, size: int) -> Result:
     async def strike(life: Life, random: Random, history: History) -> None:
         for _ in range(size):
             await life.begin(BROKEN)
-            await _busy(life, 4)
+            await busy(life, 4)
             await asyncio.sleep(random.uniform(0.0, 0.3))
             await life.kill()
             history.fault("kill -9")

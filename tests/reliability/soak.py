@@ -159,7 +159,7 @@ class Churn:
         options = PlanOptions(timeout=timedelta(seconds=60), waiting_timeout=timedelta(seconds=60))
         labels = {"number": str(number % 100)}
         if kind == "request":
-            plan = await client.create(f"{random.randint(1, 99)}% of {number}", options=options, labels=labels)
+            plan = await client.create(f"{number % 200}% of 2480", options=options, labels=labels)
         else:
             plan = await client.create(
                 steps=_steps(kind, number), options=options, labels=labels, request_id=f"soak-{number}"
