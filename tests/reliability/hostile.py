@@ -169,6 +169,11 @@ _TEXT: Final = to_json(
 
 def _mutated_bytes(random: Random, answers: Answers) -> tuple[str, bytes]:
     method, raw = random.choice(_REQUESTS)
+    return method, mutate(random, raw)
+
+
+def mutate(random: Random, raw: bytes) -> bytes:
+    """Turn over, take out, put in, double and cut off bytes."""
     data = bytearray(raw)
     for _ in range(random.randint(1, 4)):
         at = random.randrange(len(data) + 1)
@@ -184,10 +189,10 @@ def _mutated_bytes(random: Random, answers: Answers) -> tuple[str, bytes]:
             case _:
                 data = data[:at]
 
-    return method, bytes(data)
+    return bytes(data)
 
 
-_PIECES: Final = (
+PIECES: Final = (
     '{"a":1}',
     "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]",
     "1e400",
@@ -213,7 +218,7 @@ def _mutated_text(random: Random, answers: Answers) -> tuple[str, bytes]:
     for _ in range(random.randint(1, 3)):
         at = random.randrange(len(text) + 1)
         end = min(len(text), at + random.choice([0, 1, 1, 3, 10]))
-        text = text[:at] + random.choice(_PIECES) + text[end:]
+        text = text[:at] + random.choice(PIECES) + text[end:]
 
     try:
         message = to_message(from_json(CreatePlanRequest, text))
