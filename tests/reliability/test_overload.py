@@ -38,13 +38,21 @@ def test_one_round_that_holds_is_enough_for_speed() -> None:
 
 
 def test_less_than_is_promised_in_every_round_is_told() -> None:
-    assert broken(measured(good=(69, 50))) == {GOODPUT}
+    assert broken(measured(good=(29, 20))) == {GOODPUT}
     assert broken(measured(refused=(0.21, 0.5))) == {REFUSED}
+
+
+def test_calls_that_meet_their_deadline_in_every_round_are_told() -> None:
+    found = measured(refused=(0.05, 0.05))
+    found.rounds[0][1].untold += ["DEADLINE_EXCEEDED: "] * 2
+    assert broken(found) == set()
+    found.rounds[1][1].untold += ["DEADLINE_EXCEEDED: "] * 2
+    assert broken(found) == {REFUSED}
 
 
 def test_one_refusal_without_a_time_one_lost_plan_or_one_missing_answer_is_enough() -> None:
     untold, lost, open_, dead = measured(), measured(), measured(), measured()
-    untold.rounds[0][1].untold.append("DEADLINE_EXCEEDED")
+    untold.rounds[0][1].untold.append("RESOURCE_EXHAUSTED: no more")
     lost.states.pop("o1-5")
     open_.states["c0-7"] = PlanState.RUNNING
     dead.health.append(5.0)
