@@ -164,6 +164,9 @@ class Reader:
         parts: dict[str, Any] = {}
         given: dict[str, str] = {}
         for key, part in value.items():
+            if key not in known and len(self.faults) >= FAULTS_MAX:
+                continue  # nobody is told, and to look for what was meant takes long
+
             if key not in known:
                 told = f"no such field; {_nearest(str(key), known)}"
                 self._refuse(join(path, str(key)), told, "UNKNOWN_FIELD")

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoglm import model, wire
+from autoglm import _text, model, wire
+from autoglm._json import FAULTS_MAX
 from autoglm.errors import InvalidRequestError
 from autoglm.model import CreatePlanRequest, Event, PlanOptions, RetryPolicy, StepDraft
 from tests import strategies
@@ -97,6 +98,18 @@ def test_every_fault_is_told_at_once_by_its_place() -> None:
     assert found["nothing_like_it"] == (
         "no such field; there are request, steps, options, labels, request_id, context_id, context, validate_only"
     )
+
+
+def test_what_was_meant_is_looked_for_no_oftener_than_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[str] = []
+
+    def look(word: str, _: object) -> str:
+        looked.append(word)
+        return ""
+
+    monkeypatch.setattr(_text, "_nearest", look)
+    found = refused(CreatePlanRequest, {f"field_{number}": 1 for number in range(1000)})
+    assert len(found) == len(looked) == FAULTS_MAX
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import lru_cache
 from itertools import islice
@@ -18,10 +18,29 @@ if TYPE_CHECKING:
 
 _NEAR_MAX = 1_000
 """Among how many steps the nearest is looked for."""
+HINTS_MAX = 16
+"""How often one request is told what it may have meant: looking for that can take longer than all checks."""
+
+
+@dataclass(slots=True)
+class Hints:
+    """How often a request may still be told what it may have meant."""
+
+    left: int = HINTS_MAX
+
+    def take(self) -> bool:
+        """Use one up; False: there is none."""
+        self.left -= 1
+        return self.left >= 0
 
 
 class Known(Protocol):
     """The steps that a draft may depend on."""
+
+    @property
+    def hints(self) -> Hints:
+        """Say how much may be done to find out what was meant."""
+        ...
 
     def ids(self) -> Iterable[str]:
         """Give their ids."""
@@ -37,6 +56,7 @@ class Given:
     """The caller's own steps, all of them."""
 
     tools: Mapping[str, str]
+    hints: Hints = field(default_factory=Hints)
 
     def ids(self) -> Iterable[str]:
         return self.tools
@@ -50,6 +70,7 @@ class Before:
     """The steps that a plan has by now."""
 
     steps: Mapping[str, StepFold]
+    hints: Hints = field(default_factory=Hints)
 
     def ids(self) -> Iterable[str]:
         return self.steps
@@ -66,7 +87,7 @@ def unmet(own: str, place: str, step_id: str, member: str, catalog: Catalog, kno
 
     name = known.tool(step_id)
     if name is None:
-        near = get_close_matches(step_id, list(islice(known.ids(), _NEAR_MAX)), 1)
+        near = get_close_matches(step_id[:80], list(islice(known.ids(), _NEAR_MAX)), 1) if known.hints.take() else []
         hint = f"; did you mean {near[0]!r}?" if near else ""
         return Violation(place, f"there is no step {step_id[:80]!r} to depend on{hint}", "UNKNOWN_STEP")
 
@@ -75,7 +96,7 @@ def unmet(own: str, place: str, step_id: str, member: str, catalog: Catalog, kno
     if members is None or member in members:
         return None
 
-    near = get_close_matches(member, members, 1)
+    near = get_close_matches(member, members, 1) if known.hints.take() else []
     hint = f"did you mean {near[0]}?" if near else f"it gives {', '.join(members)}"
     return Violation(place, f"the output of {name} has no {member!r}; {hint}", "UNKNOWN_FIELD")
 

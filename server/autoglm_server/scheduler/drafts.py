@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from autoglm._frozen import quicken
@@ -30,6 +31,9 @@ RETRY_POLICY = RetryPolicy(3, timedelta(seconds=0.5), timedelta(seconds=30), 2.0
 
 NO_RETRY = replace(RETRY_POLICY, max_attempts=1)
 """NON_IDEMPOTENT calls are made once."""
+
+VIOLATIONS_MAX = 1_000
+"""How many faults of a request are looked for: a caller is told the first twenty or so."""
 
 _ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}\Z")
 
@@ -93,9 +97,11 @@ def check_given(drafts: Sequence[StepDraft], rules: Rules) -> tuple[list[Checked
         one, faults = _check(draft, f"steps[{index}]", rules, given)
         checked.append(one)
         violations += faults
+        if len(violations) >= VIOLATIONS_MAX:
+            break
 
     if violations:
-        return [], violations
+        return [], violations[:VIOLATIONS_MAX]
 
     return _sorted([one for one in checked if one is not None])
 
@@ -150,12 +156,13 @@ def _check(draft: StepDraft, field: str, rules: Rules, known: Known) -> tuple[Ch
     if found or draft.depends_on:
         wanted = [(f"{at}depends_on", dependency, "") for dependency in draft.depends_on]
         wanted += [(place, reference.step_id, reference.member) for place, reference in found]
-        violations += [fault for one in wanted if (fault := unmet(draft.id, *one, rules.catalog, known)) is not None]
+        unmets = (fault for one in wanted if (fault := unmet(draft.id, *one, rules.catalog, known)) is not None)
+        violations += islice(unmets, VIOLATIONS_MAX)
         depends_on = tuple(dict.fromkeys(step_id for _, step_id, _ in wanted))
 
     tool = rules.catalog.get(draft.tool)
     if tool is None:
-        near = rules.catalog.nearest(draft.tool)
+        near = rules.catalog.nearest(draft.tool[:128]) if known.hints.take() else []
         hint = f"; did you mean {' or '.join(near)}?" if near else "; `autoglm tools` lists them"
         violations.append(Violation(f"{at}tool", f"there is no tool {draft.tool[:128]!r}{hint}", "UNKNOWN_TOOL"))
     elif not allowed(draft.tool, rules.options):

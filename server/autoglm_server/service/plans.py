@@ -206,15 +206,23 @@ class PlanService(plan_service_pb2_grpc.PlanServiceServicer):
         if (turn := self._admission.turn()) is not None:
             await turn
 
-        try:
-            if message.ByteSize() > OFF_LOOP_BYTES:
-                request, digest = await asyncio.to_thread(read_create, message, self._limits)
-            else:
-                request, digest = read_create(message, self._limits)
-        except InvalidRequestError as refused:
-            raise InvalidRequestError.of(self._all_faults(message, refused.violations)) from None
+        if message.ByteSize() > OFF_LOOP_BYTES:
+            request, digest = await asyncio.to_thread(self._read, message)
+        else:
+            request, digest = self._read(message)
 
         return await self._plans.submit(request, principal=principal, digest=digest)
+
+    def _read(self, message: pb.CreatePlanRequest | pb.RunPlanRequest) -> tuple[CreatePlanRequest, str]:
+        """Give a request whose shape is sound, and its digest, as :func:`read_create`.
+
+        Raises:
+            InvalidRequestError: with every violation, of shape and of meaning.
+        """
+        try:
+            return read_create(message, self._limits)
+        except InvalidRequestError as refused:
+            raise InvalidRequestError.of(self._all_faults(message, refused.violations)) from None
 
     def _all_faults(
         self, message: pb.CreatePlanRequest | pb.RunPlanRequest, shape: Sequence[Violation]

@@ -33,10 +33,12 @@ from autoglm.model import (
 )
 from autoglm.wire import decode, encode
 from autoglm_server.planner.planner import AnswerOutput, AnswerText, Note, RoundItem, RoundView
+from autoglm_server.scheduler import dependencies
 from autoglm_server.scheduler import run as run_module
 from autoglm_server.scheduler import scheduler as scheduler_module
-from autoglm_server.scheduler.drafts import Checked, Rules, check_given
+from autoglm_server.scheduler.drafts import VIOLATIONS_MAX, Checked, Rules, check_given
 from autoglm_server.scheduler.limits import Limits
+from autoglm_server.tools.catalog import Catalog
 from tests.server.scheduler.harness import Planner, World, failure, step
 
 MIB = 1 << 20
@@ -405,3 +407,26 @@ async def test_a_place_that_comes_free_as_a_round_ends_hides_nothing_that_is_due
         assert [view.attempt for view in planner.views] == [1, 2], (
             "the refused draft is told of while the other step runs"
         )
+
+
+async def test_a_request_full_of_faults_costs_little_more_than_a_sound_one(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[str] = []
+
+    def noted(word: str, known: Sequence[str], *_: object) -> list[str]:
+        looked.append(word)
+        return [*known][:1]
+
+    monkeypatch.setattr(dependencies, "get_close_matches", noted)
+    monkeypatch.setattr(Catalog, "nearest", lambda _, name: noted(name, ["echo"]))
+    many = tuple(StepDraft(f"s{number}", tool="unknown", depends_on=("absent",) * 3) for number in range(600))
+    found = world.scheduler.check(CreatePlanRequest(steps=many))
+    assert len(looked) == dependencies.HINTS_MAX
+    assert len(found) == VIOLATIONS_MAX
+    assert found[0].description == "there is no step 'absent' to depend on; did you mean 's0'?"
+    assert found[3].description == "there is no tool 'unknown'; did you mean echo?"
+    assert found[-2].description == "there is no step 'absent' to depend on"
+
+    one = StepDraft("a", tool="echo", depends_on=("absent",) * 3000)
+    assert len(world.scheduler.check(CreatePlanRequest(steps=(one,)))) == VIOLATIONS_MAX

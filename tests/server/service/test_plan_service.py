@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -40,7 +41,7 @@ async def test_a_plan_is_handed_over_as_it_was_sent(served: Edge) -> None:
     assert served.plans.created[0][0] == wanted
 
 
-async def test_a_large_request_is_read_like_a_small_one(served: Edge) -> None:
+async def test_a_large_request_is_read_like_a_small_one(served: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = tuple(StepDraft(f"s{n}", tool="t", arguments={"text": "x" * 100}) for n in range(2000))
     wanted = CreatePlanRequest(steps=steps)
     message = wire.to_message(wanted)
@@ -49,9 +50,18 @@ async def test_a_large_request_is_read_like_a_small_one(served: Edge) -> None:
     await (await served.stub()).CreatePlan(message)
     assert served.plans.created == [(wanted, request_digest(wanted) if wanted.request_id else "")]
 
+    threads: list[int] = []
+
+    def check(_: CreatePlanRequest) -> list[Violation]:
+        threads.append(threading.get_ident())
+        return []
+
+    monkeypatch.setattr(served.plans, "check", check)
     message.steps[1999].id = "-"
     told = await refused((await served.stub()).CreatePlan(message))
     assert told.fields == {"steps[1999].id": "MALFORMED"}
+    assert threads, "its meaning is looked into as well"
+    assert threads != [threading.get_ident()], "and beside the loop, which others need"
 
 
 async def test_the_shape_is_refused_before_anything_is_handed_over(served: Edge) -> None:
