@@ -49,8 +49,9 @@ SETTINGS = {
 
 
 def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
-    """This tree's code before any that is installed; no setting of whoever measures."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("AUTOGLM_")}
+    """This tree's code before any that is installed; no setting of whoever measures, and Python's caches as everywhere."""
+    other = ("AUTOGLM_", "PYTHONDONTWRITEBYTECODE")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(other)}
     path = os.pathsep.join([str(ROOT), str(ROOT / "sdk"), str(ROOT / "server")])
     return {**kept, "PYTHONPATH": path, "GRPC_ENABLE_FORK_SUPPORT": "0", "GRPC_VERBOSITY": "ERROR", **(more or {})}
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from importlib import import_module
-from typing import Any
+from typing import Any, Final
 
 from autoglm_server.clock import Clock, SystemClock
 from autoglm_server.planner.planner import RoundItem, RoundView
+
+WARM_SECONDS: Final = 0.3
+"""How long after its start a server makes ready for the first round."""
 
 
 class RulesPlanner:
@@ -41,7 +44,11 @@ class RulesPlanner:
         return made
 
     async def warm(self) -> None:
-        """Compile what reads requests, beside the loop, so that the first round need not wait for it."""
+        """Compile what reads requests, beside the loop, so that the first round need not wait for it.
+
+        Not at once: who waits for the server to serve is answered first. A round that comes sooner compiles for itself.
+        """
+        await asyncio.sleep(WARM_SECONDS)
         await asyncio.to_thread(_make_round)
 
 
