@@ -66,6 +66,7 @@ class Cursor:
             NotFoundError: there is no such plan.
             PreconditionError: the plan has not come to the sequence the cursor began with.
             CompactedError: the events are no longer kept.
+            JournalDamagedError: all that can be read has been given, and no more will come.
         """
         if not self._checked:
             await self._check()
@@ -84,6 +85,7 @@ class Cursor:
 
                 continue
 
+            self._feed.check_whole()
             if loop.time() >= deadline:
                 return Batch(NOTHING, self._sequence)
 
@@ -201,6 +203,7 @@ class AllCursor:
         Raises:
             PreconditionError: the journal has not come to the place the cursor names.
             CompactedError: events behind it are no longer kept.
+            JournalDamagedError: all that can be read has been given, and no more will come.
         """
         if not self._checked:
             await self._check()
@@ -224,6 +227,9 @@ class AllCursor:
 
             if not records and not behind:
                 bodies = await self._progressed()
+
+            if not bodies and not records and not self._feed.draining:
+                self._feed.check_whole()
 
             if bodies or self._feed.draining or loop.time() >= deadline:
                 return AllBatch(bodies, make_cursor(self._feed.journal.journal_id, self._position), self._feed.draining)

@@ -18,7 +18,7 @@ from autoglm_server.journal._pages import Pages
 from autoglm_server.journal._progress import Encode, Place, Progress, key_of
 from autoglm_server.journal._tail import PlanTail, Ring
 from autoglm_server.journal._waiting import Alarms, Waiters
-from autoglm_server.journal.journal import Ended, Journal, Record
+from autoglm_server.journal.journal import Ended, Journal, JournalDamagedError, Record
 
 __all__ = ["AllBatch", "AllCursor", "Batch", "Cursor", "Feed"]
 
@@ -175,6 +175,15 @@ class Feed:
     def removed(self, plans: Sequence[Ended]) -> None:
         """Say that the journal has been told: events of plans may have been removed."""
         self.pages.forget(plan.plan_id for plan in plans)
+
+    def check_whole(self) -> None:
+        """Let nobody wait for what will not come.
+
+        Raises:
+            JournalDamagedError: nothing is written any more.
+        """
+        if self.journal.damaged:
+            raise JournalDamagedError(self.journal.damaged)
 
     def drain(self) -> None:
         """End every cursor's wait, now and from now on: the server goes away."""

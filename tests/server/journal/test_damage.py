@@ -6,7 +6,7 @@ import asyncio
 import shutil
 import struct
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytest
 
 from autoglm.model import PlanState
 from autoglm_server.journal import _file, _read, sqlite
+from autoglm_server.journal.follow import Feed
 from autoglm_server.journal.journal import (
     Compaction,
     JournalDamagedError,
@@ -237,6 +238,26 @@ async def test_a_damaged_wal_is_noticed(tmp_path: Path, hand_of: Any) -> None:
     (copy / "journal.db-wal").write_bytes(wal[: ends[-1] + 100])
     assert (await content(copy))["damaged"] is False
     assert whole["damaged"] is False
+
+
+async def test_who_waits_for_what_will_not_come_is_told(tmp_path: Path, hand_of: Any) -> None:
+    left, wal, _ = await crashed(tmp_path, hand_of)
+    flipped = bytearray(wal)
+    flipped[len(wal) // 2] ^= 1
+    (left / "journal.db-wal").write_bytes(flipped)
+    for directory, damaged in ((left, True), (tmp_path / "whole", False)):
+        journal = SqliteJournal(directory, idle_seconds=3600.0)
+        await journal.open()
+        feed = Feed(journal)
+        given = 0
+        for cursor in (feed.follow("a", 0), feed.follow_all("")):
+            with pytest.raises(JournalDamagedError) if damaged else nullcontext():
+                while batch := (await cursor.next(0.0)).bodies:
+                    given += len(batch)
+
+        assert bool(journal.damaged) is damaged
+        assert given == (8 + 24 if not damaged else given) > 0
+        await journal.close()
 
 
 async def test_the_control_sqlite_alone_says_nothing_of_a_damaged_wal(
