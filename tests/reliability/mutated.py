@@ -101,7 +101,7 @@ async def attack(seed: int, size: int) -> Taken:
     """Put ``size`` mutated requests to an edge, one after the other."""
     random, taken = Random(seed), Taken()
     async with inside() as edge:
-        await put(edge, _CREATES[0], _TEXTS[-1], Taken())  # the first plan in words loads what reads them
+        await put(edge, _CREATES[0], CREATE_TEXTS[-1], Taken())  # the first plan in words loads what reads them
         await _send(edge, random, taken, size // 4)
         before = _resident()
         await _send(edge, random, taken, size - size // 4)
@@ -173,7 +173,7 @@ _RICH: Final = """{"request":"15% of 2480","steps":[{"id":"a","tool":"json.query
 "query":"[0]"},"timeout":"1.5s","retry_policy":{"maxAttempts":3,"initial_backoff":"0.1s"}}],"options":{"maxSteps":3,
 "planner":"rules","allowedTools":["json.*"],"budget":{"max_tokens":"1000"},"on_unknown_outcome":"UNKNOWN_OUTCOME_ACTION_WAIT"},
 "request_id":"one","context":[{"message":{"role":"user","text":"hello"}}]}""".replace("\n", "")
-_TEXTS: Final = (
+CREATE_TEXTS: Final = (
     wire.to_json(
         CreatePlanRequest(
             steps=(
@@ -190,7 +190,7 @@ _TEXTS: Final = (
 
 def _messages() -> list[tuple[str, Any]]:
     plan_id = "01j00000000000000000000000"
-    creates = [to_message(wire.from_json(CreatePlanRequest, text)) for text in _TEXTS[:2]]
+    creates = [to_message(wire.from_json(CreatePlanRequest, text)) for text in CREATE_TEXTS[:2]]
     return [
         *((_PLANS + name, message) for name in ("CreatePlan", "RunPlan") for message in creates),
         (_PLANS + "GetPlan", plan_service_pb2.GetPlanRequest(plan_id=plan_id)),
@@ -243,7 +243,7 @@ def _tokens_of(text: str) -> tuple[str, ...]:
 
 _SELDOM: Final = 40
 """What has a request in words and no steps is planned, which takes fifty times as long as all checks: one in so many."""
-_OFTEN: Final = (*_TEXTS[:2] * _SELDOM, _TEXTS[2])
+_OFTEN: Final = (*CREATE_TEXTS[:2] * _SELDOM, CREATE_TEXTS[2])
 _TOKENS_OFTEN: Final = tuple(map(_tokens_of, _OFTEN))
 _MESSAGES: Final = [(method, message.SerializeToString()) for method, message in _messages()]
 _CREATES: Final = (_PLANS + "CreatePlan", _PLANS + "RunPlan")

@@ -14,6 +14,7 @@ from tests.reliability.corruption import UNDAMAGED, corruption
 from tests.reliability.damage import BACKUP, FOUND, SAVED, VERSIONS, damage
 from tests.reliability.damage import KEPT as NOT_WRITTEN_OVER
 from tests.reliability.disks import broken_disks, power_cuts
+from tests.reliability.fuzz import PARSERS, fuzz
 from tests.reliability.hostile import FLAT, PROPER, UP, hostile
 from tests.reliability.models import MODEL_PROMISES, models
 from tests.reliability.mutated import CHEAP, mutated
@@ -115,6 +116,7 @@ PARTS: Final[dict[str, Part]] = {
     "storm": Part(storm, (1, 200), (10, 4_900), (TOLD, RECOVERED)),
     "hostile": Part(hostile, (1, 20_000), (20, 50_000), (UP, FLAT, PROPER)),
     "mutated": Part(mutated, (2, 500_000), (40, 500_000), (PROPER, CHEAP, FLAT, UP)),
+    "fuzz": Part(fuzz, (1, 5), (2, 300), (PARSERS,), timed=True),
     "models": Part(models, (1, 40), (10, 500), MODEL_PROMISES),
     "power": Part(power_cuts, (1, 100), (10, 100)),
     "disks": Part(broken_disks, (1, 20), (5, 50)),
