@@ -332,6 +332,7 @@ class Application:
             self.stop(EXIT_JOURNAL)
         elif journal.damaged:
             _log.error("the journal is only read from now on: %s", journal.damaged)
+            parts.feed.wake()
         elif journal.stalled:
             _log.error("the journal cannot be written to, nothing new is accepted: %s", journal.stalled)
 
@@ -399,7 +400,7 @@ class _Parts:
         self.catalog = catalog
         self.plugins = plugins
         self._clock = clock
-        self._feed = feed
+        self.feed = feed
         self.disconnects = Disconnects(scheduler)
         self.health = Health(Watches(settings.limits))
         # A full disk is another refusal, and says so.
@@ -460,7 +461,7 @@ class _Parts:
         end = self._clock.monotonic() + limit.total_seconds()
         self.health.drain()
         self.disconnects.drain()
-        self._feed.drain()
+        self.feed.drain()
         self.artifacts.drain()
         await self.scheduler.drain(limit.total_seconds())
         left = end - self._clock.monotonic() if self._tools.active else 0.0

@@ -56,8 +56,6 @@ WAL: Final = "journal.db-wal"
 FRAME_BYTES: Final = 24 + PAGE_BYTES
 WATCH_SECONDS: Final = 10.0
 """A watch that gives nothing for so long says nothing, neither what was written nor that it is damaged."""
-TOLD_SECONDS: Final = 1.0
-"""Likewise, where it is known already that the journal is damaged."""
 CONTROLS: Final = 3
 REPAIRS: Final = 2
 """For each damage that a server meets, so many more that only the repair does."""
@@ -285,7 +283,7 @@ async def _read_all(client: autoglm.AsyncClient, ground: Ground, found: Read) ->
 async def _read_plan(client: autoglm.AsyncClient, plan_id: str, log: list[Logged], found: Read) -> None:
     given = 0
     try:
-        async with asyncio.timeout(TOLD_SECONDS if found.told else WATCH_SECONDS):
+        async with asyncio.timeout(WATCH_SECONDS):
             async for event in client.watch(plan_id, durable_only=True):
                 given += 1
                 body = to_json(event).encode()
@@ -296,8 +294,7 @@ async def _read_plan(client: autoglm.AsyncClient, plan_id: str, log: list[Logged
         if given < len(log):
             found.short.append(f"the watch of {plan_id} ended after {given} of {len(log)} events, as if these were all")
     except TimeoutError:
-        if not found.told:  # else nothing more can come of a plan that was open, which is known
-            found.short.append(f"the watch of {plan_id} gave {given} of {len(log)} events, and then nothing")
+        found.short.append(f"the watch of {plan_id} gave {given} of {len(log)} events, and then nothing")
     except AutoglmError as error:
         _refused(error, f"the watch of {plan_id}", found)
 

@@ -188,6 +188,10 @@ class Feed:
     def drain(self) -> None:
         """End every cursor's wait, now and from now on: the server goes away."""
         self.draining = True
+        self.wake()
+
+    def wake(self) -> None:
+        """Let every cursor that waits look again: what it waits for may not come any more."""
         self.waiters.wake()
         for tail in self._tails.values():
             tail.waiters.wake()

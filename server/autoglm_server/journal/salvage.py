@@ -193,7 +193,8 @@ class _Salvage:
         indexed = self._read_index()
         self._snapshots()
         self._copy(last)
-        self._finish(doubt=doubt or (self._holes and not indexed))
+        doubt = doubt or (self._holes and not indexed)
+        self._finish(doubt=doubt)
         self._found.events = sum(self._sequences.values())
         self._found.events_lost = sum(
             max(0, beyond - self._sequences.get(plan_id, 0)) for plan_id, beyond in self._beyond.items()

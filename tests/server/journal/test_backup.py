@@ -370,9 +370,12 @@ async def test_a_header_a_cut_end_and_a_wal_are_repaired(live: Plans, data: Path
     assert said["complete"] is True
     assert after == before
 
-    said, after = await saved("cut", journal_db=whole[: len(whole) - 4096])
-    named = {*said["cut"], *said["lost"]}
-    assert all(after[f"{name} events"] == before[f"{name} events"] for name in live.bodies if name not in named)
+    pages = len(whole) // 4096
+    for left_over in (pages - 1, pages - 3, pages // 2, pages // 3):
+        said, after = await saved(f"cut{left_over}", journal_db=whole[: left_over * 4096 + 100])
+        named = {*said["cut"], *said["lost"]}
+        same = {name for name in live.bodies if after.get(f"{name} events") == before[f"{name} events"]}
+        assert same >= set(live.bodies) - named or said["hidden"], left_over
 
     flipped = bytearray(left["journal.db-wal"])
     flipped[32 + 24 + 4120 * 5 + 100] ^= 1
