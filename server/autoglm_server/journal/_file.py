@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import apsw
 import apsw.sqlite_extra
@@ -89,6 +89,16 @@ def _verifies(db: apsw.Connection) -> bool:
     return str(db.execute("PRAGMA checksum_verification").get) == "1"
 
 
+class Frame(NamedTuple):
+    """A page in the WAL."""
+
+    page: int
+    ours: bool
+    """It is of the newest generation, and not left over from before the WAL began anew; valid or not."""
+    ends: bool
+    """A transaction of that generation ends with it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """What there was on the disk before the file was opened."""
@@ -97,9 +107,7 @@ class Found:
     """Its pages have checksums."""
     missing: range
     """Pages that the header counts and the file does not reach to; the WAL must have them."""
-    wal: tuple[tuple[int, bool], ...]
-    """The frames of the WAL: the page, and whether a transaction of the newest generation ends with it, valid or not."""
-    wal_header_fault: bool
+    wal: tuple[Frame, ...]
 
 
 def look(path: Path) -> Found:
@@ -124,8 +132,8 @@ def look(path: Path) -> Found:
     if page_bytes != PAGE_BYTES or (checked and reserved != _CHECKSUM_BYTES):
         raise JournalDamagedError(f"{path} has a header that no journal has")
 
-    frames, fault = _frames(path.with_name(path.name + "-wal"))
-    return Found(checked, range(size // PAGE_BYTES + 1, pages + 1), tuple(frames), fault)
+    frames = _frames(path.with_name(path.name + "-wal"))
+    return Found(checked, range(size // PAGE_BYTES + 1, pages + 1), tuple(frames))
 
 
 def check(db: apsw.Connection, found: Found, where: str) -> None:
@@ -142,41 +150,56 @@ def check(db: apsw.Connection, found: Found, where: str) -> None:
 
     db.execute("SELECT count(*) FROM sqlite_schema").get  # noqa: B018 - the first read takes the WAL in
     valid = db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)[0]
-    rest = found.wal[max(valid, 0) :]
-    ends = sum(ends for _, ends in rest)
-    # Each commit is synced before the next begins: a power cut can tear the last one alone.
-    if ends > 1 or (found.wal_header_fault and found.wal):
+    ends = sum(frame.ends for frame in found.wal[max(valid, 0) :])
+    # Each commit is synced before the next begins, so a power cut can tear the last one alone; or the beginning of a WAL that
+    # begins anew, which it does when the database has all that was in it.
+    if ends > 1 and not _has_taken_in(Path(where), found.wal, max(valid, 0)):
         raise JournalDamagedError(
             f"the WAL of {where} is damaged: {ends} commits in it cannot be read, the newest ones"
         )
 
-    held = {page for page, _ in found.wal[:valid]}
+    held = {frame.page for frame in found.wal[:valid]}
     if lost := [page for page in found.missing if page not in held]:
         raise JournalDamagedError(f"{where} is cut off: it lacks {len(lost)} pages of {PAGE_BYTES} bytes")
 
 
-def _frames(path: Path) -> tuple[list[tuple[int, bool]], bool]:
-    """Give the frames of a WAL, and whether its header is damaged."""
+def _has_taken_in(path: Path, frames: Sequence[Frame], first: int) -> bool:
+    """Whether the database has each page as the frames from ``first`` on left it with their last commit."""
+    end = max(number for number, frame in enumerate(frames) if frame.ends)
+    last = {frames[number].page: number for number in range(first, end + 1) if frames[number].ours}
+    with path.open("rb") as pages, path.with_name(path.name + "-wal").open("rb") as wal:
+        for page, number in last.items():
+            wal.seek(_WAL_HEADER.size + number * (_FRAME.size + PAGE_BYTES) + _FRAME.size)
+            pages.seek((page - 1) * PAGE_BYTES)
+            size = PAGE_BYTES - _CHECKSUM_BYTES  # a page has its checksum in the database alone
+            if wal.read(size) != pages.read(size):
+                return False
+
+    return True
+
+
+def _frames(path: Path) -> list[Frame]:
+    """Give the frames of a WAL."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
             head = file.read(_WAL_HEADER.size)
             if len(head) < _WAL_HEADER.size:
-                return [], False
+                return []
 
-            fault = not _is_wal_header(head)
+            whole = _is_wal_header(head)
             salts = _WAL_HEADER.unpack(head)[4:6]
-            frames: list[tuple[int, bool]] = []
+            frames: list[Frame] = []
             for page, ends, *salt in _frame_heads(file.fileno(), size):
-                if fault and not frames:
+                if not whole and not frames:
                     salts = tuple(salt[:2])
 
-                # With other salts it is left over from before the WAL began anew.
-                frames.append((page, ends > 0 and tuple(salt[:2]) == salts))
+                ours = tuple(salt[:2]) == salts
+                frames.append(Frame(page, ours, ours and ends > 0))
     except FileNotFoundError:
-        return [], False
+        return []
 
-    return frames, fault
+    return frames
 
 
 def _frame_heads(file: int, size: int) -> Iterator[tuple[int, ...]]:

@@ -240,6 +240,27 @@ async def test_a_damaged_wal_is_noticed(tmp_path: Path, hand_of: Any) -> None:
     assert whole["damaged"] is False
 
 
+@pytest.mark.parametrize("moved", [True, False])
+async def test_a_wal_whose_beginning_is_torn_is_damaged_unless_the_database_has_it(
+    tmp_path: Path, hand_of: Any, *, moved: bool
+) -> None:
+    """It begins anew when it has been moved into the database; a power cut then tears what is first written to it."""
+    left, wal, _ = await crashed(tmp_path, hand_of)
+    if moved:
+        db = apsw.Connection(str(left / "journal.db"), vfs="cksmvfs")
+        assert db.execute("SELECT count(*) FROM event").get  # a read takes the WAL in
+        db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_FULL)
+        shutil.copy(left / "journal.db", tmp_path / "moved")
+        db.close()
+        shutil.copy(tmp_path / "moved", left / "journal.db")
+
+    torn = struct.pack(">4I", *struct.unpack(">3I", wal[:12]), 7) + wal[16:]
+    (left / "journal.db-wal").write_bytes(torn)
+    found = await content(left)
+    assert found["damaged"] is not moved
+    assert not moved or len(found["all"]) == 24
+
+
 async def test_who_waits_for_what_will_not_come_is_told(tmp_path: Path, hand_of: Any) -> None:
     left, wal, _ = await crashed(tmp_path, hand_of)
     flipped = bytearray(wal)
