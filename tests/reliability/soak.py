@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from itertools import combinations
 from pathlib import Path
@@ -72,6 +72,12 @@ class Soaked:
     """How often each thing was done."""
     wrong: list[str] = field(default_factory=list)
     """What was not told as it should be of plans, gone or not."""
+    went: list[tuple[str, float, float]] = field(default_factory=list)
+    """What of a plan was gone, how long after its end, and after how long it may be."""
+
+    def too_soon(self) -> list[str]:
+        """Say what was gone before it might be; the end is a moment before its answer comes."""
+        return [f"{what}: {age:.1f} s after the end" for what, age, kept in self.went if age < kept - 1.0]
 
     def settled(self) -> list[Sample]:
         """Give the samples from after the time to warm up."""
@@ -242,8 +248,7 @@ class Churn:
 
     def _went(self, what: str, age: float, kept: float) -> None:
         self.found.done[what] += 1
-        if age < kept - 1.0:  # the end was a moment before its answer came
-            self.found.wrong.append(f"{what}: {age:.1f} s after the end")
+        self.found.went.append((what, age, kept))
 
     async def _follow_all(self, client: autoglm.AsyncClient) -> None:
         """Follow all plans; told that events it was to be given went, begin from now."""
@@ -323,7 +328,7 @@ def judge(found: Soaked, result: Result, where: str) -> None:
     told_disk = told_disk if slope * seconds > DISK_GROWTH_MAX else []
     told_disk += [f"the WAL grew to {wal >> 20} MiB"] if wal > WAL_MAX else []
     result.found(DISK, tries=plans, faults=0, violations=told_disk, where=where)
-    result.found(GONE, tries=plans, faults=0, violations=found.wrong, where=where)
+    result.found(GONE, tries=plans, faults=0, violations=[*found.wrong, *found.too_soon()], where=where)
 
 
 def soak(seed: int, size: int) -> Result:
@@ -345,6 +350,9 @@ def soak(seed: int, size: int) -> Result:
     judge(leaky, broken, where)
     result.control(MEMORY, "a server that keeps memory of every plan", caught=broken.violations[MEMORY] > 0)
     result.control(DISK, "a server that keeps everything", caught=broken.violations[DISK] > 0)
+    hasty = replace(found, wrong=[], went=[(what, age / 4, kept) for what, age, kept in found.went])
+    judge(hasty, broken := Result(), where)
+    result.control(GONE, "a server that takes plans in a quarter of the time", caught=broken.violations[GONE] > 0)
     for kind, count in sorted(found.done.items()):
         result.count(f"soak: {kind}", count)
 

@@ -39,7 +39,7 @@ def test_one_round_that_holds_is_enough_for_speed() -> None:
 
 def test_less_than_is_promised_in_every_round_is_told() -> None:
     assert broken(measured(good=(29, 20))) == {GOODPUT}
-    assert broken(measured(refused=(0.21, 0.5))) == {REFUSED}
+    assert broken(measured(refused=(0.51, 0.8))) == {REFUSED}
 
 
 def test_calls_that_meet_their_deadline_in_every_round_are_told() -> None:
