@@ -104,7 +104,8 @@ def _note(what: str, tool: str, folder: Path, context: autoglm.ToolContext, of: 
         "arguments": {"folder": str(folder), **({"of": of} if of else {})},
         "owner": str(os.getpid()),
     }
-    # One write to a file opened to append: whole lines, in the order of the calls, whoever is killed.
+    # One write to a file opened to append: in the order of the calls, whoever is killed. One that is killed at the edge of a
+    # page leaves a part; so that this spoils no other line, each begins one.
     ledger = os.open(folder / "ledger", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    os.write(ledger, (json.dumps(line) + "\n").encode())
+    os.write(ledger, f"\n{json.dumps(line)}\n".encode())
     os.close(ledger)

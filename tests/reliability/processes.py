@@ -188,7 +188,8 @@ class Session:
         history.logs = await logs_of(self.life.data_dir)
         ledger = self.life.folder / "ledger"
         text = ledger.read_text() if ledger.exists() else ""
-        history.calls = [Call(**json.loads(line)) for line in text[: text.rfind("\n") + 1].splitlines()]
+        whole = (line for line in text.splitlines() if line.startswith("{") and line.endswith("}"))
+        history.calls = [Call(**json.loads(line)) for line in whole]
         history.held = set(history.logs)
         return history
 
@@ -224,7 +225,7 @@ async def busy(life: Life, lines: int) -> None:
 
 
 def _lines(ledger: Path) -> int:
-    return ledger.read_bytes().count(b"\n") if ledger.exists() else 0
+    return ledger.read_bytes().count(b"}\n") if ledger.exists() else 0
 
 
 def kills(seed: int, size: int) -> Result:

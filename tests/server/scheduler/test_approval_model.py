@@ -37,7 +37,7 @@ from tests.server.scheduler.harness import Call, World, failure, step
 from tests.server.scheduler.held import HeldJournal, crash_in
 
 SETTINGS = settings(
-    max_examples=15, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck), database=None
+    max_examples=6, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck), database=None
 )
 WAITING_SECONDS = 60.0
 KINDS: dict[str, Decision] = {

@@ -29,7 +29,7 @@ from tests.server.scheduler.harness import World, step
 from tests.server.scheduler.held import HeldJournal, crash_in
 
 SETTINGS = settings(
-    max_examples=15, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck), database=None
+    max_examples=6, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck), database=None
 )
 HOUR = 3600.0
 DAY = timedelta(days=1)

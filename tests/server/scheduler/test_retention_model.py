@@ -30,7 +30,7 @@ from autoglm_server.scheduler.retention import Retention, Rules
 from tests.server.scheduler.harness import World, step
 
 SETTINGS = settings(
-    max_examples=15, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck), database=None
+    max_examples=6, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck), database=None
 )
 DAY = timedelta(days=1)
 RULES = [
