@@ -48,8 +48,10 @@ EFFECTS: Final = {
 class Session:
     """Clients that ask, watch and decide all the time, while the server comes and goes; all they see is recorded."""
 
-    def __init__(self, life: Life, random: Random) -> None:
+    def __init__(self, life: Life, random: Random, heal_seconds: float = HEAL_SECONDS) -> None:
+        """``heal_seconds`` is how long plans may take to end when nothing is done to the server any more."""
         self.life = life
+        self._heal_seconds = heal_seconds
         self.history = History(effects=dict(EFFECTS))
         self.acknowledged = 0
         self._random = random
@@ -67,7 +69,7 @@ class Session:
                 deciding = tasks.create_task(self._decide(client))
                 yield
                 self._ending = True
-                _, late = await asyncio.wait(callers, timeout=HEAL_SECONDS)
+                _, late = await asyncio.wait(callers, timeout=self._heal_seconds)
                 for task in (*late, deciding):
                     task.cancel()
 
@@ -289,7 +291,7 @@ def forgetful(seed: int, size: int) -> Result:
             await life.kill()
             history.fault("kill -9")
 
-    found = _run("forgetful", seed, size, strike)
+    found = _run("forgetful", seed, size, strike, heal_seconds=10.0)  # plans that it forgot never end
     result = Result()
     for promise in ("seen-is-durable", "acknowledged-is-kept"):
         caught = found.violations.get(promise, 0) > 0
@@ -301,13 +303,13 @@ def forgetful(seed: int, size: int) -> Result:
 Strike = Callable[[Life, Random, History], Coroutine[Any, Any, None]]
 
 
-def _run(part: str, seed: int, size: int, strike: Strike) -> Result:
+def _run(part: str, seed: int, size: int, strike: Strike, heal_seconds: float = HEAL_SECONDS) -> Result:
     async def run() -> Result:
         result = Result()
         random = Random(seed)
         with tempfile.TemporaryDirectory(prefix="autoglm-kill-") as folder:
             life = Life(Path(folder))
-            session = Session(life, random)
+            session = Session(life, random, heal_seconds)
             try:
                 await life.begin()
                 async with session.clients():
