@@ -250,8 +250,8 @@ def _percents(ratios: list[float]) -> str:
 async def measure(folder: Path, random: Random, rounds: int) -> tuple[Measured, Measured]:
     """Load a server in rounds, and one that stands still in one; let both finish, and read their journals.
 
-    The peaks are those of the other, which has no limits, so that callers of a closed loop are not refused: right before the load that
-    is compared with them, since what the machine has left over changes by the second.
+    The peaks are those of the other, which has no limits, so that callers of a closed loop are not refused: right before the load
+    that is compared with them, since what the machine has left over changes by the second.
     """
     found, control = Measured(), Measured()
     async with AsyncExitStack() as stack:
