@@ -8,27 +8,13 @@ import pytest
 
 from autoglm.errors import AutoglmError
 from autoglm.model import Approve, Decision, Reject
-from autoglm_server.journal.memory import MemoryJournal
 from tests.server.scheduler.harness import World, step
-
-
-class SlowJournal(MemoryJournal):
-    """Commits when told."""
-
-    held = False
-
-    def _commit(self) -> None:
-        if not self.held:
-            super()._commit()
-
-    def go_on(self) -> None:
-        self.held = False
-        self._commit()
+from tests.server.scheduler.held import HeldJournal
 
 
 async def test_seed_2_a_decision_is_refused_only_for_one_that_is_durable() -> None:
     """The first decision was lost with the process; the second had been told already that it came too late."""
-    journal = SlowJournal()
+    journal = HeldJournal()
     async with World(journal) as world:
         plan = await world.create(step("s", "guarded"))
         await world.until(plan, lambda current: any(one.waiting for one in current.steps))
