@@ -116,6 +116,10 @@ class Decided:
     """More calls could start, if there were places for them over all plans."""
 
 
+STARTS_MAX = 32
+"""How many steps that are ready are started by one decision. Of a wide plan the first calls are under way while the others
+are still being started, and nobody else on the loop waits for all of them."""
+
 quicken([StartStep, Decided])
 
 
@@ -192,7 +196,7 @@ def _calls(state: State, now: float, places: int, commands: list[Command]) -> bo
             return False
 
         room = max(0, min(free, places))
-        commands += map(StartStep, islice(plan.ready, room))
+        commands += map(StartStep, islice(plan.ready, min(room, STARTS_MAX)))
         return room < len(plan.ready) and places < free
 
     left = False
@@ -217,9 +221,8 @@ def _calls(state: State, now: float, places: int, commands: list[Command]) -> bo
     due = _due(state, now, room)
     commands += [StartStep(step_id) for step_id in due]
     room -= len(due)
-    starts = min(room, len(plan.ready))
-    commands += [StartStep(step_id) for step_id in islice(plan.ready, starts)]
-    left = left or starts < len(plan.ready) or (not room and _is_due(state, now, len(due)))
+    commands += [StartStep(step_id) for step_id in islice(plan.ready, min(room, STARTS_MAX))]
+    left = left or room < len(plan.ready) or (not room and _is_due(state, now, len(due)))
     return left and places < free
 
 
