@@ -159,8 +159,19 @@ def write_time(value: datetime) -> bytes:
     Raises:
         TypeError: it has no time zone.
     """
+    global _newest  # noqa: PLW0603 - replaced whole, so that another thread sees the one or the other
+    known, written = _newest
+    if known is value:
+        return written
+
     since = value - EPOCH
-    return _write_seconds(since.days * 86_400 + since.seconds) + _write_nanos(since.microseconds * 1_000)
+    written = _write_seconds(since.days * 86_400 + since.seconds) + _write_nanos(since.microseconds * 1_000)
+    _newest = value, written
+    return written
+
+
+_newest = EPOCH, b""
+"""The time that was written last, and its bytes: most events have theirs more than once."""
 
 
 @lru_cache(maxsize=64)  # many events are of one second
