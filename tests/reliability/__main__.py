@@ -1,7 +1,7 @@
 """``python -m tests.reliability --level push``: put every promise to the test, and print what came of it.
 
-Work is cut into units, each of which runs in a process of its own, two at a time. Exit status: 0 when every promise was put
-to the test, none was broken and every control was caught; 1 otherwise; 2 wrong usage.
+Work is cut into units, each of which runs in a process of its own, as many at a time as two cores hold. Exit status: 0 when
+every promise was put to the test, none was broken and every control was caught; 1 otherwise; 2 wrong usage.
 """
 
 # ruff: noqa: T201 - a command line prints
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -19,11 +20,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from tests.reliability.hangs import STACKS, tell_where_on_request
-from tests.reliability.parts import PARTS, Unit, promises, units
+from tests.reliability.parts import PARTS, Part, Unit, promises, units
 from tests.reliability.rows import Result, holds, render, table, write
 
-TOGETHER = 2
-"""Units at a time: one for each core of the machine this is sized for."""
+CORES = 2.0
+"""Of the machine that this is sized for: units run beside each other as long as they find room on them."""
+TOGETHER = 4
+"""Units at a time, at most."""
 UNIT_SECONDS = {"push": 300.0, "night": 1800.0}
 """A unit that takes longer hangs; that is a violation."""
 TELL_SECONDS = 5.0
@@ -104,13 +107,13 @@ class _State:
 
 
 def _run(work: list[Unit], state: _State, limit: float) -> list[Result]:
-    """Run what is not done yet, two units at a time, each for ``limit`` seconds, and give the results of all."""
-    waiting = [unit for unit in work if unit.name not in state.done]
+    """Run what is not done yet, the longest first, each for ``limit`` seconds at most, and give the results of all."""
+    waiting = sorted((unit for unit in work if unit.name not in state.done), key=_turn)
     with tempfile.TemporaryDirectory(prefix="autoglm-reliability-") as folder:
         running: dict[subprocess.Popen[bytes], tuple[Unit, Path, float]] = {}
         while waiting or running:
-            while waiting and _may_begin(waiting[0], [unit for unit, _, _ in running.values()]):
-                unit = waiting.pop(0)
+            while (unit := _next(waiting, [unit for unit, _, _ in running.values()])) is not None:
+                waiting.remove(unit)
                 out = Path(folder) / f"{len(state.done)}-{time.monotonic_ns()}.json"
                 running[_begin(unit, out)] = (unit, out, time.monotonic())
 
@@ -118,25 +121,50 @@ def _run(work: list[Unit], state: _State, limit: float) -> list[Result]:
             for process in list(running):
                 unit, out, began = running[process]
                 patience = limit + unit.size * PARTS[unit.part].timed
+                before = _processor_seconds()
                 if process.poll() is None and time.monotonic() - began < patience:
                     continue
 
                 del running[process]
-                state.add(unit, _ended(process, unit, out, time.monotonic() - began))
+                result = _ended(process, unit, out, time.monotonic() - began)
+                took = f"{time.monotonic() - began:.0f} s, {_processor_seconds() - before:.0f} s of processor time"
+                print(f"  {unit.part} ({unit.name}): {took}", flush=True)
+                state.add(unit, result)
 
     return [state.done[unit.name] for unit in work]
 
 
-def _may_begin(unit: Unit, running: list[Unit]) -> bool:
-    """Whether a unit may run beside the others: one that measures may not, and none beside it."""
-    alone = any(PARTS[one.part].alone for one in (unit, *running))
-    return not running if alone else len(running) < TOGETHER
+def _turn(unit: Unit) -> tuple[bool, float]:
+    """Those that measure come last: the cores empty once for all of them."""
+    part = PARTS[unit.part]
+    return part.alone, -part.seconds
+
+
+def _next(waiting: list[Unit], running: list[Unit]) -> Unit | None:
+    """Give the first unit for which there is room: one that measures may not run beside others, and none beside it."""
+    parts = [PARTS[unit.part] for unit in running]
+    if len(parts) >= TOGETHER or any(part.alone for part in parts):
+        return None
+
+    room = CORES - sum(part.cores for part in parts)
+    return next((unit for unit in waiting if not running or _fits(PARTS[unit.part], room)), None)
+
+
+def _fits(part: Part, room: float) -> bool:
+    return not part.alone and part.cores <= room + 0.01
+
+
+def _processor_seconds() -> float:
+    """Give what the units that have ended, and the processes they waited for, took of the processors."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _begin(unit: Unit, out: Path) -> subprocess.Popen[bytes]:
     content = json.dumps({"part": unit.part, "seed": unit.seed, "size": unit.size, "number": unit.number})
     command = [sys.executable, "-m", "tests.reliability", "--unit", content, "--out", str(out)]
     kept = {**os.environ, "GRPC_ENABLE_FORK_SUPPORT": "0", "GRPC_VERBOSITY": "NONE"}
+    kept.pop("PYTHONDONTWRITEBYTECODE", None)  # a hundred servers are started, and each would compile all of it again
     return subprocess.Popen(command, env=kept, start_new_session=True)
 
 
@@ -163,7 +191,6 @@ def _ended(process: subprocess.Popen[bytes], unit: Unit, out: Path, seconds: flo
         result.told += stacks.read_text().splitlines() if stacks.exists() else ["it did not say where it was"]
 
     result.figures[f"seconds of {unit.part}"] = result.figures.get(f"seconds of {unit.part}", 0.0) + round(seconds, 1)
-    print(f"  {unit.part} ({unit.name}): {seconds:.0f} s", flush=True)
     return result
 
 

@@ -54,6 +54,10 @@ class Part:
     push: tuple[int, int]
     night: tuple[int, int]
     promises: tuple[str, ...] = tuple(PROMISES)
+    cores: float = 1.0
+    """Of how many cores a unit makes use, about: beside one that mostly waits, there is room for more."""
+    seconds: float = 30.0
+    """What a unit of a push takes, about: the longest begin first."""
     alone: bool = False
     """It measures, so nothing else runs meanwhile."""
     timed: bool = False
@@ -106,25 +110,27 @@ def break_on_purpose(seed: int, size: int) -> Result:
 
 
 PARTS: Final[dict[str, Part]] = {
-    "regressions": Part(regressions, (1, 1), (1, 1)),
-    "simulation": Part(simulate, (4, WORLDS_A_UNIT), (160, WORLDS_A_UNIT)),
-    "kills": Part(kills, (2, 20), (30, 50)),
-    "failpoints": Part(failpoints, (1, 1), (4, 5)),
-    "breakages": Part(break_on_purpose, (1, 1), (1, 1)),
-    "watch": Part(watch, (1, 100), (20, 500), (*WATCH_PROMISES, FROZEN, SLOW, "seen-is-durable", "dense")),
-    "corruption": Part(corruption, (1, 40), (10, 400), (UNDAMAGED,)),
-    "storm": Part(storm, (1, 200), (10, 4_900), (TOLD, RECOVERED)),
-    "hostile": Part(hostile, (1, 20_000), (20, 50_000), (UP, FLAT, PROPER)),
-    "mutated": Part(mutated, (2, 500_000), (40, 500_000), (PROPER, CHEAP, FLAT, UP)),
-    "fuzz": Part(fuzz, (1, 4), (2, 300), (PARSERS,), timed=True),
-    "models": Part(models, (1, 40), (10, 500), MODEL_PROMISES),
-    "power": Part(power_cuts, (1, 100), (10, 100)),
-    "disks": Part(broken_disks, (1, 20), (5, 50)),
-    "forgetful": Part(forgetful, (1, 4), (1, 4)),
-    "damage": Part(damage, (1, 4), (5, 60), (FOUND, NOT_WRITTEN_OVER, SAVED, BACKUP, VERSIONS)),
-    "clocks": Part(clocks, (1, 1), (4, 5), (TIME, *PROMISES)),
-    "soak": Part(soak, (1, 24), (1, 1800), (MEMORY, DISK, GONE), timed=True),
-    "overload": Part(overload, (1, 3), (1, 20), (GOODPUT, REFUSED, HEALTH, KEPT), alone=True),
+    "regressions": Part(regressions, (1, 1), (1, 1), seconds=4.0),
+    "simulation": Part(simulate, (4, WORLDS_A_UNIT), (160, WORLDS_A_UNIT), seconds=20.0),
+    "kills": Part(kills, (2, 20), (30, 50), seconds=28.0),
+    "failpoints": Part(failpoints, (1, 1), (4, 5), seconds=16.0),
+    "breakages": Part(break_on_purpose, (1, 1), (1, 1), seconds=12.0),
+    "watch": Part(
+        watch, (1, 100), (20, 500), (*WATCH_PROMISES, FROZEN, SLOW, "seen-is-durable", "dense"), cores=0.5, seconds=38.0
+    ),
+    "corruption": Part(corruption, (1, 40), (10, 400), (UNDAMAGED,), seconds=12.0),
+    "storm": Part(storm, (1, 200), (10, 4_900), (TOLD, RECOVERED), seconds=13.0),
+    "hostile": Part(hostile, (1, 20_000), (20, 50_000), (UP, FLAT, PROPER), seconds=28.0),
+    "mutated": Part(mutated, (2, 500_000), (40, 500_000), (PROPER, CHEAP, FLAT, UP), seconds=58.0),
+    "fuzz": Part(fuzz, (1, 4), (2, 300), (PARSERS,), seconds=38.0, timed=True),
+    "models": Part(models, (1, 40), (10, 500), MODEL_PROMISES, seconds=20.0),
+    "power": Part(power_cuts, (1, 100), (10, 100), seconds=8.0),
+    "disks": Part(broken_disks, (1, 20), (5, 50), seconds=8.0),
+    "forgetful": Part(forgetful, (1, 4), (1, 4), cores=0.5, seconds=18.0),
+    "damage": Part(damage, (1, 4), (5, 60), (FOUND, NOT_WRITTEN_OVER, SAVED, BACKUP, VERSIONS), seconds=45.0),
+    "clocks": Part(clocks, (1, 1), (4, 5), (TIME, *PROMISES), cores=0.5, seconds=24.0),
+    "soak": Part(soak, (1, 24), (1, 1800), (MEMORY, DISK, GONE), cores=0.5, seconds=26.0, timed=True),
+    "overload": Part(overload, (1, 3), (1, 20), (GOODPUT, REFUSED, HEALTH, KEPT), seconds=37.0, alone=True),
 }
 
 
