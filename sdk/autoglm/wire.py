@@ -21,6 +21,7 @@ from autoglm import _values
 from autoglm._bytes import INT64, VARINT, Heads, tag
 from autoglm._codec import FAILURES, codecs
 from autoglm._faults import message_faults, value_faults
+from autoglm._form import Form, heads
 from autoglm._json import (
     DEPTH_MAX,
     INTEGER_MAX,
@@ -46,6 +47,7 @@ __all__ = [
     "INTEGER_MAX",
     "MESSAGES",
     "Carried",
+    "Form",
     "WireError",
     "canonical_json",
     "carried",
@@ -60,9 +62,11 @@ __all__ = [
     "encode_watch_all",
     "from_json",
     "from_message",
+    "heads",
     "join_events",
     "normal_json",
     "parse_json",
+    "time_bytes",
     "to_json",
     "to_message",
     "to_struct",
@@ -71,6 +75,8 @@ __all__ = [
 
 T = TypeVar("T")
 
+time_bytes: Final = _values.write_time
+"""Gives the bytes of a time's message, for a :class:`Form`; raises TypeError if it has no time zone."""
 _TEXT_DEPTH_MAX: Final = 2 * DEPTH_MAX
 """A JSON value may be DEPTH_MAX deep and stands inside the objects of the message that has it."""
 _WELL_KNOWN: Final[Mapping[type, Any]] = {

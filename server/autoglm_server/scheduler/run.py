@@ -300,12 +300,13 @@ class PlanRun:
         round_number: int = 0,
         principal: str = "",
         now: datetime | None = None,
+        body: bytes = b"",
     ) -> None:
-        """Make an event of the fact, fold it, and keep it for this turn's append."""
+        """Make an event of the fact, fold it, and keep it for this turn's append; ``body`` is it, if it has been written."""
         plan = self.plan
         time = now or self.now()
         event = Event(plan.id, plan.sequence + 1, time, step_id, attempt, False, round_number, principal, fact)  # noqa: FBT003
-        body = encode(event)
+        body = body or encode(event)
         if len(body) > self.host.limits.event_bytes:
             raise InternalError(f"event {event.sequence} of plan {plan.id} has {len(body)} bytes")
 
@@ -318,17 +319,23 @@ class PlanRun:
         last = self.plan.last_event_time
         return now if last is None or now > last else last
 
-    def flush(self) -> PlanRow | None:
+    @property
+    def unhanded(self) -> Sequence[bytes]:
+        """The events that have not been handed to the journal yet."""
+        return self._out
+
+    def flush(self, basic: bytes = b"") -> PlanRow | None:
         """Hand this turn's events to the journal as one append, and start what need not wait for it.
 
-        Gives the row that went with them, if the plan's has changed.
+        Gives the row that went with them, if the plan's has changed. ``basic`` is the plan in view BASIC, if it has been
+        written.
         """
         row: PlanRow | None = None
         if self._out:
             plan = self.plan
             if plan.state is not self._row_state:
                 self._row_state = plan.state
-                row = self._row()
+                row = self._row(basic)
 
             last = plan.sequence
             append = Append(
@@ -350,7 +357,7 @@ class PlanRun:
         self._launch()
         return row
 
-    def _row(self) -> PlanRow:
+    def _row(self, basic: bytes) -> PlanRow:
         plan = self.plan
         created = plan.created
         return PlanRow(
@@ -362,7 +369,7 @@ class PlanRun:
             context_id=created.context_id,
             parent_plan_id=created.parent.plan_id if created.parent is not None else "",
             create_time=plan.create_time or self.now(),
-            body=encode(plan.basic()),
+            body=basic or encode(plan.basic()),
             end_time=plan.end_time,
         )
 
@@ -535,10 +542,12 @@ class PlanRun:
 
     # --- steps
 
-    def added(self, step: Step, references: References, *, round_number: int, now: datetime) -> None:
-        """Add a step to the plan."""
+    def added(
+        self, step: Step, references: References, *, round_number: int, now: datetime, body: bytes = b""
+    ) -> None:
+        """Add a step to the plan; ``body`` is the event, if it has been written."""
         self._references[step.id] = references
-        self.emit(StepAdded(step), step_id=step.id, round_number=round_number, now=now)
+        self.emit(StepAdded(step), step_id=step.id, round_number=round_number, now=now, body=body)
 
     def _resolved(self, step: Step) -> JsonObject:
         """Resolve a step's arguments from the outputs of the steps before it.

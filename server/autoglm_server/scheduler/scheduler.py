@@ -54,6 +54,7 @@ from autoglm_server.planner.planner import OptionsChecker, PlannerError
 from autoglm_server.scheduler import families
 from autoglm_server.scheduler.admission import Admission
 from autoglm_server.scheduler.drafts import Checked, Rules, check_given, check_planned, resolve
+from autoglm_server.scheduler.forms import Kind, Kinds, Mould
 from autoglm_server.scheduler.limits import Limits
 from autoglm_server.scheduler.run import PlanRun
 from autoglm_server.scheduler.state import State, apply, clamp
@@ -155,6 +156,7 @@ class Scheduler:
         self.turns = Turns()
         self.owner = new_id()
         """New at every start of a process, so that nobody mistakes an earlier one for this one."""
+        self._kinds = Kinds()
         self._runs: dict[str, PlanRun] = {}
         self._admission = Admission(self.limits.running_plans)
         self._starving: dict[PlanRun, None] = {}
@@ -649,20 +651,23 @@ class Scheduler:
         self, request: CreatePlanRequest, options: PlanOptions, depth: int = 0
     ) -> tuple[list[Checked], list[Violation]]:
         checked, violations = check_given(request.steps, Rules(self.catalog, options, self.limits, depth))
-        if request.request and options.planner not in self.planners:
-            known = ", ".join(sorted(self.planners))
-            description = f"there is no planner {options.planner!r}; this server has: {known}"
-            violations.append(Violation("options.planner", description, "UNKNOWN_PLANNER"))
-
-        planner: object = self.planners.get(options.planner)
-        if request.request and isinstance(planner, OptionsChecker):
-            violations += planner.check(options)
+        if request.request:
+            violations += self._check_planner(options)
 
         if request.steps and not options.enable_tool_call:
             description = "given steps call tools, but options.enable_tool_call is false; leave one of them out"
             violations.append(Violation("options.enable_tool_call", description, "CONFLICT"))
 
         return checked, violations
+
+    def _check_planner(self, options: PlanOptions) -> list[Violation]:
+        planner: object = self.planners.get(options.planner)
+        if planner is None:
+            known = ", ".join(sorted(self.planners))
+            description = f"there is no planner {options.planner!r}; this server has: {known}"
+            return [Violation("options.planner", description, "UNKNOWN_PLANNER")]
+
+        return list(planner.check(options)) if isinstance(planner, OptionsChecker) else []
 
     async def _check_context(self, items: Sequence[ContextItem]) -> list[Violation]:
         violations: list[Violation] = []
@@ -702,12 +707,18 @@ class Scheduler:
             LimitError: too many plans are open, or the disk is full.
             UnavailableError: the server is going away.
         """
-        options = self.options(request)
-        beside = len(request.steps) > _STEPS_BESIDE
-        found = await asyncio.to_thread(self._check, request, options) if beside else self._check(request, options)
-        checked, violations = found
-        if request.context:
-            violations += await self._check_context(request.context)
+        tools, defaults, limits = self.catalog.offer, self.defaults, self.limits
+        kind = self._kinds.find(request, tools, defaults, limits)
+        beside = kind is None and len(request.steps) > _STEPS_BESIDE
+        if kind is not None:
+            options, checked = kind.options, kind.checked
+            violations = self._check_planner(options) if request.request else []
+        else:
+            options = self.options(request)
+            found = await asyncio.to_thread(self._check, request, options) if beside else self._check(request, options)
+            checked, violations = found
+            if request.context:
+                violations += await self._check_context(request.context)
 
         if violations:
             known = await self._known(request.request_id, principal, digest)
@@ -728,6 +739,11 @@ class Scheduler:
 
             return Submitted.of(known, existing=True)
 
+        if kind is not None and kind.mould is not None:
+            run = self._blank(options)
+            basic, rest = kind.mould.make(run, request, options, principal, digest)
+            return await self._submit(run, self._key(request, principal, digest), basic, rest)
+
         if beside:
             make = partial(self._new, request, checked, options, principal, digest)
             run = await asyncio.to_thread(make)
@@ -735,18 +751,23 @@ class Scheduler:
         else:
             run = self._new(request, checked, options, principal, digest)
 
-        if request.request_id:
-            run.request_key = RequestKey("", principal, request.request_id, digest)
+        if kind is not None:
+            kind.mould = Mould(run, checked)
+        elif not beside:
+            self._kinds.keep(Kind(request, tools, defaults, limits, options, checked), run.unhanded)
 
-        return await self._submit(run)
+        return await self._submit(run, self._key(request, principal, digest), b"", _rest(run.plan))
 
-    async def _submit(self, run: PlanRun) -> Submitted:
+    def _key(self, request: CreatePlanRequest, principal: str, digest: str) -> RequestKey | None:
+        return RequestKey("", principal, request.request_id, digest) if request.request_id else None
+
+    async def _submit(self, run: PlanRun, key: RequestKey | None, basic: bytes, rest: bytes) -> Submitted:
         """Hand a new plan to the journal; it goes on also when the caller does not wait any more."""
-        plan, key = run.plan, run.request_key
+        plan = run.plan
         sequence = plan.sequence
         self._runs[plan.id] = run
-        rest = _rest(plan)
-        row = run.flush()
+        run.request_key = key
+        row = run.flush(basic)
         assert row is not None, "the first append has the plan's row"
         try:
             await run.until_durable(sequence)
@@ -797,9 +818,7 @@ class Scheduler:
         plan_id: str = "",
         parent: StepRef | None = None,
     ) -> PlanRun:
-        planner = self.planners.get(options.planner)
-        state = State(PlanFold(plan_id or new_id()), self.limits, revises=planner is not None and planner.revises)
-        run = PlanRun(self, state, 1, 0)
+        run = self._blank(options, plan_id)
         now = run.now()
         created = PlanCreated(
             request=request.request,
@@ -824,6 +843,12 @@ class Scheduler:
             run.added(resolve(one, rules, 0, now), one.references, round_number=0, now=now)
 
         return run
+
+    def _blank(self, options: PlanOptions, plan_id: str = "") -> PlanRun:
+        """Give a plan that has no events yet."""
+        planner = self.planners.get(options.planner)
+        state = State(PlanFold(plan_id or new_id()), self.limits, revises=planner is not None and planner.revises)
+        return PlanRun(self, state, 1, 0)
 
     async def _dry_run(
         self, request: CreatePlanRequest, checked: list[Checked], options: PlanOptions, principal: str

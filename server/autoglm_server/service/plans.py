@@ -18,6 +18,7 @@ from autoglm.v1 import plan_service_pb2 as pb
 from autoglm_server.journal.journal import Journal, PlanPage, PlanQuery
 from autoglm_server.service import pages, validate
 from autoglm_server.service.admission import Kind
+from autoglm_server.service.asked import Asked
 from autoglm_server.service.bounds import VIOLATIONS_MAX
 from autoglm_server.service.principal import principal_of
 from autoglm_server.service.watch import check_journal
@@ -81,6 +82,7 @@ class PlanService(plan_service_pb2_grpc.PlanServiceServicer):
         self._artifacts = artifacts
         self._admission = admission
         self._limits = limits
+        self._asked = Asked(limits)
         self._kept = kept
         self.about = about
         """What this server says of itself; it changes with the configuration."""
@@ -206,11 +208,15 @@ class PlanService(plan_service_pb2_grpc.PlanServiceServicer):
         if (turn := self._admission.turn()) is not None:
             await turn
 
-        if message.ByteSize() > OFF_LOOP_BYTES:
-            request, digest = await asyncio.to_thread(self._read, message)
-        else:
-            request, digest = self._read(message)
+        found = self._asked.find(message)
+        if found is None:
+            if message.ByteSize() > OFF_LOOP_BYTES:
+                found = await asyncio.to_thread(self._read, message)
+            else:
+                found = self._read(message)
+                self._asked.keep(message, *found)
 
+        request, digest = found
         return await self._plans.submit(request, principal=principal, digest=digest)
 
     def _read(self, message: pb.CreatePlanRequest | pb.RunPlanRequest) -> tuple[CreatePlanRequest, str]:

@@ -156,6 +156,11 @@ class Catalog:
         self._current()
         return self._digest
 
+    @property
+    def offer(self) -> object:
+        """What stands for all tools as they are now: another object when one of them is another one."""
+        return self._current()
+
     def get(self, name: str) -> Tool | None:
         """Give the tool called ``name``."""
         entry = self._current().get(name)

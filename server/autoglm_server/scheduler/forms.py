@@ -1,0 +1,155 @@
+"""Plans that are asked for alike: what they have in common is checked and written once.
+
+Programs ask for the same few plans over and over. The events that such plans begin with, and their rows, differ only in ids,
+times, who asks, and by which request_id. So the first two of a kind are made in full, and those behind them are filled in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from autoglm.model import Event, PlanCreated, Step
+from autoglm.wire import Form, heads, time_bytes
+from autoglm_server.tools.secrets import SCHEME
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from autoglm.model import CreatePlanRequest, PlanOptions
+    from autoglm_server.scheduler.drafts import Checked
+    from autoglm_server.scheduler.limits import Limits
+    from autoglm_server.scheduler.run import PlanRun
+    from autoglm_server.tools.references import References
+
+KINDS_MAX: Final = 256
+"""How many kinds of plans are known."""
+BYTES_MAX: Final = 4096
+"""A plan whose first events are more is not kept: there are few alike, and they cost more elsewhere."""
+_SECRET: Final = SCHEME.encode()
+_STEP, _STEPS = heads(1), heads(6)
+"""What stands before the field of StepAdded, and before the steps of a Plan."""
+
+
+@dataclass(slots=True)
+class Kind:
+    """Plans that are asked for alike, and by which rules one was checked and completed."""
+
+    request: CreatePlanRequest
+    tools: object
+    defaults: PlanOptions
+    limits: Limits
+    options: PlanOptions
+    checked: list[Checked]
+    mould: Mould | None = None
+    """What they are made with; None until there was a second one."""
+
+    def fits(self, request: CreatePlanRequest, tools: object, defaults: PlanOptions, limits: Limits) -> bool:
+        """Whether a request is one of these, and the rules are still the same."""
+        known = self.request
+        return (
+            request.labels is known.labels
+            and request.steps is known.steps
+            and request.options is known.options
+            and request.request == known.request
+            and request.context_id == known.context_id
+            and not request.context
+            and tools is self.tools
+            and defaults is self.defaults
+            and limits is self.limits
+        )
+
+
+class Kinds:
+    """The kinds of plans that were asked for lately. One is found by the very objects that its requests share."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._kinds: dict[int, Kind] = {}
+
+    def __len__(self) -> int:
+        """How many are known."""
+        return len(self._kinds)
+
+    def find(self, request: CreatePlanRequest, tools: object, defaults: PlanOptions, limits: Limits) -> Kind | None:
+        """Give the kind that a request is of, if it is known and the rules are still the same."""
+        kind = self._kinds.get(id(request.labels))
+        return kind if kind is not None and kind.fits(request, tools, defaults, limits) else None
+
+    def keep(self, kind: Kind, begins: Sequence[bytes]) -> None:
+        """Keep a kind by its first plan, which begins with these events, if it is small and always checked in one way."""
+        if sum(map(len, begins)) > BYTES_MAX or kind.request.context or any(_SECRET in body for body in begins):
+            return
+
+        if len(self._kinds) >= KINDS_MAX:
+            self._kinds.clear()
+
+        self._kinds[id(kind.request.labels)] = kind
+
+
+class Mould:
+    """What plans of a kind are made with: their first events, their row and their steps, with blanks."""
+
+    __slots__ = ("_created", "_first", "_row", "_steps")
+
+    def __init__(self, run: PlanRun, checked: Sequence[Checked]) -> None:
+        """Take the mould of a plan of the kind, which is new, and whose drafts these were."""
+        plan = run.plan
+        self._created = Form(plan.created, ("request_id", "request_digest"))
+        self._first = Form(Event(sequence=1), ("plan_id", "event_time", "principal", "plan_created"))
+        self._row = Form(plan.basic(), ("id", "principal", "request_id", "create_time"))
+        self._steps = [
+            _Step(step.added, sequence, one.references)
+            for sequence, (step, one) in enumerate(zip(plan.steps.values(), checked, strict=True), 2)
+        ]
+
+    def make(
+        self, run: PlanRun, request: CreatePlanRequest, options: PlanOptions, principal: str, digest: str
+    ) -> tuple[bytes, bytes]:
+        """Give a new plan its first events; gives it in view BASIC, and what view FULL has besides."""
+        now, plan_id, request_id = run.now(), run.plan.id, request.request_id
+        time, whose, who, asked = time_bytes(now), plan_id.encode(), principal.encode(), request_id.encode()
+        created = PlanCreated(request.request, options, request.labels, request_id, digest, None, request.context_id)
+        body = self._first.fill(whose, time, who, self._created.fill(asked, digest.encode()))
+        run.emit(created, principal=principal, now=now, body=body)
+        rest: list[bytes] = []
+        for step in self._steps:
+            written = step.form.fill(time)
+            head = _STEP[len(written)]
+            body = step.event.fill(whose, time, head + written)
+            run.added(step.of(now), step.references, round_number=0, now=now, body=body)
+            rest += (_STEPS[len(written)], written)
+
+        return self._row.fill(whose, who, asked, time), b"".join(rest)
+
+
+class _Step:
+    """A step that the plans of a kind have."""
+
+    __slots__ = ("_step", "event", "form", "references")
+
+    def __init__(self, step: Step, sequence: int, references: References) -> None:
+        self._step = step
+        self.form = Form(step, ("create_time",))
+        self.event = Form(Event(sequence=sequence, step_id=step.id), ("plan_id", "event_time", "step_added"))
+        self.references = references
+
+    def of(self, now: datetime) -> Step:
+        """Give it as a plan has it that is made now."""
+        step = self._step
+        return Step(
+            step.id,
+            step.title,
+            step.tool,
+            step.arguments,
+            step.depends_on,
+            step.retry_policy,
+            step.timeout,
+            step.requires_approval,
+            step.effect,
+            step.tool_digest,
+            step.state,
+            create_time=now,
+            provider=step.provider,
+        )

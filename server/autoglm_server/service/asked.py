@@ -1,0 +1,70 @@
+"""Requests that are made again and again, but for their request_id: checked and read once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from autoglm.model import CreatePlanRequest
+from autoglm.v1 import plan_service_pb2 as pb
+from autoglm_server.service.bounds import PRINTABLE
+
+if TYPE_CHECKING:
+    from autoglm_server.settings import LimitSettings
+
+REQUESTS_MAX: Final = 256
+"""How many requests are known."""
+BYTES_MAX: Final = 4096
+"""A larger one is not kept: there are few alike."""
+REQUEST_ID_MAX: Final = 128
+"""Characters of a request_id."""
+
+
+class Asked:
+    """Sound requests by their bytes without the request_id, each with its digest. What was asked alike is the same object."""
+
+    def __init__(self, limits: LimitSettings) -> None:
+        """Begin with none; what ``limits`` may refuse is not kept."""
+        self._room = min(BYTES_MAX, limits.request_bytes - REQUEST_ID_MAX - 8)
+        self._known: dict[bytes, tuple[CreatePlanRequest, str]] = {}
+
+    def __len__(self) -> int:
+        """How many are known."""
+        return len(self._known)
+
+    def find(self, message: pb.CreatePlanRequest | pb.RunPlanRequest) -> tuple[CreatePlanRequest, str] | None:
+        """Give a request and its digest, if one like it is known and its request_id is sound."""
+        request_id = message.request_id
+        if not request_id or type(message) is not pb.CreatePlanRequest:
+            return None
+
+        known = self._known.get(_content(message, request_id))
+        if known is None or len(request_id) > REQUEST_ID_MAX or not PRINTABLE.fullmatch(request_id):
+            return None
+
+        like, digest = known
+        request = CreatePlanRequest(
+            like.request, like.steps, like.options, like.labels, request_id, like.context_id, like.context
+        )
+        return request, digest
+
+    def keep(self, message: pb.CreatePlanRequest | pb.RunPlanRequest, request: CreatePlanRequest, digest: str) -> None:
+        """Keep a request that was found sound, if it has a digest."""
+        if not digest or type(message) is not pb.CreatePlanRequest or request.validate_only:
+            return
+
+        content = _content(message, request.request_id)
+        if len(content) > self._room:
+            return
+
+        if len(self._known) >= REQUESTS_MAX:
+            self._known.clear()
+
+        self._known[content] = request, digest
+
+
+def _content(message: pb.CreatePlanRequest, request_id: str) -> bytes:
+    """Give the bytes of all but the request_id; the message is as it was when this returns."""
+    message.request_id = ""
+    content = message.SerializeToString()
+    message.request_id = request_id
+    return content
