@@ -20,6 +20,7 @@ from tests.reliability.mutated_edge import LISTS_TOOLS, Context, faults_of, insi
 
 ROOT = Path(__file__).parents[2]
 GET = "/autoglm.v1.PlanService/GetPlan"
+CREATE = "/autoglm.v1.PlanService/CreatePlan"
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +43,7 @@ async def test_what_the_edge_does_not_catch_is_seen(monkeypatch: pytest.MonkeyPa
     with monkeypatch.context() as patch:
         mutated.a_handler_that_raises(patch)
         async with inside() as edge:
-            assert "INTERNAL" in await mutated.put(edge, GET, b"", mutated.Taken())
+            assert "INTERNAL" in await mutated.put(edge, CREATE, b"", mutated.Taken())
 
     with monkeypatch.context() as patch:
         mutated.a_boundary_that_lets_errors_out(patch)
