@@ -24,7 +24,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from autoglm import _grpc
 from autoglm._version import __version__
 from autoglm.errors import AutoglmError, InvalidRequestError, PreconditionError, UnavailableError
 from autoglm.model import PlanState
@@ -103,7 +102,7 @@ def read(folder: Path) -> ServerFile | None:
             value = json.loads(file.read(_FILE_BYTES_MAX))
 
         return ServerFile(
-            address=_grpc.target(value["address"]),
+            address=_target(value["address"]),
             pid=int(value["pid"]),
             version=str(value.get("version", "")),
             embedded=bool(value.get("embedded", False)),
@@ -203,7 +202,7 @@ class _Search:
     def _look(self) -> str:
         """Go one step on; give the address once there is a server to be used."""
         found = read(self._folder)
-        health = _grpc.serving(found.address, timeout=_HEALTH_TIMEOUT) if found else ""
+        health = _serving(found.address) if found else ""
 
         if found and health:
             if health == "SERVING" or self._has_patience_ended():
@@ -266,7 +265,7 @@ class _Search:
         """End an idle embedded server."""
         found = read(self._folder)
 
-        if found and found.embedded and _grpc.serving(found.address, timeout=_HEALTH_TIMEOUT) == "SERVING":
+        if found and found.embedded and _serving(found.address) == "SERVING":
             if _busy(found.address):
                 return
 
@@ -292,7 +291,7 @@ class _Search:
             now = time.monotonic()
 
             if now - asked >= _ENDING_ASKED:
-                if not _grpc.serving(found.address, timeout=_HEALTH_TIMEOUT):
+                if not _serving(found.address):
                     return
 
                 asked = now
@@ -378,6 +377,21 @@ def _open_log(path: Path) -> IO[bytes]:
     log = os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab")
     log.seek(0, os.SEEK_END)
     return log
+
+
+# gRPC is imported where there is a server to ask: most starts find none.
+
+
+def _target(address: str) -> str:
+    from autoglm import _grpc  # noqa: PLC0415 - see above
+
+    return _grpc.target(address)
+
+
+def _serving(address: str) -> str:
+    from autoglm import _grpc  # noqa: PLC0415 - see above
+
+    return _grpc.serving(address, timeout=_HEALTH_TIMEOUT)
 
 
 def _busy(address: str) -> bool:

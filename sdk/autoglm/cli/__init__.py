@@ -20,6 +20,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
     try:
+        if arguments is None and sys.argv[1:2] == ["serve"]:
+            from autoglm.cli import serving  # noqa: PLC0415 - only then
+
+            if (said := serving.plain_flags(sys.argv[1:])) is not None:
+                return serving.serve(sys.argv[1:], said)
+
         from autoglm.cli.app import run  # noqa: PLC0415 - typer and rich are an extra
     except KeyboardInterrupt:  # before there was anything to interrupt
         return 130
