@@ -3,6 +3,9 @@
 The standard library's pool joins its threads when the interpreter ends, so one function that never returns would keep a
 server from stopping; its size is also eaten up by such functions. Here threads are daemons, and one that is given up no
 longer counts: another may take its place, and its name is kept until it ends.
+
+Work goes to the thread that became idle last. So those that a burst made stay without work and end; were they to take turns,
+a few jobs a second would keep all of them, and their memory, for good.
 """
 
 from __future__ import annotations
@@ -77,16 +80,17 @@ class RaisedError(Exception):
 class ThreadPool:
     """Daemon threads that do jobs in order, at most ``size`` at once, not counting those given up."""
 
-    def __init__(self, name: str, size: int) -> None:
-        """Make a pool without threads; they come with the work and go when there is none."""
+    def __init__(self, name: str, size: int, *, idle_seconds: float = _IDLE_SECONDS) -> None:
+        """Make a pool without threads; they come with the work and go when there was none for ``idle_seconds``."""
         self._name = name
         self._size = size
+        self._idle_seconds = idle_seconds
         self._lock = threading.Lock()
-        self._work_or_stop = threading.Condition(self._lock)
         self._waiting: deque[Job[object]] = deque()
         self._running: dict[Job[object], threading.Thread] = {}
         self._threads = 0
-        self._idle = 0
+        self._idle: list[threading.Condition] = []
+        """What each thread without work waits for, the one that became so last at the end."""
         self._stopped = False
         self._made = 0
 
@@ -95,6 +99,12 @@ class ThreadPool:
         """The labels of jobs that were given up and have not ended."""
         with self._lock:
             return [job.label for job in self._running if job.abandoned]
+
+    @property
+    def idle(self) -> int:
+        """How many threads have no work."""
+        with self._lock:
+            return len(self._idle)
 
     def submit(self, work: Callable[[], T], label: str) -> Job[T]:
         """Give ``work`` to a thread. Called in the loop that will hear of the outcome.
@@ -108,8 +118,8 @@ class ThreadPool:
                 raise RuntimeError(f"the pool {self._name} was stopped")
 
             self._waiting.append(job)  # type: ignore[arg-type]  # a queue of jobs of every kind
-            if self._idle >= len(self._waiting):
-                self._work_or_stop.notify()
+            if self._idle:
+                self._idle.pop().notify()
             elif self._threads < self._size:
                 self._add_thread()
 
@@ -140,7 +150,8 @@ class ThreadPool:
         with self._lock:
             self._stopped = True
             self._waiting.clear()
-            self._work_or_stop.notify_all()
+            while self._idle:
+                self._idle.pop().notify()
 
     def _add_thread(self) -> None:
         self._threads += 1
@@ -148,7 +159,8 @@ class ThreadPool:
         threading.Thread(target=self._work, name=f"{self._name}-{self._made}", daemon=True).start()
 
     def _work(self) -> None:
-        while (job := self._take()) is not None:
+        called = threading.Condition(self._lock)
+        while (job := self._take(called)) is not None:
             job.run()
             with self._lock:
                 del self._running[job]
@@ -157,16 +169,25 @@ class ThreadPool:
 
             del job  # and with it what it gave: the next one may be long in coming
 
-    def _take(self) -> Job[object] | None:
+    def _take(self, called: threading.Condition) -> Job[object] | None:
         with self._lock:
             while not self._waiting:
-                self._idle += 1
-                woken = not self._stopped and self._work_or_stop.wait(_IDLE_SECONDS)
-                self._idle -= 1
-                if self._stopped or not (woken or self._waiting):
+                if self._stopped or not self._called(called):
                     self._threads -= 1
                     return None
 
             job = self._waiting.popleft()
             self._running[job] = threading.current_thread()
             return job
+
+    def _called(self, called: threading.Condition) -> bool:
+        """Wait for work or the end, and give whether either came in time."""
+        self._idle.append(called)
+        if called.wait(self._idle_seconds):
+            return True
+
+        if called in self._idle:
+            self._idle.remove(called)
+            return False
+
+        return True  # at the last moment
