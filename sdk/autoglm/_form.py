@@ -7,7 +7,6 @@ Of each other one only the fields that differ are written.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from functools import cache
 from typing import Any
 
 from autoglm._bytes import Heads
@@ -16,47 +15,47 @@ from autoglm._shape import Field, Kind, shape_of
 
 
 class Form:
-    """A value as bytes, with blanks. What is filled in is a text in UTF-8, or the bytes of a message, such as a time's."""
+    """A value as bytes, with blanks."""
 
-    __slots__ = ("_before", "_end")
+    __slots__ = ("_parts",)
 
     def __init__(self, value: object, blanks: Collection[str]) -> None:
         """Write ``value`` but for the fields ``blanks``; of a oneof the blank is the member that will be filled in."""
-        self._before: list[tuple[bytes, Heads]] = []
-        """What stands before each blank, and what stands before its bytes."""
-        self._end = b""
         kind: Any = type(value)
+        self._parts: list[bytes] = [b""]
+        """What stands between the blanks, and at every second place a blank."""
         for field in shape_of(kind).fields:
-            number = _blank(field, blanks)
-            if number:
-                self._before.append((self._end, heads(number)))
-                self._end = b""
+            if any(each.name in blanks for each in _members(field)):
+                self._parts += (b"", b"")
             else:
-                self._end += _alone(value, field)
+                self._parts[-1] += _alone(value, field)
 
     def fill(self, *given: bytes) -> bytes:
-        """Give the bytes of the value that has ``given`` in its blanks, in the order of its fields; empty is left out."""
-        parts: list[bytes] = []
-        add = parts.append
-        for (before, head), raw in zip(self._before, given, strict=True):
-            add(before)
-            if raw:
-                add(head[len(raw)])
-                add(raw)
+        """Give the bytes of the value that has ``given`` in its blanks, in the order of its fields.
 
-        add(self._end)
+        Each is the whole field, with its head (:class:`FieldHeads`); one that is left out is empty.
+        """
+        parts = self._parts.copy()
+        parts[1::2] = given
         return b"".join(parts)
 
 
-@cache
-def heads(number: int) -> Heads:
-    """Give what stands before a field that has a length, by that length."""
-    return Heads(number)
+class FieldHeads(Heads):
+    """What stands before a field, by the length of its value: a text in UTF-8, or a message."""
 
+    def __init__(self, cls: type, name: str) -> None:
+        """Of the field ``name`` of a dataclass, or of a member of a oneof in it.
 
-def _blank(field: Field, blanks: Collection[str]) -> int:
-    """Give the number that a blank is written with, 0 if the field is none."""
-    return next((each.number for each in _members(field) if each.name in blanks), 0)
+        Raises:
+            KeyError: there is no such field.
+        """
+        numbers = {each.name: each.number for field in shape_of(cls).fields for each in _members(field)}
+        super().__init__(numbers[name])
+
+    def text(self, value: str) -> bytes:
+        """Give the field of a text, which is left out when it is empty."""
+        raw = value.encode()
+        return self[len(raw)] + raw if raw else raw
 
 
 def _members(field: Field) -> Iterator[Field]:

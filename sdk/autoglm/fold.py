@@ -63,7 +63,7 @@ if TYPE_CHECKING:
 _NOTHING_USED = Usage()
 _NOT_CREATED = PlanCreated()
 # Asked for with every event: in a module's own names a member is found at a tenth of what its class takes.
-_PLAN_RUNNING, _PLAN_WAITING = PlanState.RUNNING, PlanState.WAITING
+_PLAN_QUEUED, _PLAN_RUNNING, _PLAN_WAITING = PlanState.QUEUED, PlanState.RUNNING, PlanState.WAITING
 _PENDING, _WAITING, _RUNNING, _SUCCEEDED = (
     StepState.PENDING,
     StepState.WAITING,
@@ -203,6 +203,43 @@ class RoundFold:
 class PlanFold:
     """A plan, from its events. Feed it every durable event in order; read it by :meth:`snapshot`."""
 
+    __slots__ = (
+        "_calls",
+        "_remaining",
+        "_used",
+        "answer",
+        "backing_off",
+        "cancelled",
+        "create_time",
+        "created",
+        "deadline",
+        "doomed",
+        "end_time",
+        "failed",
+        "failure",
+        "id",
+        "interrupted",
+        "last_event_time",
+        "output",
+        "pending",
+        "planning",
+        "planning_due",
+        "principal",
+        "ready",
+        "rounds",
+        "running",
+        "sequence",
+        "skipped",
+        "start_time",
+        "state",
+        "steps",
+        "stopping",
+        "succeeded",
+        "unapproved",
+        "waiting",
+        "waiting_since",
+    )
+
     def __init__(self, plan_id: str) -> None:
         """Start with nothing known but the id."""
         self.id = plan_id
@@ -336,8 +373,10 @@ class PlanFold:
     def _derive(self, now: datetime | None) -> None:
         """Find the plan's state; the clock of ``timeout`` stands still while the plan waits for a person."""
         before = self.state
-        if before is _PLAN_RUNNING and self.running and self.stopping is None:
-            return  # what all but the first and the last events of a plan come to
+        if self.stopping is None and (
+            self.running if before is _PLAN_RUNNING else before is _PLAN_QUEUED and self.start_time is None
+        ):
+            return  # what nearly all events of a plan come to
 
         state = self._state()
         if state is before:

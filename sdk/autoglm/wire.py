@@ -21,7 +21,7 @@ from autoglm import _values
 from autoglm._bytes import INT64, VARINT, Heads, tag
 from autoglm._codec import FAILURES, codecs
 from autoglm._faults import message_faults, value_faults
-from autoglm._form import Form, heads
+from autoglm._form import FieldHeads, Form
 from autoglm._json import (
     DEPTH_MAX,
     INTEGER_MAX,
@@ -47,6 +47,7 @@ __all__ = [
     "INTEGER_MAX",
     "MESSAGES",
     "Carried",
+    "FieldHeads",
     "Form",
     "WireError",
     "canonical_json",
@@ -62,7 +63,6 @@ __all__ = [
     "encode_watch_all",
     "from_json",
     "from_message",
-    "heads",
     "join_events",
     "normal_json",
     "parse_json",

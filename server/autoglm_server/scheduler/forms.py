@@ -7,10 +7,11 @@ times, who asks, and by which request_id. So the first two of a kind are made in
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
-from autoglm.model import Event, PlanCreated, Step
-from autoglm.wire import Form, heads, time_bytes
+from autoglm.model import Event, Plan, PlanCreated, Step, StepAdded
+from autoglm.wire import FieldHeads, Form, time_bytes
 from autoglm_server.tools.secrets import SCHEME
 
 if TYPE_CHECKING:
@@ -28,8 +29,42 @@ KINDS_MAX: Final = 256
 BYTES_MAX: Final = 4096
 """A plan whose first events are more is not kept: there are few alike, and they cost more elsewhere."""
 _SECRET: Final = SCHEME.encode()
-_STEP, _STEPS = heads(1), heads(6)
-"""What stands before the field of StepAdded, and before the steps of a Plan."""
+
+
+class _Heads:
+    """What stands before each field that is filled in."""
+
+    __slots__ = (
+        "added",
+        "created",
+        "digest",
+        "event_plan_id",
+        "event_principal",
+        "event_time",
+        "plan_id",
+        "plan_principal",
+        "plan_request_id",
+        "plan_step",
+        "plan_time",
+        "request_id",
+        "step",
+        "step_time",
+    )
+
+    def __init__(self) -> None:
+        self.event_plan_id, self.event_time = FieldHeads(Event, "plan_id"), FieldHeads(Event, "event_time")
+        self.event_principal = FieldHeads(Event, "principal")
+        self.created, self.added = FieldHeads(Event, "plan_created"), FieldHeads(Event, "step_added")
+        self.request_id = FieldHeads(PlanCreated, "request_id")
+        self.digest = FieldHeads(PlanCreated, "request_digest")
+        self.step, self.step_time = FieldHeads(StepAdded, "step"), FieldHeads(Step, "create_time")
+        self.plan_id, self.plan_principal = FieldHeads(Plan, "id"), FieldHeads(Plan, "principal")
+        self.plan_request_id, self.plan_time = FieldHeads(Plan, "request_id"), FieldHeads(Plan, "create_time")
+        self.plan_step = FieldHeads(Plan, "steps")
+
+
+_heads = cache(_Heads)
+"""Made when the first mould is: at a start there are none, and shapes take a while to be read."""
 
 
 @dataclass(slots=True)
@@ -91,11 +126,12 @@ class Kinds:
 class Mould:
     """What plans of a kind are made with: their first events, their row and their steps, with blanks."""
 
-    __slots__ = ("_created", "_first", "_row", "_steps")
+    __slots__ = ("_created", "_first", "_heads", "_row", "_steps")
 
     def __init__(self, run: PlanRun, checked: Sequence[Checked]) -> None:
         """Take the mould of a plan of the kind, which is new, and whose drafts these were."""
         plan = run.plan
+        self._heads = _heads()
         self._created = Form(plan.created, ("request_id", "request_digest"))
         self._first = Form(Event(sequence=1), ("plan_id", "event_time", "principal", "plan_created"))
         self._row = Form(plan.basic(), ("id", "principal", "request_id", "create_time"))
@@ -108,20 +144,31 @@ class Mould:
         self, run: PlanRun, request: CreatePlanRequest, options: PlanOptions, principal: str, digest: str
     ) -> tuple[bytes, bytes]:
         """Give a new plan its first events; gives it in view BASIC, and what view FULL has besides."""
-        now, plan_id, request_id = run.now(), run.plan.id, request.request_id
-        time, whose, who, asked = time_bytes(now), plan_id.encode(), principal.encode(), request_id.encode()
+        now, plan_id, request_id, heads = run.now(), run.plan.id, request.request_id, self._heads
+        time = time_bytes(now)
+        length = len(time)
+        whose, at = heads.event_plan_id.text(plan_id), heads.event_time[length] + time
+        body = self._created.fill(heads.request_id.text(request_id), heads.digest.text(digest))
+        body = self._first.fill(whose, at, heads.event_principal.text(principal), heads.created[len(body)] + body)
         created = PlanCreated(request.request, options, request.labels, request_id, digest, None, request.context_id)
-        body = self._first.fill(whose, time, who, self._created.fill(asked, digest.encode()))
         run.emit(created, principal=principal, now=now, body=body)
         rest: list[bytes] = []
+        since = heads.step_time[length] + time
         for step in self._steps:
-            written = step.form.fill(time)
-            head = _STEP[len(written)]
-            body = step.event.fill(whose, time, head + written)
+            written = step.form.fill(since)
+            size = len(written)
+            body = heads.step[size] + written
+            body = step.event.fill(whose, at, heads.added[len(body)] + body)
             run.added(step.of(now), step.references, round_number=0, now=now, body=body)
-            rest += (_STEPS[len(written)], written)
+            rest += (heads.plan_step[size], written)
 
-        return self._row.fill(whose, who, asked, time), b"".join(rest)
+        basic = self._row.fill(
+            heads.plan_id.text(plan_id),
+            heads.plan_principal.text(principal),
+            heads.plan_request_id.text(request_id),
+            heads.plan_time[length] + time,
+        )
+        return basic, b"".join(rest)
 
 
 class _Step:

@@ -245,6 +245,39 @@ async def _closing(items: AsyncIterator[RoundItem]) -> AsyncIterator[AsyncIterat
 class PlanRun:
     """A plan that this process holds."""
 
+    __slots__ = (
+        "__weakref__",
+        "_accepted",
+        "_again",
+        "_launches",
+        "_out",
+        "_out_first",
+        "_readers",
+        "_ready",
+        "_references",
+        "_route",
+        "_row_state",
+        "_starved",
+        "_waiters",
+        "admitted",
+        "attempts",
+        "children",
+        "depth",
+        "durable",
+        "epoch",
+        "following",
+        "gone",
+        "host",
+        "left",
+        "making",
+        "parent",
+        "plan",
+        "queued",
+        "request_key",
+        "state",
+        "tasks",
+    )
+
     def __init__(self, host: Host, state: State, epoch: int, durable: int) -> None:
         """Hold ``state``, which is durable up to ``durable``, under ``epoch``."""
         self.host = host
@@ -542,9 +575,7 @@ class PlanRun:
 
     # --- steps
 
-    def added(
-        self, step: Step, references: References, *, round_number: int, now: datetime, body: bytes = b""
-    ) -> None:
+    def added(self, step: Step, references: References, *, round_number: int, now: datetime, body: bytes = b"") -> None:
         """Add a step to the plan; ``body`` is the event, if it has been written."""
         self._references[step.id] = references
         self.emit(StepAdded(step), step_id=step.id, round_number=round_number, now=now, body=body)

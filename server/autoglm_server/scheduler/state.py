@@ -127,6 +127,13 @@ def apply(state: State, event: Event, now: float) -> None:
             if state.interruptions or state.due:
                 state.interruptions.pop(event.step_id, None)
                 state.due.pop(event.step_id, None)
+        case StepAdded():
+            if event.round:
+                state.steps_planned += 1
+        case PlanCreated(options=options):
+            state.options = options or PlanOptions()
+            timeout = state.options.timeout
+            state.remaining = None if timeout is None else timeout.total_seconds()
         case StepFailed():
             state.interruptions.pop(event.step_id, None)
         case StepRetryScheduled() as fact:
@@ -135,9 +142,6 @@ def apply(state: State, event: Event, now: float) -> None:
             if decision is not None and isinstance(decision.kind, Retry):
                 state.failures.pop(event.step_id, None)
                 state.interruptions.pop(event.step_id, None)
-        case StepAdded():
-            if event.round:
-                state.steps_planned += 1
         case StepRejected() as fact:
             state.rejected.append(fact)
             if not any(violation.reason in BOUND_REASONS for violation in fact.violations):
@@ -154,14 +158,10 @@ def apply(state: State, event: Event, now: float) -> None:
         case PlanCancelRequested() | PlanLimitReached():
             if state.stop_time is None:
                 state.stop_time = now
-        case PlanCreated(options=options):
-            state.options = options or PlanOptions()
-            timeout = state.options.timeout
-            state.remaining = None if timeout is None else timeout.total_seconds()
         case _:
             pass  # the fold knows the rest; no decision needs more of it
 
-    if not started or plan.state is not before:
+    if plan.state is not before or (not started and plan.start_time is not None):
         _keep_time(state, before, started=started, now=now)
 
 

@@ -19,11 +19,10 @@ from autoglm.model import (
     PlanCreated,
     PlanOptions,
     RetryPolicy,
-    Step,
     StepAdded,
     StepDraft,
 )
-from autoglm.wire import Form, decode, encode, time_bytes
+from autoglm.wire import FieldHeads, Form, decode, encode, time_bytes
 from autoglm_server.clock import FakeClock
 from autoglm_server.scheduler.forms import BYTES_MAX, KINDS_MAX, Kind, Kinds
 from autoglm_server.scheduler.limits import Limits
@@ -155,16 +154,20 @@ async def test_so_many_kinds_are_known(world: World) -> None:
 def test_a_form_filled_in_is_the_value_written() -> None:
     now = FakeClock().now()
     event = Event("plan", 2, now, "s", 1, False, 3, "who", PlanCreated("x", request_id="r"))
-    form = Form(event, ("plan_id", "event_time", "principal", "plan_created"))
+    blanks = ("plan_id", "event_time", "principal", "plan_created")
+    form = Form(event, blanks)
+    plan_id, event_time, principal, created = (FieldHeads(Event, name) for name in blanks)
     for one in (event, replace(event, plan_id="other", event_time=now + timedelta(days=1), principal="")):
         assert one.event_time is not None
-        filled = form.fill(one.plan_id.encode(), time_bytes(one.event_time), one.principal.encode(), encode(one.fact))
-        assert filled == encode(one)
+        time, fact = time_bytes(one.event_time), encode(one.fact)
+        fields = plan_id.text(one.plan_id), event_time[len(time)] + time, principal.text(one.principal)
+        assert form.fill(*fields, created[len(fact)] + fact) == encode(one)
 
-    written = Step("a", provider="p", create_time=now, arguments={"x": [1]})
-    assert Form(written, ("create_time",)).fill(time_bytes(now)) == encode(written)
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ValueError, match="assign"):
         form.fill(b"")
+
+    with pytest.raises(KeyError):
+        FieldHeads(Event, "request")
 
 
 def test_what_names_a_secret_is_checked_each_time() -> None:
