@@ -31,6 +31,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from autoglm import _values
 from autoglm._bytes import FIXED64, INT32, INT64, VARINT, Heads, tag
+from autoglm._carry import write_output
 from autoglm._shape import MESSAGES, Field, Kind, Label, Shape, shape_of
 from autoglm.model import PlanOptions, RetryPolicy, UnknownFact
 
@@ -76,6 +77,7 @@ class Codec:
 def codecs() -> Mapping[type, Codec]:
     """Give the codec of every dataclass; compiled at the first call."""
     names: dict[str, Any] = {name: getattr(_values, name) for name in (*_WRITERS.values(), *_READERS.values())}
+    names["write_value"] = write_output
     names |= {"UnknownFact": UnknownFact, "unknown_fact": _unknown_fact}
     names |= {"int32": INT32, "int64": INT64, "bools": {False: b"\x00", True: b"\x01"}}
     names |= {f"shared_{cls.__name__}": _Shared(names, f"write_{cls.__name__}").get for cls in _SHARED}

@@ -131,7 +131,7 @@ def parse_json(text: str | bytes, *, depth_max: int = DEPTH_MAX, bytes_max: int 
 
     def read(literal: str) -> float:
         value = float(literal)
-        return keep(literal) if math.isinf(value) else _number(value)
+        return keep(literal) if math.isinf(value) else normal_number(value)
 
     try:
         text = text.decode() if isinstance(text, bytes) else text
@@ -216,7 +216,7 @@ def _normal(value: Json, room: int) -> Json:
         return value if -INTEGER_MAX <= value <= INTEGER_MAX else decimal(value)
 
     if kind is float:
-        return _number(value)
+        return normal_number(value)
 
     if room <= 1 and value and kind in (dict, list):
         raise ValueError("too deep")
@@ -237,7 +237,12 @@ def _normal(value: Json, room: int) -> Json:
     return _normal(plain(value), room)
 
 
-def _number(value: float) -> int | float:
+def normal_number(value: float) -> int | float:
+    """Give a number as it comes back from the wire.
+
+    Raises:
+        ValueError: it is not finite.
+    """
     if value.is_integer():
         return int(value) if -INTEGER_MAX <= value <= INTEGER_MAX else value
 

@@ -19,6 +19,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from autoglm import _values
 from autoglm._bytes import INT64, VARINT, Heads, tag
+from autoglm._carry import carry
 from autoglm._codec import FAILURES, codecs
 from autoglm._faults import message_faults, value_faults
 from autoglm._form import FieldHeads, Form
@@ -52,6 +53,7 @@ __all__ = [
     "WireError",
     "canonical_json",
     "carried",
+    "carried_output",
     "check_json",
     "decode",
     "digest",
@@ -208,12 +210,35 @@ def carried(value: Json, field: str, *, depth_max: int = DEPTH_MAX, bytes_max: i
     if size <= bytes_max:
         return Carried(normal, text, [])
 
-    large = Violation(field, f"the value has {size} bytes; at most {bytes_max} are allowed", "TOO_LARGE")
-    return Carried(None, "", [large])
+    return Carried(None, "", [_too_large(field, size, bytes_max)])
+
+
+def carried_output(
+    value: Json, field: str, *, depth_max: int = DEPTH_MAX, bytes_max: int
+) -> tuple[Json, list[Violation]]:
+    """Give ``value`` as it will be read back, and its faults, as :func:`carried` does, but without its text.
+
+    Its bytes are there already when it is encoded next.
+    """
+    try:
+        normal, written = carry(value, depth_max)
+        size = len(written)
+        if size * _TEXT_GROWTH > bytes_max:
+            size = max(size, text_bytes(write_json(normal)))
+    except (ValueError, TypeError, AttributeError) as error:
+        return None, list(json_faults(value, field, depth_max=depth_max)) or [Violation(field, str(error), "INVALID")]
+
+    return (normal, []) if size <= bytes_max else (None, [_too_large(field, size, bytes_max)])
+
+
+def _too_large(field: str, size: int, bytes_max: int) -> Violation:
+    return Violation(field, f"the value has {size} bytes; at most {bytes_max} are allowed", "TOO_LARGE")
 
 
 _VALUE_GROWTH: Final = 10
 """A Value has at most this many times the bytes of its canonical text."""
+_TEXT_GROWTH: Final = 10
+"""A canonical text has at most this many times the bytes of its Value: a character of one byte may become an escape of six."""
 
 
 def to_json(value: object, *, without: Iterable[str] = ()) -> str:

@@ -7,7 +7,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from autoglm.model import DOMAIN, Effect, ErrorReason, Failure, ToolResult, Violation
-from autoglm.wire import carried, check_json
+from autoglm.wire import carried_output, check_json
 from autoglm_server.tools.artifacts import fault_of, refused
 from autoglm_server.tools.failures import clean
 from autoglm_server.tools.limits import ToolLimits
@@ -143,7 +143,7 @@ def _timed_out(message: str, checked: Checked) -> Failure:
 
 def _checked_result(result: ToolResult, name: str, checked: Checked, limits: ToolLimits) -> ToolResult:
     """Check an output. The call has ended and its effect has happened, so none of these failures is retryable."""
-    output, _, faults = carried(result.output, "output", depth_max=limits.depth, bytes_max=limits.output_bytes)
+    output, faults = carried_output(result.output, "output", depth_max=limits.depth, bytes_max=limits.output_bytes)
     if faults:
         reason = ErrorReason.OUTPUT_TOO_LARGE if faults[0].reason == "TOO_LARGE" else ErrorReason.INVALID_OUTPUT
         raise ToolCallError(_bad_output(reason, name, faults))
