@@ -8,13 +8,16 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import grpc
 
 M = TypeVar("M")
+
+STATUS_SECONDS: Final = 0.2
+"""How long the end of a call that has given all may take to come; then it is cancelled."""
 
 
 class Closed(Exception):  # noqa: N818 - a signal, not an error: the client turns it into one
@@ -51,6 +54,15 @@ class AsyncReader(Generic[M]):
 
     def release(self) -> None:
         """Read no more, and let the call live."""
+
+    async def finish(self) -> None:
+        """Let the call end by itself, when its last message has been read; what its status is does not matter.
+
+        A call that is cancelled while its status is on the way is a fault in its server's log, and memory that gRPC loses there.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STATUS_SECONDS):
+                await self._call.code()
 
     def close(self) -> None:
         """Cancel the call; it does not matter whether it has ended."""
@@ -92,6 +104,11 @@ class Reader(Generic[M]):
     def release(self) -> None:
         """Read no more, and let the call live."""
         self._watchdog.close()
+
+    def finish(self) -> None:
+        """Let the call end by itself, when its last message has been read; what its status is does not matter."""
+        with suppress(grpc.FutureTimeoutError, grpc.FutureCancelledError):
+            self._call.exception(STATUS_SECONDS)
 
     def close(self) -> None:
         """Cancel the call; it does not matter whether it has ended."""

@@ -832,6 +832,9 @@ class AsyncTools:
                     told = from_message(chunk.artifact, Artifact) if chunk.HasField("artifact") else None
                     await asyncio.to_thread(received.add, told, chunk.data)
 
+                if kind in ("result", "failure"):
+                    await reader.finish()
+
                 if kind == "result":
                     result = from_message(answer.result, ToolResult)
                     await asyncio.to_thread(received.keep, result.artifacts, on_file)

@@ -834,6 +834,9 @@ class Tools:
                     told = from_message(chunk.artifact, Artifact) if chunk.HasField("artifact") else None
                     received.add(told, chunk.data)
 
+                if kind in ("result", "failure"):
+                    reader.finish()
+
                 if kind == "result":
                     result = from_message(answer.result, ToolResult)
                     received.keep(result.artifacts, on_file)

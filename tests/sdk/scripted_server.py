@@ -58,11 +58,15 @@ class Freeze:
     """Say nothing more, and do not end, until the client goes away or the server stops."""
 
 
+class Linger:
+    """Take a moment before what comes next, and note in ``left`` if the client goes away in it."""
+
+
 class Crash:
     """Stop the server at once: every connection is cut."""
 
 
-Action: TypeAlias = Message | Fail | Freeze | Crash
+Action: TypeAlias = Message | Fail | Freeze | Linger | Crash
 Script: TypeAlias = Sequence[Action]
 
 
@@ -117,6 +121,7 @@ class ScriptedServer:
         self.peers: dict[str, list[str]] = defaultdict(list)
         self.scripts: dict[str, list[Script]] = defaultdict(list)
         self.cancelled = threading.Semaphore(0)
+        self.left = 0
         self.port = 0
         self._options = options
         self._stopping = threading.Event()
@@ -178,6 +183,9 @@ class ScriptedServer:
                 self._stopping.set()
                 threading.Thread(target=self.stop).start()
                 self._wait(context)
+            elif isinstance(action, Linger):
+                gone = threading.Event()
+                self.left += not context.add_callback(gone.set) or gone.wait(0.05)
             else:
                 self._wait(context)
 

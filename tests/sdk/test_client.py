@@ -6,6 +6,7 @@ import asyncio
 import gc
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -25,6 +26,7 @@ from tests.sdk.scripted_server import (
     Crash,
     Fail,
     Freeze,
+    Linger,
     ScriptedServer,
     batch,
     batch_all,
@@ -632,6 +634,33 @@ async def test_a_tool_that_fails_raises_what_it_said(both: Both, server: Scripte
         await both.do(both.client.tools.call("files.read", {"path": "x"}))
 
     assert caught.value.failure == failure
+
+
+@pytest.mark.parametrize(
+    "last", [{"result": ToolResult()}, {"failure": autoglm.Failure("NO")}], ids=["result", "failure"]
+)
+async def test_a_call_of_a_tool_is_not_cancelled_while_it_ends(
+    both: Both, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, last: dict[str, Any]
+) -> None:
+    monkeypatch.setattr("autoglm._stream.STATUS_SECONDS", 10.0)
+    answer = tool_service_pb2.CallToolResponse(**{kind: message(value) for kind, value in last.items()})
+    server.on("CallTool", [answer, Linger()])
+
+    with suppress(autoglm.ToolFailedError):
+        await both.do(both.client.tools.call("time.now"))
+
+    server.stop()
+    assert server.left == 0
+
+
+async def test_a_call_of_a_tool_that_does_not_end_is_not_waited_for(
+    both: Both, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autoglm._stream.STATUS_SECONDS", 0.01)
+    server.on("CallTool", [tool_service_pb2.CallToolResponse(result=message(ToolResult("now"))), Freeze()])
+
+    assert (await both.do(both.client.tools.call("time.now"))).output == "now"
+    assert await asyncio.to_thread(server.cancelled.acquire, timeout=10)
 
 
 async def test_a_call_of_a_tool_is_never_repeated(both: Both, server: ScriptedServer) -> None:

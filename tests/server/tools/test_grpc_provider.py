@@ -35,7 +35,7 @@ from autoglm_server.tools.providers import open_provider
 from autoglm_server.tools.providers.endpoints import Endpoint
 from autoglm_server.tools.providers.functions import FunctionProvider
 from autoglm_server.tools.providers.grpc import GrpcProvider
-from autoglm_server.tools.tool import Invocation, Provider
+from autoglm_server.tools.tool import Invocation, Provider, ToolCallError
 from tests.server.tools.grpc_peers import OPTIONS, PORT, Peer, answer, catalog_of, failure, hang, served, tool, until
 
 Response: Any = tool_service_pb2.CallToolResponse  # its stubs take messages alone, and a mapping is easier to read
@@ -153,6 +153,37 @@ def _peak() -> int:
     """The most memory this process has had since :func:`_peak_reset`, in MB."""
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) >> 10
+
+
+@pytest.mark.parametrize("last", [Response(result={}), Response(failure={"reason": "NO"})], ids=["result", "failure"])
+async def test_a_call_is_not_cancelled_while_it_ends(last: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autoglm_server.tools.providers.grpc._STATUS_SECONDS", 10.0)
+    peer = Peer(tool())
+
+    async def behave(context: Any) -> None:
+        await context.write(last)
+        await asyncio.sleep(0.05)
+
+    peer.behave = behave
+    async with served(peer) as address, catalog_of(provider(address)) as catalog:
+        with suppress(ToolCallError):
+            await catalog.call(invocation())
+
+    assert not peer.cancelled.is_set()
+
+
+async def test_a_call_that_does_not_end_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autoglm_server.tools.providers.grpc._STATUS_SECONDS", 0.01)
+    peer = Peer(tool())
+
+    async def behave(context: Any) -> None:
+        await answer("done")(context)
+        await hang(context)
+
+    peer.behave = behave
+    async with served(peer) as address, catalog_of(provider(address)) as catalog:
+        assert (await catalog.call(invocation())).output == "done"
+        await peer.cancelled.wait()
 
 
 @pytest.fixture

@@ -6,12 +6,13 @@ server notice a ring of servers) and the digest of the tool that is meant.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import hashlib
 import logging
 import re
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from datetime import timedelta
 from typing import Any, Final
 
@@ -46,6 +47,8 @@ LIST_SECONDS: Final = 5.0
 """How long one page of its tools may take."""
 FULL_POLLS: Final = 6
 """Each so many polls everything is read: the catalog's digest says nothing of descriptions and availability."""
+_STATUS_SECONDS: Final = 0.2
+"""How long the end of a call may take to come after its result; then it is cancelled."""
 KEEPALIVE_MS: Final = 30_000
 _PAGE: Final = 500
 _NAME_MAX: Final = 128
@@ -123,7 +126,7 @@ class GrpcProvider:
             try:
                 return await _outcome(call, invocation, name)
             finally:
-                call.cancel()
+                call.cancel()  # nothing, when it has ended
 
         try:
             return await self._link.send(name, invocation.timeout, send)
@@ -212,7 +215,11 @@ async def _outcome(call: Any, invocation: Invocation, name: str) -> ToolResult:
     answers = _Answers(call, invocation, name)
     while True:
         message = await answers.next()
-        match message.WhichOneof("message"):
+        kind = message.WhichOneof("message")
+        if kind in ("result", "failure"):
+            await _end(call)
+
+        match kind:
             case "artifact_chunk":
                 await answers.save(message.artifact_chunk)
 
@@ -225,6 +232,13 @@ async def _outcome(call: Any, invocation: Invocation, name: str) -> ToolResult:
 
             case _:
                 continue  # a kind of message to come
+
+
+async def _end(call: Any) -> None:
+    """Let a call end by itself, for a moment: cancelled now, its provider would log a fault and gRPC lose memory there."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_STATUS_SECONDS):
+            await call.code()
 
 
 class _Answers:
