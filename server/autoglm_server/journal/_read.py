@@ -110,6 +110,12 @@ def open_plans(db: apsw.Connection) -> list[str]:
     return [str(plan_id) for plan_id in json.loads(str(found))]
 
 
+def open_children(db: apsw.Connection) -> dict[str, str]:
+    found = db.execute("SELECT json_group_object(id, parent) FROM plan WHERE state < 6 AND parent <> ''").get
+    parents: dict[str, str] = json.loads(str(found))
+    return parents
+
+
 def get_row(db: apsw.Connection, plan_id: str) -> PlanRow | None:
     found = db.execute(f"SELECT {_ROW} FROM plan WHERE id = ?", (plan_id,)).get  # noqa: S608 - a constant
     return None if found is None else _row(json.loads(str(found)))

@@ -238,6 +238,10 @@ class Journal(Protocol):
         ...
 
     async def open_plans(self) -> Sequence[str]:
+    async def open_children(self) -> Mapping[str, str]:
+        """Give the plans that have not ended and that a step of another plan made: that other plan's id by theirs."""
+        ...
+
         """Give the ids of all plans that have not ended, oldest first."""
         ...
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -195,6 +195,10 @@ class MemoryJournal:
 
     async def open_plans(self) -> Sequence[str]:
         return [plan_id for plan_id, plan in self._plans.items() if not plan.row.state.terminal]
+
+    async def open_children(self) -> Mapping[str, str]:
+        rows = [plan.row for plan in self._plans.values() if not plan.row.state.terminal]
+        return {row.plan_id: row.parent_plan_id for row in rows if row.parent_plan_id}
 
     async def read(
         self, plan_id: str, after_sequence: int, *, limit: int = 500, bytes_max: int = 1 << 20

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime
@@ -367,6 +367,9 @@ class SqliteJournal:
 
     async def open_plans(self) -> Sequence[str]:
         return await self._read(_read.open_plans)
+
+    async def open_children(self) -> Mapping[str, str]:
+        return await self._read(_read.open_children)
 
     async def read(
         self, plan_id: str, after_sequence: int, *, limit: int = 500, bytes_max: int = 1 << 20

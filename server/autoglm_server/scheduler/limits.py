@@ -17,6 +17,8 @@ class Limits:
     """Plans that make progress at once; above it plans are QUEUED, fair per principal."""
     running_calls: int = 256
     """Tool calls under way at once, over all plans."""
+    taken_up_first: int = 128
+    """Plans that are taken up before the server serves; families always are."""
     events: int = 100_000
     """Events of one plan; its end still fits."""
     event_bytes: int = 2 << 20

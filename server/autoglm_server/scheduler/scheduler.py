@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from autoglm._ids import new_id
@@ -27,7 +25,6 @@ from autoglm.model import (
     Plan,
     PlanCreated,
     PlanOptions,
-    PlanResumed,
     Reject,
     Retry,
     StepDraft,
@@ -35,7 +32,6 @@ from autoglm.model import (
     StepRejected,
     StepState,
     ToolResult,
-    UnknownFact,
     UnknownOutcomeAction,
     Usage,
     Violation,
@@ -47,7 +43,6 @@ from autoglm_server.journal.journal import (
     EventsRemovedError,
     FencedError,
     JournalDamagedError,
-    JournalError,
     RequestKey,
 )
 from autoglm_server.planner.planner import OptionsChecker, PlannerError
@@ -57,19 +52,20 @@ from autoglm_server.scheduler.drafts import Checked, Rules, check_given, check_p
 from autoglm_server.scheduler.forms import Kind, Kinds, Mould
 from autoglm_server.scheduler.limits import Limits
 from autoglm_server.scheduler.run import PlanRun
-from autoglm_server.scheduler.state import State, apply, clamp
+from autoglm_server.scheduler.recovery import PAGE, PARENT_ENDED, Recovery
+from autoglm_server.scheduler.state import State
 from autoglm_server.scheduler.timers import Timers
 from autoglm_server.scheduler.turns import Turns
 from autoglm_server.tools.artifacts import described
 from autoglm_server.tools.tool import PLAN_RUN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
 
     from autoglm.fold import StepFold
     from autoglm_server.clock import Clock
     from autoglm_server.journal.follow import Cursor, Feed
-    from autoglm_server.journal.journal import Claim, Journal
+    from autoglm_server.journal.journal import Journal
     from autoglm_server.planner.planner import Planner
     from autoglm_server.scheduler.subplans import SubPlans
     from autoglm_server.tools.artifacts import Sinks
@@ -78,18 +74,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _RETRY_LATER = timedelta(seconds=5)
-_PAGE = 2_000
-"""Events read at once when a plan is folded from disk."""
-_READ_AHEAD = 32
-"""Of how many plans the first pages are read at once, while as many are folded, at a start."""
-_TURNS = 100
-"""How many of the plans that were taken up have their turn before others have the loop."""
 _STEPS_BESIDE = 200
 """A request of more given steps than this is made into a plan beside the loop, which others need meanwhile."""
 _CUT_SECONDS = 2.0
 """How long calls that are cut at the end of a drain may take to notice."""
-
-_PARENT_ENDED = "the step that runs this plan was stopped"
 
 _ALLOWED: Mapping[WaitingReason, tuple[type, ...]] = {
     WaitingReason.APPROVAL: (Approve, Reject, ToolResult),
@@ -159,186 +147,27 @@ class Scheduler:
         self._kinds = Kinds()
         self._runs: dict[str, PlanRun] = {}
         self._admission = Admission(self.limits.running_plans)
-        self._starving: dict[PlanRun, None] = {}
+        self._starving: dict[PlanRun, float] = {}
+        """Plans that wait for a place for a call, and since when."""
         self._serving = False
         self._calls = 0
         self._draining = False
         self._subplans = subplans
+        self._recovery = Recovery(self)
         if subplans is not None:
             subplans.bind(self, depth=self.limits.plan_depth)
 
     # --- life
 
     async def start(self) -> None:
-        """Take up every plan that has not ended."""
-        try:
-            open_plans = await self.journal.open_plans()
-            claims = await self.journal.claim(open_plans, self.owner) if open_plans else ()
-        except JournalDamagedError as damaged:
-            log.error("no plan is taken up: %s", damaged)  # noqa: TRY400 - it is told whole
-            return
-
-        if not claims:
-            return
-
-        collects = gc.isenabled()
-        gc.disable()  # all that is made here stays, and looking through it again and again takes as long as making it
-        try:
-            await self._take_up_all(claims)
-            stray = await self._join_families()
-        finally:
-            if collects:
-                gc.enable()
-
-        log.info("took up %d of %d plans that had not ended", len(self._runs), len(open_plans))
-        for run in self._runs.values():
-            if run.parent is None:
-                self._enter(run)
-
-        self._begin_again(iter(list(self._runs.values())))
-        for run in stray:
-            run.cancel(_PARENT_ENDED, "")
-
-    def _begin_again(self, runs: Iterator[PlanRun]) -> None:
-        """Let plans that were taken up go on, oldest first, some at a time: callers need the loop as well."""
-        some = list(islice(runs, _TURNS))
-        for run in some:
-            run.turn()
-
-        if len(some) == _TURNS:
-            asyncio.get_running_loop().call_soon(self._begin_again, runs)
-
-    async def _take_up_all(self, claims: Sequence[Claim]) -> None:
-        """Take plans up in their order; the journal reads the next ones' logs while some are folded."""
-        chunks = [claims[start : start + _READ_AHEAD] for start in range(0, len(claims), _READ_AHEAD)]
-        loop = asyncio.get_running_loop()
-        ahead: asyncio.Task[Sequence[Sequence[bytes]]] | None = None
-        try:
-            for number, chunk in enumerate(chunks):
-                reading = ahead or loop.create_task(self._starts(chunk))
-                ahead = loop.create_task(self._starts(chunks[number + 1])) if number + 1 < len(chunks) else None
-                try:
-                    pages: Sequence[Sequence[bytes] | None] = await reading
-                except JournalDamagedError:
-                    pages = [None] * len(chunk)  # then each is read by itself, for the others' sake
-
-                for claim, page in zip(chunk, pages, strict=True):
-                    await self._take_up(claim, page)
-        finally:
-            if ahead is not None:
-                ahead.cancel()
-                await asyncio.wait([ahead])
-                if not ahead.cancelled():
-                    ahead.exception()  # what was to be told has been
-
-    async def _starts(self, claims: Sequence[Claim]) -> Sequence[Sequence[bytes]]:
-        return await self.journal.read_starts([claim.plan_id for claim in claims], limit=_PAGE)
-
-    async def _join_families(self) -> list[PlanRun]:
-        """Put sub-plans below the plans whose steps wait for them; gives those whose step waits no more."""
-        stray: list[PlanRun] = []
-        for run in self._runs.values():
-            parent = run.plan.created.parent
-            if parent is None:
-                continue
-
-            run.depth = await self._depth_below(parent)
-            holder = self._runs.get(parent.plan_id)
-            step = holder.plan.steps.get(parent.step_id) if holder is not None else None
-            if holder is None:
-                row = await self.journal.get_row(parent.plan_id)
-                over = row is None or row.state.terminal
-            else:
-                over = step is None or step.state.terminal or step.child_plan_id != run.plan.id
-
-            if over:
-                stray.append(run)
-            elif holder is not None:
-                self._join(holder, parent.step_id, run)
-
-        for run in self._runs.values():
-            await self._count_ended_children(run)
-
-        return stray
-
-    async def _count_ended_children(self, run: PlanRun) -> None:
-        """Take in what sub-plans have used that ended before their steps were told."""
-        for step_id in run.plan.pending:
-            child_id = run.plan.steps[step_id].child_plan_id
-            row = await self.journal.get_row(child_id) if child_id and step_id not in run.children else None
-            if row is not None:
-                run.left[step_id] = decode(Plan, row.body).usage or Usage()
-
-    async def _depth_below(self, parent: StepRef) -> int:
-        """Give how many plans are above a sub-plan of ``parent``; as many as may be if that is not known any more."""
-        depth, plan_id = 0, parent.plan_id
-        while plan_id and depth < self.limits.plan_depth:
-            depth += 1
-            run = self._runs.get(plan_id)
-            row = await self.journal.get_row(plan_id) if run is None else None
-            if run is not None:
-                above = run.plan.created.parent
-                plan_id = above.plan_id if above is not None else ""
-            elif row is not None:
-                plan_id = row.parent_plan_id
-            else:
-                return self.limits.plan_depth
-
-        return depth
-
-    async def _take_up(self, claim: Claim, page: Sequence[bytes] | None) -> None:
-        """Take a plan up; one that cannot be read does not keep the others, or the server, from going on."""
-        try:
-            await self._resume(claim, await self._page(claim.plan_id, 0) if page is None else page)
-        except JournalDamagedError as damaged:
-            log.error("cannot take the plan up: %s", damaged, extra={"plan_id": claim.plan_id})  # noqa: TRY400 - it is told whole
-        except JournalError:
-            raise
-        except Exception:
-            # A boundary, see above.
-            log.exception("cannot take the plan up", extra={"plan_id": claim.plan_id})
-
-    async def _page(self, plan_id: str, after_sequence: int) -> Sequence[bytes]:
-        return await self.journal.read(plan_id, after_sequence, limit=_PAGE)
-
-    async def _resume(self, claim: Claim, bodies: Sequence[bytes]) -> None:
-        offset = self.clock.monotonic() - self.clock.now().timestamp()
-        state: State | None = None
-        sequence = 0
-        while bodies:
-            for body in bodies:
-                event = decode(Event, body)
-                if isinstance(event.fact, UnknownFact):
-                    raise InternalError(f"event {event.sequence} is of a kind only a newer version knows")
-
-                if state is None:
-                    state = self._state(claim.plan_id, event)
-
-                time = event.event_time.timestamp() if event.event_time is not None else 0.0
-                apply(state, event, time + offset)
-
-            sequence += len(bodies)
-            bodies = await self._page(claim.plan_id, sequence) if sequence < claim.sequence else ()
-
-        if state is None or state.plan.state.terminal:
-            return
-
-        clamp(state, self.clock.monotonic())
-        run = PlanRun(self, state, claim.epoch, claim.sequence)
-        self._runs[claim.plan_id] = run
-        run.emit(PlanResumed(claim.epoch, self.owner))
-        run.flush()
-
-    def _state(self, plan_id: str, created: Event) -> State:
-        fact = created.fact
-        name = fact.options.planner if isinstance(fact, PlanCreated) and fact.options is not None else ""
-        planner = self.planners.get(name)
-        return State(PlanFold(plan_id), self.limits, revises=planner is not None and planner.revises)
+        """Claim every plan that has not ended, and begin to take them up."""
+        await self._recovery.start()
 
     async def drain(self, seconds: float) -> None:
         """Start no call any more, and give those under way ``seconds`` to end."""
         self._draining = True
         end = self.clock.monotonic() + seconds
+        self._recovery.pause()
         while tasks := self._busy_tasks():
             left = end - self.clock.monotonic()
             if left <= 0:
@@ -354,6 +183,7 @@ class Scheduler:
         """Cut what is still running; it is dealt with at the next start."""
         self._draining = True
         self.timers.stop()
+        await self._recovery.stop()
         tasks: list[asyncio.Task[None]] = []
         for run in list(self._runs.values()):
             tasks += run.let_go()
@@ -371,6 +201,9 @@ class Scheduler:
     def journal_health_changed(self) -> None:
         """Let reads go on without what cannot be written for now; go on when it can be again."""
         for run in list(self._runs.values()):
+        if self.journal.damaged:
+            self._recovery.let_go()
+
             if self.journal.damaged:
                 self.lost(run, JournalDamagedError(self.journal.damaged))
             elif self.journal.stalled:
@@ -381,17 +214,43 @@ class Scheduler:
     @property
     def busy(self) -> bool:
         """Whether a plan can make progress."""
-        return len(self._admission) > 0
+        return self.progressing > 0
+
+    @property
+    def behind(self) -> float:
+        """For how many seconds what is next has waited for the loop.
+
+        While most calls that are under way only wait for their turn, so do in truth the plans that wait for a place among them.
+        """
+        waited = self.turns.waited
+        if self._starving and 2 * len(self.turns) > self.limits.running_calls:
+            waited = max(waited, asyncio.get_running_loop().time() - next(iter(self._starving.values())))
+
+        return waited
 
     @property
     def progressing(self) -> int:
         """How many plans make progress, or would if it were their turn."""
-        return len(self._admission)
+        return len(self._admission) + len(self._recovery)
 
     @property
     def open_plans(self) -> int:
-        """How many plans are held."""
-        return len(self._runs)
+        """How many plans are held, or are to be."""
+        return len(self._runs) + len(self._recovery)
+
+    @property
+    def runs(self) -> Mapping[str, PlanRun]:
+        """The plans that are held."""
+        return self._runs
+
+    def hold(self, run: PlanRun) -> None:
+        """Hold a plan that was taken up."""
+        self._runs[run.plan.id] = run
+
+    async def _held(self, plan_id: str) -> PlanRun | None:
+        """Give a plan that is held; one that was claimed and not taken up yet is taken up now."""
+        await self._recovery.want(plan_id)
+        return self._runs.get(plan_id)
 
     def tick(self) -> None:
         """Wake what is due by now; for tests that move a fake clock."""
@@ -431,7 +290,7 @@ class Scheduler:
     def starving(self, run: PlanRun, *, starved: bool) -> None:
         """Note whether the plan could start more calls if there were places."""
         if starved:
-            self._starving.setdefault(run)
+            self._starving.setdefault(run, asyncio.get_running_loop().time())
         else:
             self._starving.pop(run, None)
 
@@ -443,11 +302,12 @@ class Scheduler:
             if rests:
                 self._leave(root)
             else:
-                self._enter(root)
+                self.enter(root)
                 if root.admitted:
                     self._turn_soon(root)
 
-    def _enter(self, run: PlanRun) -> None:
+    def enter(self, run: PlanRun) -> None:
+        """Let a plan make progress, when there is a place for it."""
         self._admission.enter(run)
 
     def _leave(self, run: PlanRun) -> None:
@@ -461,7 +321,9 @@ class Scheduler:
     def began(self, run: PlanRun) -> None:
         """Let a plan run that has become durable."""
         if run.parent is None:
-            self._enter(run)
+            self._admission.enter(run)
+            if run.queued and run.plan.sequence == run.durable and run.plan.stopping is None:
+                return  # it is not its turn yet, and nothing has happened since it was made
 
         run.turn()
 
@@ -516,7 +378,7 @@ class Scheduler:
 
         assert holder is not None
         if child is not None:
-            self._join(holder, parent.step_id, child)
+            self.join(holder, parent.step_id, child)
             await child.until_durable(1)
         elif not known:
             await self._create_child(holder, parent, plan_id, request)
@@ -524,7 +386,7 @@ class Scheduler:
     async def _create_child(self, holder: PlanRun, parent: StepRef, plan_id: str, request: CreatePlanRequest) -> None:
         child = self._new_child(holder, parent, plan_id, request)
         self._runs[plan_id] = child
-        self._join(holder, parent.step_id, child)
+        self.join(holder, parent.step_id, child)
         child.flush()
         try:
             await child.until_durable(child.plan.sequence)
@@ -555,7 +417,8 @@ class Scheduler:
         child.request_key = RequestKey("", holder.plan.principal, request.request_id, digest)
         return child
 
-    def _join(self, holder: PlanRun, step_id: str, child: PlanRun) -> None:
+    def join(self, holder: PlanRun, step_id: str, child: PlanRun) -> None:
+        """Put a sub-plan below the plan whose step waits for it."""
         if child.parent is None and not child.gone:
             self._leave(child)
             child.parent = holder
@@ -569,7 +432,7 @@ class Scheduler:
             return False
 
         if child is not None:
-            child.cancel(_PARENT_ENDED, "")
+            child.cancel(PARENT_ENDED, "")
 
         return True
 
@@ -597,13 +460,13 @@ class Scheduler:
         """Let a sub-plan go whose step has ended: if it has not, it is to stop."""
         self._set_free(child)
         if not child.plan.state.terminal:
-            asyncio.get_running_loop().call_soon(child.cancel, _PARENT_ENDED, "")
+            asyncio.get_running_loop().call_soon(child.cancel, PARENT_ENDED, "")
 
     def _set_free(self, child: PlanRun) -> None:
         """Let a sub-plan stand for itself."""
         child.parent = None
         if not child.gone and not child.plan.state.terminal:
-            self._enter(child)
+            self.enter(child)
             self._turn_soon(child)
 
     def spawn(self, run: PlanRun, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -803,8 +666,8 @@ class Scheduler:
         self._refuse_above_limit()
 
     def _refuse_above_limit(self) -> None:
-        if len(self._runs) >= self.limits.open_plans:
-            message = f"{len(self._runs)} plans are open, the limit limits.open_plans; try again when some have ended"
+        if self.open_plans >= self.limits.open_plans:
+            message = f"{self.open_plans} plans are open, the limit limits.open_plans; try again when some have ended"
             raise error(ErrorReason.TOO_MANY_PLANS, message, retry_after=_RETRY_LATER)
 
     def _new(
@@ -896,7 +759,7 @@ class Scheduler:
         Raises:
             NotFoundError: there is no such plan.
         """
-        run = self._runs.get(plan_id)
+        run = await self._held(plan_id)
         if run is not None:
             snapshot = await self._durable(run, reads=True)
             if snapshot is not None:
@@ -937,7 +800,7 @@ class Scheduler:
 
     async def cancel(self, plan_id: str, *, reason: str, principal: str) -> Plan:
         """Ask a plan to stop; the request is durable when it returns. A finished plan is left as it is."""
-        run = self._runs.get(plan_id)
+        run = await self._held(plan_id)
         if run is None:
             plan = await self.get(plan_id)
             self._must_have_ended(plan)
@@ -957,7 +820,7 @@ class Scheduler:
             PreconditionError: it does not wait, or was decided otherwise.
             AbortedError: it waits anew since ``wait_sequence``.
         """
-        run = self._runs.get(plan_id)
+        run = await self._held(plan_id)
         try:
             plan = run.plan if run is not None else await self._fold(plan_id)
         except EventsRemovedError:
@@ -1007,7 +870,7 @@ class Scheduler:
 
     async def _fold(self, plan_id: str) -> PlanFold:
         fold = PlanFold(plan_id)
-        while bodies := await self.journal.read(plan_id, fold.sequence, limit=_PAGE):
+        while bodies := await self.journal.read(plan_id, fold.sequence, limit=PAGE):
             for body in bodies:
                 fold.apply(decode(Event, body))
 

@@ -214,6 +214,14 @@ async def test_lists_open_plans_oldest_first(journal: Journal, hand: Any) -> Non
     assert await journal.open_plans() == ["c", "b"]
 
 
+async def test_lists_open_plans_that_another_made(journal: Journal, hand: Any) -> None:
+    for plan_id, parent in (("a", ""), ("b", "a"), ("c", "b"), ("d", "a")):
+        await hand.write(plan_id, 1, row=hand.row(plan_id, parent_plan_id=parent))
+
+    await hand.write("d", 2, row=hand.row("d", PlanState.FAILED, parent_plan_id="a"))
+    assert await journal.open_children() == {"b": "a", "c": "b"}
+
+
 @pytest.fixture
 async def listed(journal: Journal, hand: Any) -> Journal:
     """Six plans: p0 to p5, one a minute."""

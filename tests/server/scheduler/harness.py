@@ -224,6 +224,7 @@ class World:
 
     async def crash(self) -> None:
         """Lose the process: nothing it did not journal is left. The clock goes on a little meanwhile."""
+        self.scheduler._recovery.let_go()
         for run in list(self.scheduler._runs.values()):
             for task in run.let_go():
                 await asyncio.wait([task])

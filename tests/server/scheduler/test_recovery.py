@@ -29,9 +29,9 @@ from autoglm_server.scheduler.limits import Limits
 from tests.server.scheduler.harness import World, failure, step
 
 
-@pytest.fixture
-async def world() -> AsyncIterator[World]:
-    async with World() as made:
+@pytest.fixture(params=[128, 0], ids=["before serving", "beside callers"])
+async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
+    async with World(limits=Limits(taken_up_first=request.param)) as made:
         yield made
 
 
@@ -93,6 +93,7 @@ async def test_a_crash_while_backing_off_waits_no_longer_than_was_recorded(world
     await world.until(plan, lambda now: any(one.next_attempt_time for one in now.steps))
     world.clock.jump(timedelta(hours=-5))
     await world.crash()
+    await world.settle()
     assert world.tools.times("s") == 1
     await world.advance(0.5)
     assert (await world.ended(plan)).output == {"s": "fine"}

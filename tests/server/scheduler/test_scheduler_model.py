@@ -168,8 +168,9 @@ class SchedulerMachine(RuleBasedStateMachine):
                 principal="me",
             )
 
-    @rule()
-    def crash(self) -> None:
+    @rule(first=st.sampled_from([128, 0]))
+    def crash(self, first: int) -> None:
+        self.world.limits = replace(self.world.limits, taken_up_first=first)
         self.do(self.world.crash)
 
     @invariant()
