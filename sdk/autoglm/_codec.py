@@ -22,7 +22,6 @@ protobuf's objects cost more to fill than their bytes to write. :func:`source` s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
@@ -32,6 +31,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from autoglm import _values
 from autoglm._bytes import FIXED64, INT32, INT64, VARINT, Heads, tag
 from autoglm._carry import write_output
+from autoglm._dataclasses import dataclass
 from autoglm._shape import MESSAGES, Field, Kind, Label, Shape, shape_of
 from autoglm.model import PlanOptions, RetryPolicy, UnknownFact
 

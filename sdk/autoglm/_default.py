@@ -6,9 +6,9 @@ import atexit
 import os
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from autoglm._dataclasses import dataclass
 from autoglm.client import Client, PlanHandle
 from autoglm.errors import PreconditionError
 from autoglm.model import ErrorReason

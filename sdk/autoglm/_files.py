@@ -16,10 +16,10 @@ import unicodedata
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from autoglm._dataclasses import dataclass
 from autoglm._ids import new_id
 from autoglm.errors import InternalError
 from autoglm.model import Artifact, ErrorReason

@@ -7,9 +7,9 @@ begun with a call, and when to come back: that is done with any call, within its
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from random import Random
 
+from autoglm._dataclasses import dataclass
 from autoglm.errors import AutoglmError, UnavailableError
 from autoglm.model import ErrorReason
 

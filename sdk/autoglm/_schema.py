@@ -12,9 +12,9 @@ import math
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ForwardRef, Literal, Union
 
+from autoglm._dataclasses import dataclass
 from autoglm.model import Json, JsonObject
 
 SUPPORTED = (

@@ -10,7 +10,7 @@ import enum
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any, Final, cast
@@ -19,6 +19,7 @@ from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescript
 from google.protobuf.message import Message
 
 from autoglm import model
+from autoglm._dataclasses import dataclass
 from autoglm.v1 import event_pb2, failure_pb2, plan_pb2, plan_service_pb2, tool_pb2, tool_service_pb2
 
 _SOURCES: Final = (failure_pb2, plan_pb2, event_pb2, tool_pb2, tool_service_pb2, plan_service_pb2)

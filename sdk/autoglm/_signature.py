@@ -7,9 +7,9 @@ import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Union
 
+from autoglm._dataclasses import dataclass
 from autoglm._schema import SUPPORTED, Shape, UnsupportedTypeError, shape_of, to_plain
 from autoglm.model import JsonObject, ToolResult
 

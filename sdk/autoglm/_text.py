@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from operator import attrgetter
@@ -18,6 +18,7 @@ from typing import Any, Final, TypeAlias
 
 from google.protobuf.descriptor import EnumDescriptor
 
+from autoglm._dataclasses import dataclass
 from autoglm._faults import BITS
 from autoglm._json import FAULTS_MAX, join, json_faults, normal_json
 from autoglm._shape import Field, Kind, Label, Shape, shape_of

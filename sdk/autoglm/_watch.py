@@ -14,10 +14,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Generator
-from dataclasses import dataclass
 from random import Random
 from typing import Protocol, TypeAlias
 
+from autoglm._dataclasses import dataclass
 from autoglm._retry import BACKOFF, Backoff
 from autoglm.errors import AutoglmError, SequenceGapError, UnavailableError
 from autoglm.model import DOMAIN, Event, PlanCancelled, PlanFailed, PlanSucceeded

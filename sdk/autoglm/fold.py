@@ -7,9 +7,10 @@ see only the frozen snapshots.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
+from autoglm._dataclasses import dataclass
 from autoglm.errors import SequenceGapError
 from autoglm.model import (
     DOMAIN,

@@ -20,10 +20,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from autoglm._dataclasses import dataclass
 from autoglm._version import __version__
 from autoglm.errors import AutoglmError, InvalidRequestError, PreconditionError, UnavailableError
 from autoglm.model import PlanState

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import field
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias
 
-from autoglm._frozen import quicken
+from autoglm._dataclasses import dataclass
 
 Json: TypeAlias = Any
 """Any JSON value: None, bool, int, float (finite), str, list or dict with str keys."""
@@ -913,6 +913,3 @@ class ServerInfo:
     capabilities: tuple[str, ...] = ()
     planner: str = ""
     plugins: tuple[Plugin, ...] = ()
-
-
-quicken(cls for cls in list(vars().values()) if isinstance(cls, type) and is_dataclass(cls))

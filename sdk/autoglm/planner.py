@@ -5,9 +5,9 @@ For authors of plugins that bring a planner (:mod:`autoglm.plugin`), and for the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
+from autoglm._dataclasses import dataclass
 from autoglm.errors import AutoglmError
 from autoglm.model import (
     ContextMessage,

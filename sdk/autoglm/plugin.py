@@ -40,11 +40,11 @@ A plugin that falls far behind misses some, and the server says how many.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from autoglm._dataclasses import dataclass
 from autoglm.model import Failure, Json, JsonObject, StepState
 
 __all__ = [

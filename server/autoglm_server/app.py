@@ -13,12 +13,12 @@ import signal
 import socket
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
+from autoglm._dataclasses import dataclass
 from autoglm._version import __version__
 from autoglm.model import PluginState
 from autoglm_server import telemetry

@@ -14,7 +14,7 @@ import re
 import textwrap
 import typing
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ import yaml
 from pydantic import BaseModel, ByteSize, ValidationError
 from pydantic_core import PydanticUndefined
 
+from autoglm._dataclasses import dataclass
 from autoglm_server.settings import Section, Settings, format_bytes, format_duration
 
 PREFIX = "AUTOGLM_"

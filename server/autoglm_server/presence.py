@@ -7,9 +7,11 @@ import os
 import shutil
 import tempfile
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Final
+
+from autoglm._dataclasses import dataclass
 
 FILE: Final = "server.json"
 SOCKET_PATH_MAX: Final = 100

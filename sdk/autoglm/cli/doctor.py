@@ -9,10 +9,10 @@ import os
 import socket
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from autoglm import local
+from autoglm._dataclasses import dataclass
 from autoglm._version import __version__
 from autoglm.cli import PIP_LINE, models
 from autoglm.cli.exits import Exit, status_of_error

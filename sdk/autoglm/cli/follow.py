@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Protocol
 
 from rich.console import Group, RenderableType
 from rich.live import Live
 
 from autoglm import wire
+from autoglm._dataclasses import dataclass
 from autoglm.cli import tree, waits
 from autoglm.cli.exits import Exit, error_lines, failure_lines, status_of_plan
 from autoglm.cli.interrupts import Interrupts

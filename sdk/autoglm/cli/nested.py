@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final
 
+from autoglm._dataclasses import dataclass
 from autoglm.errors import NotFoundError
 from autoglm.model import Json, Plan, Step, StepState
 

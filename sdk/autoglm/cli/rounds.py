@@ -7,7 +7,7 @@ how many steps had ended) and by what came of it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from datetime import datetime
 
 from rich.console import Group, RenderableType
@@ -15,6 +15,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from autoglm._dataclasses import dataclass
 from autoglm.cli.exits import failure_line
 from autoglm.cli.text import clean, count, duration, moment, one_line
 from autoglm.model import (

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
+from autoglm._dataclasses import dataclass
 from autoglm.model import Json, JsonObject
 from autoglm.wire import canonical_json
 

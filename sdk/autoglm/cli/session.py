@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Protocol, TextIO
@@ -19,6 +19,7 @@ from typing import IO, Protocol, TextIO
 from rich.console import Console, RenderableType
 
 from autoglm import wire
+from autoglm._dataclasses import dataclass
 from autoglm.cli.exits import InputError
 from autoglm.cli.text import clean
 from autoglm.model import (

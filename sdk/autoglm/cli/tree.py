@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 from rich.text import Text
 
+from autoglm._dataclasses import dataclass
 from autoglm.cli.nested import flat, read
 from autoglm.cli.text import count, duration, one_line
 from autoglm.cli.view import View

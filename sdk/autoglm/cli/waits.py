@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from autoglm._dataclasses import dataclass
 from autoglm.cli.session import Target
 from autoglm.cli.text import moment, one_line, plain_json
 from autoglm.cli.tree import WAITING_WORDS

@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import apsw
 
+from autoglm._dataclasses import dataclass
 from autoglm_server.journal._check import fault_of
 from autoglm_server.journal._checksum import checksum
 from autoglm_server.journal.journal import (

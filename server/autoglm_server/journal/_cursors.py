@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from autoglm._dataclasses import dataclass
 from autoglm.errors import AutoglmError, InvalidRequestError, error
 from autoglm.model import ErrorReason, Violation
 from autoglm_server.journal._pages import NOTHING, Page

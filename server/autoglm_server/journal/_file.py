@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import apsw
 import apsw.sqlite_extra
 
+from autoglm._dataclasses import dataclass
 from autoglm_server.journal.journal import JournalDamagedError, JournalError
 
 PAGE_BYTES: Final = 4096

@@ -12,12 +12,12 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
 import apsw
 
+from autoglm._dataclasses import dataclass
 from autoglm_server.journal._commit import Commit, Counters, Job, commit
 from autoglm_server.journal._file import damage_of, is_damage
 from autoglm_server.journal.journal import Append, JournalDamagedError, JournalError, JournalFailedError

@@ -14,7 +14,6 @@ import shutil
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from tempfile import mkdtemp
@@ -22,6 +21,7 @@ from typing import IO, Any, Final, cast
 
 import apsw
 
+from autoglm._dataclasses import dataclass
 from autoglm._ids import new_id
 from autoglm._version import __version__
 from autoglm_server.journal._file import add_checksums, check, is_damage, look

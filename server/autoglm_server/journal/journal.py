@@ -7,11 +7,11 @@ gives the same bytes back.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
-from autoglm._frozen import quicken
+from autoglm._dataclasses import dataclass
 from autoglm.model import PlanState
 
 
@@ -116,9 +116,6 @@ class Record(NamedTuple):
     plan_id: str
     sequence: int
     body: bytes
-
-
-quicken([RequestKey, PlanRow])
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,11 +235,11 @@ class Journal(Protocol):
         ...
 
     async def open_plans(self) -> Sequence[str]:
-    async def open_children(self) -> Mapping[str, str]:
-        """Give the plans that have not ended and that a step of another plan made: that other plan's id by theirs."""
+        """Give the ids of all plans that have not ended, oldest first."""
         ...
 
-        """Give the ids of all plans that have not ended, oldest first."""
+    async def open_children(self) -> Mapping[str, str]:
+        """Give the plans that have not ended and that a step of another plan made: that other plan's id by theirs."""
         ...
 
     async def read(

@@ -9,9 +9,10 @@ import asyncio
 import itertools
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import datetime
 
+from autoglm._dataclasses import dataclass
 from autoglm._ids import new_id
 from autoglm_server.journal._check import fault_of
 from autoglm_server.journal._paging import PAGE_BYTES_MAX, make_token, page_size, read_token

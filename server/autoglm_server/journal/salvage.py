@@ -12,13 +12,14 @@ import shutil
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 import apsw
 
+from autoglm._dataclasses import dataclass
 from autoglm.errors import AutoglmError
 from autoglm.fold import PlanFold
 from autoglm.model import DOMAIN, ErrorReason, Event, Failure, Plan, PlanCreated, PlanFailed, PlanResumed

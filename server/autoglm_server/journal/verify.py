@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import apsw
 
+from autoglm._dataclasses import dataclass
 from autoglm.fold import PlanFold
 from autoglm.model import Event, Plan, UnknownFact
 from autoglm.wire import decode

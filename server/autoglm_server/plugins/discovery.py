@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Final
 
+from autoglm._dataclasses import dataclass
 from autoglm._version import __version__
 from autoglm_server.plugins.builtin import NAME as BUILTIN
 from autoglm_server.plugins.builtin import Builtin

@@ -10,11 +10,12 @@ import asyncio
 import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from autoglm._dataclasses import dataclass
 from autoglm.model import Plugin, PluginState
 from autoglm.planner import Planner
 from autoglm_server.plugins import discovery

@@ -15,13 +15,13 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar
 
 import pluggy
 
+from autoglm._dataclasses import dataclass
 from autoglm._schema import UnsupportedTypeError, shape_of
 from autoglm.model import JsonObject, Plugin, PluginState
 from autoglm.planner import Planner

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import heapq
 import sys
-from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, TypeAlias
 
-from autoglm._frozen import quicken
+from autoglm._dataclasses import dataclass
 from autoglm.model import (
     DOMAIN,
     Effect,
@@ -119,8 +118,6 @@ class Decided:
 STARTS_MAX = 32
 """How many steps that are ready are started by one decision. Of a wide plan the first calls are under way while the others
 are still being started, and nobody else on the loop waits for all of them."""
-
-quicken([StartStep, Decided])
 
 
 def failure_of(reason: ErrorReason, message: str, **metadata: str) -> Failure:

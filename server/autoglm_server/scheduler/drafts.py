@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from autoglm._frozen import quicken
+from autoglm._dataclasses import dataclass
 from autoglm.errors import InvalidRequestError
 from autoglm.model import Effect, JsonObject, PlanOptions, RetryPolicy, Step, StepDraft, StepState, Tool, Violation
 from autoglm.wire import WireError, carried, normal_json
@@ -67,9 +67,6 @@ class Rules:
     def may_nest(self) -> bool:
         """Whether the plan may have sub-plans."""
         return self.depth < self.limits.plan_depth
-
-
-quicken([Checked, Rules])
 
 
 def allowed(name: str, options: PlanOptions) -> bool:

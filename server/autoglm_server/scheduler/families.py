@@ -10,11 +10,12 @@ usage is its step's. So sub-plans that run at once cannot use more together than
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, TypeVar
 
+from autoglm._dataclasses import dataclass
 from autoglm.errors import InvalidRequestError
 from autoglm.model import Budget, ErrorReason, PlanOptions, PlanState, Usage, Violation
 from autoglm_server.scheduler.decide import failure_of

@@ -6,10 +6,10 @@ times, who asks, and by which request_id. So the first two of a kind are made in
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
+from autoglm._dataclasses import dataclass
 from autoglm.model import Event, Plan, PlanCreated, Step, StepAdded
 from autoglm.wire import FieldHeads, Form, time_bytes
 from autoglm_server.tools.secrets import SCHEME

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
+from autoglm._dataclasses import dataclass
 from autoglm.fold import PlanFold
 from autoglm.model import Event, Plan
 from autoglm.wire import decode, encode

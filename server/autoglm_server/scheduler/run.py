@@ -12,11 +12,12 @@ import logging
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, assert_never
 
+from autoglm._dataclasses import dataclass
 from autoglm.errors import AutoglmError, InternalError, error
 from autoglm.model import (
     DOMAIN,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from autoglm._dataclasses import dataclass
 from autoglm._ids import new_id
 from autoglm.errors import AutoglmError, InternalError, InvalidRequestError, NotFoundError, error
 from autoglm.fold import PlanFold
@@ -51,8 +52,8 @@ from autoglm_server.scheduler.admission import Admission
 from autoglm_server.scheduler.drafts import Checked, Rules, check_given, check_planned, resolve
 from autoglm_server.scheduler.forms import Kind, Kinds, Mould
 from autoglm_server.scheduler.limits import Limits
-from autoglm_server.scheduler.run import PlanRun
 from autoglm_server.scheduler.recovery import PAGE, PARENT_ENDED, Recovery
+from autoglm_server.scheduler.run import PlanRun
 from autoglm_server.scheduler.state import State
 from autoglm_server.scheduler.timers import Timers
 from autoglm_server.scheduler.turns import Turns
@@ -152,8 +153,8 @@ class Scheduler:
         self._serving = False
         self._calls = 0
         self._draining = False
-        self._subplans = subplans
         self._recovery = Recovery(self)
+        self._subplans = subplans
         if subplans is not None:
             subplans.bind(self, depth=self.limits.plan_depth)
 
@@ -166,8 +167,8 @@ class Scheduler:
     async def drain(self, seconds: float) -> None:
         """Start no call any more, and give those under way ``seconds`` to end."""
         self._draining = True
-        end = self.clock.monotonic() + seconds
         self._recovery.pause()
+        end = self.clock.monotonic() + seconds
         while tasks := self._busy_tasks():
             left = end - self.clock.monotonic()
             if left <= 0:
@@ -182,8 +183,8 @@ class Scheduler:
     async def stop(self) -> None:
         """Cut what is still running; it is dealt with at the next start."""
         self._draining = True
-        self.timers.stop()
         await self._recovery.stop()
+        self.timers.stop()
         tasks: list[asyncio.Task[None]] = []
         for run in list(self._runs.values()):
             tasks += run.let_go()
@@ -200,10 +201,10 @@ class Scheduler:
 
     def journal_health_changed(self) -> None:
         """Let reads go on without what cannot be written for now; go on when it can be again."""
-        for run in list(self._runs.values()):
         if self.journal.damaged:
             self._recovery.let_go()
 
+        for run in list(self._runs.values()):
             if self.journal.damaged:
                 self.lost(run, JournalDamagedError(self.journal.damaged))
             elif self.journal.stalled:

@@ -8,9 +8,10 @@ event's wall-clock time is mapped onto it, and :func:`clamp` then bounds what a 
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
+from autoglm._dataclasses import dataclass
 from autoglm.fold import PlanFold
 from autoglm.model import (
     Event,

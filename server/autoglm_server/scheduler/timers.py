@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import count
 from typing import TYPE_CHECKING, Protocol
+
+from autoglm._dataclasses import dataclass
 
 if TYPE_CHECKING:
     from autoglm_server.clock import Clock

@@ -10,11 +10,12 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
+from autoglm._dataclasses import dataclass
 from autoglm.errors import AutoglmError, error
 from autoglm.model import ErrorReason
 from autoglm_server.scheduler.turns import Turns

@@ -6,13 +6,14 @@ import json
 import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Protocol
 
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
 
 from autoglm import wire
+from autoglm._dataclasses import dataclass
 from autoglm.model import Violation
 
 if TYPE_CHECKING:

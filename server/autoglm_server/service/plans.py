@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from autoglm import wire
+from autoglm._dataclasses import dataclass
 from autoglm._seal import Seal
 from autoglm.errors import InvalidRequestError
 from autoglm.model import CreatePlanRequest, Plan, PlanState, Plugin, Violation

@@ -11,7 +11,6 @@ import logging
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import grpc.aio
 
 from autoglm import wire
+from autoglm._dataclasses import dataclass
 from autoglm.errors import AutoglmError, error
 from autoglm.model import ErrorReason
 from autoglm_server.service.ports import AllCursor, Cursor, PlanPort

@@ -12,9 +12,9 @@ import fnmatch
 import logging
 from collections.abc import Awaitable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from typing import NamedTuple
 
+from autoglm._dataclasses import dataclass
 from autoglm.model import DOMAIN, Effect, ErrorReason, Failure, JsonObject, Tool, ToolResult, Violation
 from autoglm.tool import tool_digest
 from autoglm.wire import carried, digest

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from dataclasses import dataclass
 
+from autoglm._dataclasses import dataclass
 from autoglm.model import DOMAIN, Effect, ErrorReason, Failure, ToolResult, Violation
 from autoglm.wire import carried_output, check_json
 from autoglm_server.tools.artifacts import fault_of, refused

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from autoglm._dataclasses import dataclass
 from autoglm.wire import DEPTH_MAX
 
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from autoglm._dataclasses import dataclass
 from autoglm.errors import InvalidRequestError
 from autoglm.model import DOMAIN, ErrorReason, Failure, Json, JsonObject, Violation
 from autoglm.wire import DEPTH_MAX, INTEGER_MAX, canonical_json

@@ -18,11 +18,12 @@ import logging
 import os
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, quote_plus
 
+from autoglm._dataclasses import dataclass
 from autoglm.model import Failure, Json, JsonObject, ToolProgress, ToolResult, Violation
 from autoglm_server.tools.fields import place
 from autoglm_server.tools.references import SECRET, invalid_arguments

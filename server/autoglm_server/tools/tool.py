@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
+from autoglm._dataclasses import dataclass
 from autoglm._files import FileLimits
-from autoglm._frozen import quicken
 from autoglm.model import Artifact, CallContext, Failure, JsonObject, Tool, ToolProgress, ToolResult, Usage
 
 if TYPE_CHECKING:
@@ -109,9 +109,6 @@ class Invocation:
             self.checked,
             self.child_plan_id,
         )
-
-
-quicken([Invocation])
 
 
 class Provider(Protocol):

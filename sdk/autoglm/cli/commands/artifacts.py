@@ -7,13 +7,13 @@ import hashlib
 import json as json_text
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from autoglm import wire
+from autoglm._dataclasses import dataclass
 from autoglm._files import disk_name
 from autoglm.cli import tables
 from autoglm.cli.exits import Exit, InputError, error_lines

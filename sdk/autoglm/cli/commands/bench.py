@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_text
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from autoglm import wire
+from autoglm._dataclasses import dataclass
 from autoglm.cli.exits import Exit, InputError, violation_lines
 from autoglm.cli.options import Address, DataDir, Providers, session_of
 from autoglm.cli.scoring import Score, mean, score

@@ -8,9 +8,10 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, Any
 
+from autoglm._dataclasses import dataclass
 from autoglm.model import DOMAIN, ErrorReason, Failure, JsonObject, Usage
 from autoglm.wire import canonical_json
 from autoglm_server.planner.llm import failures

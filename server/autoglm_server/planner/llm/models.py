@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 from urllib.parse import urlsplit
+
+from autoglm._dataclasses import dataclass
 
 KEY_BYTES_MAX: Final = 8 << 10
 NAME_CHARS_MAX: Final = 256

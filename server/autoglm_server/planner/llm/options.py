@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+from autoglm._dataclasses import dataclass
 from autoglm_server.planner.llm.models import Profile
 
 

@@ -8,8 +8,8 @@ the prompt. The system text changes only with the tools and whether steps are st
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from autoglm._dataclasses import dataclass
 from autoglm.model import ContextMessage, Effect, Json, JsonObject, Plan, Step, StepRejected, StepState, Tool
 from autoglm.wire import canonical_json, parse_json
 from autoglm_server.planner.llm.relevance import choose

@@ -13,8 +13,8 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
 
+from autoglm._dataclasses import dataclass
 from autoglm.model import Tool
 from autoglm.wire import parse_json
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import enum
 import re
-from dataclasses import dataclass
 from typing import TypeAlias
 
+from autoglm._dataclasses import dataclass
 from autoglm_server.planner.llm.strings import StringReader, whole_characters
 
 STEP_CHARS_MAX = 300_000

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
+
+from autoglm._dataclasses import dataclass
 
 CHARS_A_TOKEN: Final = 4
 """About how many characters of English or JSON are one token; every other character counts as a token."""

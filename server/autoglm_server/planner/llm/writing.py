@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import aclosing
-from dataclasses import dataclass
 
+from autoglm._dataclasses import dataclass
 from autoglm.model import ErrorReason, JsonObject, Usage
 from autoglm_server.planner.llm import failures
 from autoglm_server.planner.llm.backend import Ask, Reply

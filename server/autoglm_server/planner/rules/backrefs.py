@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
+from autoglm._dataclasses import dataclass
 from autoglm_server.planner.rules.numerals import chinese_digits
 from autoglm_server.planner.rules.source import CJK, Source
 

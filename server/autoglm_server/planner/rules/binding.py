@@ -6,9 +6,9 @@ import json
 import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
+from autoglm._dataclasses import dataclass
 from autoglm.model import Json, JsonObject, Step, StepDraft, StepState
 from autoglm_server.planner.rules import grammar
 from autoglm_server.planner.rules.backrefs import BackReference, read_back_reference

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
+from autoglm._dataclasses import dataclass
 from autoglm_server.planner.rules.source import Kind, Source, words_of
 
 _THEN = """

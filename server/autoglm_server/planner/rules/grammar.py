@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TypeAlias
 
+from autoglm._dataclasses import dataclass
 from autoglm_server.planner.rules.slots import TYPES
 
 PATTERN_MAX = 500

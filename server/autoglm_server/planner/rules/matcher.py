@@ -7,9 +7,9 @@ clause of n atoms costs at most n times the pattern's length, whatever both say.
 from __future__ import annotations
 
 from collections.abc import Container, Iterator
-from dataclasses import dataclass
 from typing import TypeAlias
 
+from autoglm._dataclasses import dataclass
 from autoglm_server.planner.rules.grammar import Choice, Sequence, Slot, Words
 from autoglm_server.planner.rules.slots import SlotReader, Value, Written
 from autoglm_server.planner.rules.source import Kind, Source, words_of

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
 from decimal import Decimal
 
+from autoglm._dataclasses import dataclass
 from autoglm_server.planner.rules.source import Source, fold
 from autoglm_server.planner.rules.spelled import read_spelled
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 
+from autoglm._dataclasses import dataclass
 from autoglm.model import Effect, Phrase, Tool, Violation
 from autoglm_server.planner.rules.grammar import (
     Choice,

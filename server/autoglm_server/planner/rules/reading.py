@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date
 from itertools import pairwise
 from typing import TypeAlias
 
+from autoglm._dataclasses import dataclass
 from autoglm_server.planner.rules.backrefs import BackReference
 from autoglm_server.planner.rules.clauses import Division, closings, divisions, hollow, joined, openings, polite
 from autoglm_server.planner.rules.elisions import Elisions

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from autoglm._dataclasses import dataclass
 from autoglm.model import Json
 from autoglm_server.planner.rules.numerals import Number, parse_number
 from autoglm_server.planner.rules.slots import Data, Numbers, Value, Written

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from datetime import date
 from typing import TypeAlias
 
+from autoglm._dataclasses import dataclass
 from autoglm.model import Json
 from autoglm_server.planner.rules.backrefs import BackReference, read_back_reference
 from autoglm_server.planner.rules.expressions import Parts, read_expression

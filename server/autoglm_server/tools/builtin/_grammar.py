@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from types import MappingProxyType
 from typing import Final, TypeVar
 
+from autoglm._dataclasses import dataclass
 from autoglm.tool import ToolError
 from autoglm_server.tools.builtin import _numbers
 from autoglm_server.tools.builtin._numbers import MANY, ONE, TWO, Number

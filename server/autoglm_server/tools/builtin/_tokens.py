@@ -6,12 +6,12 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 from types import MappingProxyType
 from typing import Final, NoReturn
 
+from autoglm._dataclasses import dataclass
 from autoglm.tool import ToolError
 from autoglm_server.tools.builtin._numbers import DIGITS_MAX, Number, multiply, settle, too_large
 from autoglm_server.tools.builtin._numerals import CHINESE, ENGLISH, SCALES, chinese_number, english_number

@@ -8,11 +8,11 @@ import re
 import threading
 import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any, Final
 
+from autoglm._dataclasses import dataclass
 from autoglm.tool import ToolError
 from autoglm_server.spelling import nearest
 from autoglm_server.tools.builtin._unit_names import ALIASES, CASED, MONEY

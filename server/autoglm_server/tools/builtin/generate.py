@@ -6,10 +6,11 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from typing import Annotated, Any, Final, Protocol
 
+from autoglm._dataclasses import dataclass
 from autoglm.model import Effect, Failure, Json, JsonObject, ToolResult, Usage
 from autoglm.planner import PlannerError
 from autoglm.tool import Constraint, FunctionTool, ToolContext, tool

@@ -5,11 +5,11 @@ from __future__ import annotations
 import ssl
 from collections.abc import Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Any, Final
 
 import httpcore2
 
+from autoglm._dataclasses import dataclass
 from autoglm._version import __version__
 from autoglm_server.tools.http.bodies import ENCODINGS, read_body
 from autoglm_server.tools.http.errors import LostError, RefusedError, UnreachableError

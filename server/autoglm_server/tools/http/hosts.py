@@ -5,9 +5,9 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
 
+from autoglm._dataclasses import dataclass
 from autoglm_server.tools.http.errors import RefusedError
 from autoglm_server.tools.http.urls import PORTS, Url, checked_host
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from typing import Final
 from urllib.parse import quote, urljoin, urlsplit
 
+from autoglm._dataclasses import dataclass
 from autoglm_server.tools.http.errors import RefusedError
 
 URL_MAX: Final = 8192

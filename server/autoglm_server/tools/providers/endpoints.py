@@ -7,7 +7,6 @@ service, ``dns:///NAME:PORT``) is one channel that goes round its addresses by i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -16,6 +15,7 @@ import grpc
 import grpc.aio
 
 from autoglm import _grpc
+from autoglm._dataclasses import dataclass
 from autoglm.errors import InvalidRequestError
 
 REPLICAS_MAX: Final = 64

@@ -8,7 +8,6 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import grpc
@@ -19,6 +18,7 @@ from google.protobuf.descriptor_pb2 import MethodOptions
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError, Message
 
+from autoglm._dataclasses import dataclass
 from autoglm.model import (
     DOMAIN,
     Effect,

@@ -6,7 +6,6 @@ What comes back is kept in a pool of its own: two providers may well have differ
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import grpc
@@ -30,6 +29,7 @@ from google.protobuf.descriptor_pb2 import DescriptorProto, EnumDescriptorProto,
 from google.protobuf.message import DecodeError
 from grpc_reflection.v1alpha import reflection_pb2 as pb
 
+from autoglm._dataclasses import dataclass
 from autoglm_server.tools.failures import one_line
 from autoglm_server.tools.providers.links import OfferError
 from autoglm_server.tools.validation import nearest

@@ -13,9 +13,10 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final, cast
+
+from autoglm._dataclasses import dataclass
 
 GRACE: Final = 0.5
 """How long a command may take to end after SIGTERM, in seconds, before it is killed; less than a call whose time is up has."""

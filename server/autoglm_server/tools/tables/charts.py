@@ -7,10 +7,10 @@ import math
 import re
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from autoglm._dataclasses import dataclass
 from autoglm.model import Json
 from autoglm.tool import ToolError
 from autoglm_server.spelling import nearest

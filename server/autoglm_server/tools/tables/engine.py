@@ -13,12 +13,13 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import duckdb
 
+from autoglm._dataclasses import dataclass
 from autoglm.model import Json
 from autoglm.tool import ToolError
 from autoglm_server.spelling import nearest

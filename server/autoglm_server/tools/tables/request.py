@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
+from autoglm._dataclasses import dataclass
 from autoglm.tool import Constraint
 from autoglm_server.tools.builtin._workspace import PATH_MAX
 

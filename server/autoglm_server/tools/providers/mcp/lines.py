@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
+
+from autoglm._dataclasses import dataclass
 
 END_BYTES: Final = 512
 """How much is kept of each end of a line that is too long."""

@@ -7,7 +7,7 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, cast
 
 import anyio
@@ -18,6 +18,7 @@ from mcp.client.subscriptions import SubscriptionLost
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import TypeAdapter, ValidationError
 
+from autoglm._dataclasses import dataclass
 from autoglm._version import __version__
 from autoglm.model import DOMAIN, Effect, ErrorReason, Failure, Tool, ToolResult
 from autoglm_server.tools.failures import invalid_output, one_line, text_of

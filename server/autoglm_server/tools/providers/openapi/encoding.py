@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final, Literal
 from urllib.parse import quote
 
+from autoglm._dataclasses import dataclass
 from autoglm.model import Json, JsonObject
 from autoglm_server.tools.providers.openapi.files import FileError, file_of, multipart
 

@@ -12,9 +12,9 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Final, TypeGuard
 
+from autoglm._dataclasses import dataclass
 from autoglm.model import Json, JsonObject
 
 _TEXT: Final = "text/plain; charset=utf-8"

@@ -6,11 +6,12 @@ import fnmatch
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import timedelta
 from typing import Any, Final
 from urllib.parse import urljoin
 
+from autoglm._dataclasses import dataclass
 from autoglm.model import Effect, Json, JsonObject, Tool
 from autoglm_server.tools.http.errors import RefusedError
 from autoglm_server.tools.http.urls import parse_url

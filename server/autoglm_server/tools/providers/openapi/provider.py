@@ -9,10 +9,11 @@ import logging
 import random
 import ssl
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Final
 
+from autoglm._dataclasses import dataclass
 from autoglm.model import DOMAIN, ErrorReason, Failure, Tool, ToolResult
 from autoglm_server.tools.http.client import HttpClient, HttpLimits, Request
 from autoglm_server.tools.http.errors import HttpError, RefusedError

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 from urllib.parse import quote
 
+from autoglm._dataclasses import dataclass
 from autoglm.model import Json
 from autoglm_server.tools.providers.openapi.document import Document, DocumentError
 
