@@ -28,7 +28,7 @@ from autoglm.errors import InvalidRequestError
 from autoglm.model import CreatePlanRequest, StepDraft
 from autoglm.v1 import event_pb2, plan_pb2, plan_service_pb2, tool_service_pb2
 from autoglm.wire import WireError, to_message
-from autoglm_server.app import loop_factory
+from autoglm_server.loop import new_loop
 from autoglm_server.service.admission import Admission
 from autoglm_server.service.interceptors import Boundary
 from autoglm_server.service.plans import PlanService
@@ -94,7 +94,7 @@ def mutated(seed: int, size: int) -> Result:
 
 
 def _run(seed: int, size: int) -> Taken:
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=new_loop) as runner:
         return runner.run(attack(seed, size))
 
 

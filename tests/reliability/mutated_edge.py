@@ -6,7 +6,7 @@ started. Nothing is created: every request for a plan is a dry run, which passes
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,7 +27,6 @@ from autoglm_server.journal.follow import Feed
 from autoglm_server.service import edge
 from autoglm_server.service.admission import Kind
 from autoglm_server.service.artifacts import Artifacts
-from autoglm_server.service.plans import RAW_METHODS
 from autoglm_server.service.status import DETAILS_KEY
 from autoglm_server.settings import JournalSettings, Settings
 from tests.reliability.hostile import PROPER_CODES
@@ -79,22 +78,13 @@ class Context:
         raise Aborted
 
 
-class _Handlers(dict[str, Any]):
+class _Handlers(list[Any]):
     """Stands for gRPC's server while services register."""
 
-    def add_generic_rpc_handlers(self, handlers: object) -> None: ...
+    def add_generic_rpc_handlers(self, handlers: Iterable[Any]) -> None:
+        self.extend(handlers)
 
-    def add_registered_method_handlers(self, service: str, handlers: dict[str, Any]) -> None:
-        self.update({f"/{service}/{name}": handler for name, handler in handlers.items()})
-
-
-class _Unserialised(edge._RawAnswers):
-    """Registers as the edge does, in one table."""
-
-    def add_registered_method_handlers(self, service: str, handlers: dict[str, Any]) -> None:
-        self._server.add_registered_method_handlers(
-            service, {name: self._unserialised(name, handler) for name, handler in handlers.items()}
-        )
+    def add_registered_method_handlers(self, service: str, handlers: dict[str, Any]) -> None: ...
 
 
 @dataclass
@@ -105,7 +95,7 @@ class Inside:
     handlers: _Handlers
 
     async def _continuation(self, details: Any) -> Any:
-        return self.handlers.get(details.method)
+        return next((found for handlers in self.handlers if (found := handlers.service(details))), None)
 
     async def ask(self, method: str, raw: bytes) -> Context:
         """Make a call. What it raises besides a status has escaped the boundary."""
@@ -172,7 +162,7 @@ async def inside() -> AsyncIterator[Inside]:
         stack.push_async_callback(parts.server.stop, None)
         await stack.enter_async_context(parts.disconnects)
         handlers = _Handlers()
-        registry: Any = _Unserialised(handlers, RAW_METHODS)  # type: ignore[arg-type]
+        registry: Any = edge._Accepted(handlers)  # type: ignore[arg-type]
         plan_service_pb2_grpc.add_PlanServiceServicer_to_server(parts._plans, registry)
         tool_service_pb2_grpc.add_ToolServiceServicer_to_server(parts._tools, registry)
         yield Inside(parts, handlers)

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Final
 from autoglm._dataclasses import dataclass
 from autoglm.errors import AutoglmError, error
 from autoglm.model import ErrorReason
-from autoglm_server.scheduler.turns import Turns
 
 if TYPE_CHECKING:
     import asyncio
@@ -69,12 +68,15 @@ class Admission:
         self,
         limits: LimitSettings,
         journal_delay: Callable[[], float] = lambda: 0.0,
-        turns: Turns | None = None,
+        *,
+        turn: Callable[[], asyncio.Future[None] | None] = lambda: None,
+        behind: Callable[[], float] = lambda: 0.0,
         busy: Callable[[], int] = lambda: 0,
     ) -> None:
         """``journal_delay`` gives for how many seconds the oldest event that is handed over has not been durable.
 
-        ``turns`` is the line in which what is to be done waits; ``busy`` gives how many plans make progress.
+        ``turn`` gives what to await before work begins, ``behind`` for how many seconds what is next has waited for its turn;
+        ``busy`` gives how many plans make progress.
         """
         self._places = {
             kind: _Places(most, max(1, int(most * limits.calls_share)))
@@ -90,20 +92,25 @@ class Admission:
         self._journal_delay = journal_delay
         self._journal_wait = limits.journal_wait.total_seconds() if limits.journal_wait else float("inf")
         self._retry = itertools.cycle(RETRY_AFTER)
-        self._turns = turns if turns is not None else Turns()
+        self._refusals: dict[tuple[str, timedelta], AutoglmError] = {}
+        self._turn = turn
+        self._behind = behind
         self._turn_wait = limits.create_wait.total_seconds() if limits.create_wait else float("inf")
         self._busy = busy
 
     def turn(self) -> asyncio.Future[None] | None:
         """Give what a call that makes a plan awaits before its request is looked into; None: it need not wait."""
-        return self._turns.ask()
+        return self._turn()
 
     def taken(self, kind: Kind) -> int:
         """Give how many calls of a kind are under way."""
         return self._places[kind].taken
 
     def refusal(self, method: str) -> AutoglmError | None:
-        """Give why no call of a method is taken now, whoever makes it; None: it is welcome."""
+        """Give why no call of a method is taken now, whoever makes it; None: it is welcome.
+
+        The same few objects again and again, so that what is made of them can be kept; they are not to be raised.
+        """
         places = self._by_method.get(method)
 
         if places is None:
@@ -112,20 +119,18 @@ class Admission:
         if places.taken >= places.most:
             setting = self._kinds[method].value
             told = f"{places.most} calls are under way ({setting}); try again a little later"
-            return self._refuse(told, setting, str(places.most))
+            return self._kept(told, setting, str(places.most))
 
         if method not in CREATES:
             return None
 
-        self._turns.came(method)
-
-        if self._turns.waited > self._turn_wait and places.taken + self._busy() >= FEW:
+        if self._behind() > self._turn_wait and places.taken + self._busy() >= FEW:
             told = "the server is behind, by more than limits.create_wait; try again a little later"
-            return self._refuse(told, "limits.create_wait", f"{self._turn_wait:g} s")
+            return self._kept(told, "limits.create_wait", f"{self._turn_wait:g} s")
 
         if self._journal_delay() > self._journal_wait:
             told = "the journal's disk is behind, by more than limits.journal_wait; try again a little later"
-            return self._refuse(told, "limits.journal_wait", f"{self._journal_wait:g} s")
+            return self._kept(told, "limits.journal_wait", f"{self._journal_wait:g} s")
 
         return None
 
@@ -174,5 +179,16 @@ class Admission:
         finally:
             self.leave(kind, caller)
 
+    def _kept(self, told: str, setting: str, limit: str) -> AutoglmError:
+        key = setting, next(self._retry)
+        if (refusal := self._refusals.get(key)) is None:
+            refusal = self._refusals[key] = _refused(told, setting, limit, key[1])
+
+        return refusal
+
     def _refuse(self, told: str, setting: str, limit: str) -> AutoglmError:
-        return error(ErrorReason.TOO_MANY_CALLS, told, retry_after=next(self._retry), limit=limit, setting=setting)
+        return _refused(told, setting, limit, next(self._retry))
+
+
+def _refused(told: str, setting: str, limit: str, retry_after: timedelta) -> AutoglmError:
+    return error(ErrorReason.TOO_MANY_CALLS, told, retry_after=retry_after, limit=limit, setting=setting)

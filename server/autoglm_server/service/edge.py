@@ -9,7 +9,7 @@ import grpc.aio
 from grpc_health.v1 import health_pb2_grpc  # type: ignore[import-untyped]
 
 from autoglm.v1 import plan_service_pb2_grpc, tool_service_pb2_grpc
-from autoglm_server.service import reflection
+from autoglm_server.service import accepting, reflection
 from autoglm_server.service.plans import RAW_METHODS
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from autoglm_server.service.plans import PlanService
     from autoglm_server.service.tools import ToolService
 
+PLANS: Final = "autoglm.v1.PlanService"
 MESSAGE_BYTES_MAX: Final = 4 << 20
 """The largest message of the transport, after decompression; our own limits are below it, and told better."""
 
@@ -47,36 +48,35 @@ def build(
     *, plans: PlanService, tools: ToolService, health: Health, boundary: Boundary, calls_per_connection: int
 ) -> grpc.aio.Server:
     """Make the server; it has no port and is not started."""
-    server = grpc.aio.server(interceptors=[boundary], options=options(calls_per_connection))
-    plan_service_pb2_grpc.add_PlanServiceServicer_to_server(plans, _RawAnswers(server, RAW_METHODS))  # type: ignore[arg-type]
-    tool_service_pb2_grpc.add_ToolServiceServicer_to_server(tools, server)
-    health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    reflection.add_to_server(reflection.Reflection(reflection.contract()), server)
+    server = accepting.server([boundary], options(calls_per_connection))
+    accepted: Any = _Accepted(server)
+    plan_service_pb2_grpc.add_PlanServiceServicer_to_server(plans, accepted)
+    tool_service_pb2_grpc.add_ToolServiceServicer_to_server(tools, accepted)
+    health_pb2_grpc.add_HealthServicer_to_server(health, accepted)
+    reflection.add_to_server(reflection.Reflection(reflection.contract()), accepted)
     return server
 
 
-class _RawAnswers:
-    """Stands for a server while generated code registers: some methods write bytes, and these are sent as they are."""
+class _Accepted:
+    """Stands for a server while generated code registers: how calls are taken up, and which answers are bytes already."""
 
-    def __init__(self, server: grpc.aio.Server, raw: frozenset[str]) -> None:
+    def __init__(self, server: grpc.aio.Server) -> None:
         self._server = server
-        self._raw = raw
 
     def add_generic_rpc_handlers(self, handlers: Any) -> None:
-        """Leave these out: the registered ones below go before them, and are added in both ways."""
+        """Leave these out: they are the registered ones below again."""
 
     def add_registered_method_handlers(self, service: str, handlers: dict[str, Any]) -> None:
-        table = {name: self._unserialised(name, handler) for name, handler in handlers.items()}
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, table),))
-        self._server.add_registered_method_handlers(service, table)
+        accepting.add(self._server, service, {name: _raw(service, name, handlers[name]) for name in handlers})
 
-    def _unserialised(self, name: str, handler: Any) -> Any:
-        if name not in self._raw:
-            return handler
 
-        read = handler.request_deserializer
+def _raw(service: str, name: str, handler: Any) -> Any:
+    """Give a handler whose answers are sent as they are, if its method writes bytes."""
+    if service != PLANS or name not in RAW_METHODS:
+        return handler
 
-        if handler.unary_unary:
-            return grpc.unary_unary_rpc_method_handler(handler.unary_unary, request_deserializer=read)
+    read = handler.request_deserializer
+    if handler.unary_unary:
+        return grpc.unary_unary_rpc_method_handler(handler.unary_unary, request_deserializer=read)
 
-        return grpc.unary_stream_rpc_method_handler(handler.unary_stream, request_deserializer=read)
+    return grpc.unary_stream_rpc_method_handler(handler.unary_stream, request_deserializer=read)

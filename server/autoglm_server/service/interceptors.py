@@ -12,6 +12,7 @@ import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import grpc
@@ -22,6 +23,7 @@ from autoglm import _ids
 from autoglm.errors import AutoglmError, InvalidRequestError, error
 from autoglm.model import ErrorReason, Violation
 from autoglm_server.journal.journal import JournalDamagedError
+from autoglm_server.service.accepting import method_of
 from autoglm_server.service.admission import KINDS
 from autoglm_server.service.status import code_of, to_status, trailing
 
@@ -59,11 +61,13 @@ class Boundary(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> _Handler:
         """Give the handler of a call, wrapped; one that refuses if there is none."""
-        method = handler_call_details.method
+        method = method_of(handler_call_details.method)
 
         if (refusal := self.admission.refusal(method)) is not None:
             self.calls += 1
-            _log.debug("call", extra={"method": method, "code": code_of(refusal).name, "seconds": 0.0})
+            if _log.isEnabledFor(logging.DEBUG):
+                _log.debug("call", extra={"method": method, "code": code_of(refusal).name, "seconds": 0.0})
+
             return _refusing(refusal)
 
         if wrapped := self._wrapped.get(method):
@@ -269,14 +273,16 @@ class Deadlines:
         self._armed = False
 
 
+@lru_cache(64)
 def _refusing(refusal: AutoglmError) -> _Handler:
     """Give what ends a call with a status alone. Of whatever arity it is: its request is not even read."""
     code, status = code_of(refusal), to_status(refusal)
+    metadata = trailing(status)
 
     async def call(_raws: AsyncIterator[bytes], context: _Context) -> None:
         context.set_code(code)
         context.set_details(status.message)
-        context.set_trailing_metadata(trailing(status))
+        context.set_trailing_metadata(metadata)
 
     return grpc.stream_stream_rpc_method_handler(call)
 

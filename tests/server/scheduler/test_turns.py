@@ -1,10 +1,14 @@
-"""The line of work that waits for the loop: its order, how much begins in a pass, and whom it makes room for."""
+"""The line of work that waits for the loop: its order, and how much begins in a pass."""
 
 from __future__ import annotations
 
 import asyncio
 
-from autoglm_server.scheduler.turns import CLOSE, LEAST, MOST, Turns
+import pytest
+
+from autoglm_server.scheduler.limits import Limits
+from autoglm_server.scheduler.turns import MOST, Turns
+from tests.server.scheduler.harness import World, step
 
 
 class Work:
@@ -73,35 +77,21 @@ async def test_the_first_of_the_line_says_how_long_it_is() -> None:
     assert turns.waited == 0
 
 
-async def counted(*, calls_every: int) -> float:
-    """How many turns a pass are given while a call is handed over every so many passes."""
-    turns, begun = Turns(), 0
-    for _ in range(2000):
-        turns.ask()
+@pytest.mark.parametrize("in_line", [2, 4])
+async def test_who_waits_for_a_place_behind_calls_that_wait_for_the_loop_waits_for_the_loop(in_line: int) -> None:
+    async with World(limits=Limits(running_calls=4)) as world:
+        await world.create(*(step(f"s{number}") for number in range(6)))
+        await world.settle()
+        assert len(world.scheduler._starving) == 1
+        turns, loop = world.scheduler.turns, asyncio.get_running_loop()
+        waiting = [turn for _ in range(MOST + in_line) if (turn := turns.ask()) is not None]
+        before = loop.time()
+        while loop.time() == before:
+            pass
 
-    for number in range(200):
-        if calls_every and number % calls_every == 0:
-            turns.came("m")
+        starved = loop.time() - next(iter(world.scheduler._starving.values()))
+        assert (world.scheduler.behind >= starved) is (in_line > world.limits.running_calls / 2)
+        for turn in waiting:
+            turn.cancel()
 
-        before = len(turns._line)
-        await asyncio.sleep(0)
-        begun += before - len(turns._line)
-
-    return begun / 200
-
-
-async def test_while_calls_come_one_right_behind_the_other_the_line_makes_room_for_them() -> None:
-    assert await counted(calls_every=0) >= MOST * 0.9
-    assert await counted(calls_every=4 * CLOSE) >= MOST * 0.8
-    assert LEAST <= await counted(calls_every=4) <= MOST / 4
-
-
-async def test_the_line_never_stands_still() -> None:
-    work, order = Work(Turns()), list[int]()
-    tasks = [asyncio.create_task(work.one(number, order)) for number in range(100)]
-    for _ in range(int(100 / LEAST) + 100):
-        work.turns.came("m")
-        await asyncio.sleep(0)
-
-    assert len(order) == 100
-    await asyncio.gather(*tasks)
+        assert world.scheduler.behind == 0

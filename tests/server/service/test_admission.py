@@ -18,7 +18,6 @@ from autoglm.errors import LimitError
 from autoglm.model import Plan, Tool, ToolResult
 from autoglm.v1 import plan_service_pb2 as pb
 from autoglm.v1 import tool_service_pb2 as tools_pb
-from autoglm_server.scheduler.turns import Turns
 from autoglm_server.service.admission import CREATES, FEW, KINDS, Admission, Kind
 from autoglm_server.settings import LimitSettings
 from autoglm_server.tools.tool import Invocation
@@ -147,22 +146,13 @@ async def test_health_reflection_and_streams_are_never_refused_here() -> None:
         await asyncio.gather(*calls)
 
 
-class Late(Turns):
-    """A line whose first one has waited as long as the test says."""
-
-    age = 0.0
-
-    @property
-    def waited(self) -> float:
-        return self.age
-
-
 def test_new_plans_are_refused_while_the_line_is_late_and_many_are_under_way_and_nothing_else_is() -> None:
-    turns, busy = Late(), [FEW]
-    admission = Admission(LimitSettings(create_wait=timedelta(seconds=0.1)), turns=turns, busy=lambda: busy[0])
+    age, busy = [0.0], [FEW]
+    limits = LimitSettings(create_wait=timedelta(seconds=0.1))
+    admission = Admission(limits, behind=lambda: age[0], busy=lambda: busy[0])
     assert {admission.refusal(method) for method in KINDS} == {None}
 
-    turns.age = 0.101
+    age[0] = 0.101
     refusals = {method: admission.refusal(method) for method in (*KINDS, *CREATES)}
     assert {method for method, refusal in refusals.items() if refusal} == {*CREATES}
     refused = refusals[CREATES[0]]
@@ -170,7 +160,7 @@ def test_new_plans_are_refused_while_the_line_is_late_and_many_are_under_way_and
     assert (refused.reason, refused.metadata["setting"]) == ("TOO_MANY_CALLS", "limits.create_wait")
 
     busy[0] = FEW - 1  # however late it is
-    turns.age = 1e9
+    age[0] = 1e9
     assert admission.refusal(CREATES[0]) is None
 
     admission.enter(Kind.WRITE, "unix:")  # one that is being made counts like one that was
@@ -178,9 +168,7 @@ def test_new_plans_are_refused_while_the_line_is_late_and_many_are_under_way_and
 
 
 def test_no_plan_is_refused_for_being_late_where_they_may_wait() -> None:
-    turns = Late()
-    turns.age = 1e9
-    assert Admission(LimitSettings(create_wait=None), turns=turns, busy=lambda: 1000).refusal(CREATES[0]) is None
+    assert Admission(LimitSettings(create_wait=None), behind=lambda: 1e9, busy=lambda: 1000).refusal(CREATES[0]) is None
 
 
 def test_those_who_are_refused_together_do_not_come_back_together() -> None:

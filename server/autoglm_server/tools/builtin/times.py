@@ -109,7 +109,7 @@ def _now(clock: Clock) -> FunctionTool:
         examples=(ToolExample("what time is it in Tokyo", {"zone": "Tokyo"}),),
         phrases=NOW,
     )
-    def now(zone: _Zone = "UTC") -> Moment:
+    async def now(zone: _Zone = "UTC") -> Moment:
         """Tell the current time and date in a zone.
 
         Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,8 @@ async def ask(request: str, tools: dict[str, FunctionTool]) -> str:
         tool = tools[draft.tool]
         arguments = compile_references(draft.arguments or {}, "arguments").resolve(outputs.__getitem__)
         jsonschema_rs.validate(wire.parse_json(tool.spec.input_schema), arguments)
-        output = tool.result(tool.function(**tool.keywords(arguments, ToolContext()))).output
+        returned = tool.function(**tool.keywords(arguments, ToolContext()))
+        output = tool.result(await returned if inspect.isawaitable(returned) else returned).output
         jsonschema_rs.validate(wire.parse_json(tool.spec.output_schema), output)
         outputs[draft.id] = output
         steps.append(
@@ -177,7 +179,8 @@ async def test_every_example_is_asked_for_by_its_title_and_true(tools: dict[str,
             arguments = example.arguments or {}
             assert await planned(example.title, tools) == [(name, arguments)]
             jsonschema_rs.validate(wire.parse_json(tool.spec.input_schema), arguments)
-            output = tool.result(tool.function(**tool.keywords(arguments, ToolContext()))).output
+            returned = tool.function(**tool.keywords(arguments, ToolContext()))
+            output = tool.result(await returned if inspect.isawaitable(returned) else returned).output
             jsonschema_rs.validate(wire.parse_json(tool.spec.output_schema), output)
             if example.output is not None:
                 told = {key: value for key, value in output.items() if key in example.output}
