@@ -20,6 +20,7 @@ class PlanTail:
     """
 
     __slots__ = (
+        "_waiters",
         "bodies",
         "cursors",
         "final",
@@ -33,7 +34,6 @@ class PlanTail:
         "size",
         "stamp",
         "text_bytes",
-        "waiters",
     )
 
     def __init__(self, plan_id: str, pages: Pages) -> None:
@@ -50,13 +50,21 @@ class PlanTail:
         self.cursors = 0
         self.page: tuple[int, int, Page] | None = None
         """The newest end as given out last: after which sequence, and up to which."""
-        self.waiters = Waiters()
+        self._waiters: Waiters | None = None
         self.progress: dict[Key, Progress] = {}
         self.held: dict[Key, Progress] = {}
         """Of the progress, what follows a sequence that is not durable yet."""
         self.text_bytes = 0
         self.stamp = 0
         """Of the newest progress released."""
+
+    @property
+    def waiters(self) -> Waiters:
+        """Who waits for more; most plans are followed by nobody."""
+        if self._waiters is None:
+            self._waiters = Waiters()
+
+        return self._waiters
 
     @property
     def last(self) -> int:
@@ -70,14 +78,17 @@ class PlanTail:
 
     def add(self, sequence: int, body: bytes) -> int:
         """Take a durable event in, and give the bytes by which the tail grew. What a reader was told already is skipped."""
-        if self.first and sequence <= self.last:
-            return 0
-
-        if sequence != self.last + 1 or not self.first:
-            freed = self.forget()
+        freed = 0
+        if not self.first:
             self.first = sequence
         else:
-            freed = 0
+            following = self.first + len(self.bodies)
+            if sequence < following:
+                return 0
+
+            if sequence > following:
+                freed = self.forget()
+                self.first = sequence
 
         self.bodies.append(body)
         self.size += len(body)

@@ -75,9 +75,13 @@ class Feed:
 
     def committed(self, records: Sequence[Record]) -> None:
         """Take in what became durable, and wake who waits for it; the journal calls this."""
+        tails, recent = self._tails, self._recent
         touched: dict[PlanTail, None] = {}
         for record in records:
-            tail = self._tail(record.plan_id)
+            tail = tails.get(record.plan_id)
+            if tail is None:
+                tail = self._tail(record.plan_id)
+
             self._bytes += tail.add(record.sequence, record.body)
             touched[tail] = None
 
@@ -86,12 +90,19 @@ class Feed:
 
         for tail in touched:
             tail.live = True
-            self._bytes -= tail.trim(self._plan_bytes_max)
-            self._recent.pop(tail, None)
-            self._recent[tail] = None
-            self._release_progress(tail)
-            tail.waiters.wake()
-            self._end(tail)
+            if tail.size > self._plan_bytes_max:
+                self._bytes -= tail.trim(self._plan_bytes_max)
+
+            recent.pop(tail, None)
+            recent[tail] = None
+            if tail.held:
+                self._release_progress(tail)
+
+            if tail.cursors:
+                tail.waiters.wake()
+
+            if tail.final:
+                self._end(tail)
 
         self._make_room()
         self.waiters.wake()

@@ -90,6 +90,8 @@ class Catalog:
         self.refused: dict[str, str] = {}
         """Tools that are not offered, and why: a schema that cannot be used, a name that is taken."""
         self._sources = tuple(_Source(provider) for provider in providers)
+        self._asked = self._sources
+        """Of the sources, those whose tools may have changed; the others are asked once."""
         self._retired: list[_Source] = []
         self._wrappers = wrappers or Wrappers()
         self._secrets = secrets or Secrets()
@@ -286,7 +288,7 @@ class Catalog:
 
     def _current(self) -> dict[str, _Entry]:
         """Give the entries, made anew when a provider's list is another one than before."""
-        for source in self._sources:
+        for source in self._asked:
             if source.provider.tools() is not source.seen:
                 self._index()
                 break
@@ -315,6 +317,7 @@ class Catalog:
         for name in refused.keys() - self.refused.keys():
             _log.error("the tool %s is not offered: %s", name, refused[name])
 
+        self._asked = tuple(source for source in self._sources if not getattr(source.provider, "unchanging", False))
         self._entries, self.refused = entries, refused
         self._checked = {entry.tool.digest: entry.checked for entry in entries.values()}
         self._digests = {_digested(entry.tool): entry.tool.digest for entry in entries.values()}

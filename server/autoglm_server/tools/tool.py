@@ -128,7 +128,10 @@ class Provider(Protocol):
         ...
 
     def tools(self) -> Sequence[Tool]:
-        """Give the tools it has now."""
+        """Give the tools it has now; the same list while they are the same.
+
+        They are asked for at every use of a tool, but of a provider that has an attribute ``unchanging``, which is true.
+        """
         ...
 
     async def call(self, invocation: Invocation) -> ToolResult:

@@ -50,6 +50,9 @@ _IDLE_WORKERS = 2
 class FunctionProvider:
     """Serves functions made tools by :func:`autoglm.tool`."""
 
+    unchanging = True
+    """Its tools are always the same, so the catalog asks for them once."""
+
     def __init__(
         self,
         name: str,
