@@ -188,14 +188,17 @@ class AllCursor:
         self._from_now = position is None
         self._all_kept = position == 0
         """Whether it was to begin with the oldest that is kept: a plan that goes before its turn is none of it."""
-        self._from_start = self._all_kept
-        """Until it has given something."""
         self._removing: list[Ended] = []
         self._labels = labels
         self._seen = None if durable_only else Seen()
         self._waiter = Waiter(feed.alarms)
         self._checked = False
         self._closed = False
+
+    @property
+    def position(self) -> int:
+        """Up to where it has given everything."""
+        return self._position
 
     async def next(self, timeout: float) -> AllBatch:  # noqa: ASYNC109 - the end of it is a heartbeat, not an error
         """Give what is new, as soon as there is any; an empty batch after ``timeout`` seconds. "Now" is the first call.
@@ -223,7 +226,6 @@ class AllCursor:
             self._check_removing()
             if records:
                 self._position = records[-1].position
-                self._from_start = False
 
             if not records and not behind:
                 bodies = await self._progressed()
@@ -293,14 +295,23 @@ class AllCursor:
         return bodies
 
     async def _reach_end(self) -> None:
-        self._check_removing()
-        if self._from_start:  # all there was has been removed
-            self._position = max(self._position, await self._feed.journal.removed_position())
+        """Come to the end, after a read that gave nothing, unless something has come since.
 
-        ring = self._feed.ring
-        ring.ends_at(self._position)
-        if ring.after(self._position) is None:
+        Raises:
+            CompactedError: there was something behind the cursor, and it is gone.
+        """
+        ring, journal = self._feed.ring, self._feed.journal
+        left, removed = ring.start or 0, await journal.removed_position()
+        if await journal.read_all(self._position, limit=1):  # it came after the read before, and may have left memory
+            return
+
+        self._check_removing()
+        if self._all_kept:  # what went before its turn is none of it
+            self._position = max(self._position, removed, left)
+        elif left > self._position:
             raise _all_compacted()
+
+        ring.ends_at(self._position)
 
     @property
     def _idle(self) -> bool:
@@ -310,7 +321,7 @@ class AllCursor:
 
     async def _check(self) -> None:
         end = self._feed.ring.end
-        if not self._from_now and not self._from_start:
+        if not self._from_now and not self._all_kept:
             await self._check_removed()
 
         if self._from_now:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from typing import Final
 
@@ -155,21 +155,33 @@ _POSITION: Final = attrgetter("position")
 
 
 class Ring:
-    """The newest events of all plans, in commit order; kept only while somebody follows all plans."""
+    """The newest events of all plans, in commit order; kept only while somebody follows all plans.
 
-    def __init__(self, size_max: int) -> None:
+    What nobody of them needs any more goes, but for some that is kept for those who come again.
+    """
+
+    def __init__(self, size_max: int, kept_max: int) -> None:
+        """Hold ``size_max`` bytes at most, and of what all have been given ``kept_max``."""
         self._size_max = size_max
+        self._kept_max = min(kept_max, size_max)
         self._size = 0
+        self._full = self._kept_max
+        """The size above which it is looked at what may go."""
         self._records: list[Record] = []
         self._start: int | None = None
+
+    @property
+    def start(self) -> int | None:
         """The position after which all is here; None while it is not known where the journal ends."""
+        return self._start
 
     @property
     def end(self) -> int | None:
         """The position of the newest event."""
         return self._records[-1].position if self._records else self._start
 
-    def add(self, records: Sequence[Record]) -> None:
+    def add(self, records: Sequence[Record], positions: Iterable[int] = ()) -> None:
+        """Take in what became durable; ``positions`` is up to where each who follows has been given it."""
         if not records:
             return
 
@@ -181,17 +193,27 @@ class Ring:
 
         self._records += records
         self._size += sum([len(record.body) for record in records])
-        if self._size > self._size_max:
-            self._trim()
+        if self._size > self._full:
+            self._trim(positions)
 
-    def _trim(self) -> None:
+    def _trim(self, positions: Iterable[int]) -> None:
+        start = self._start or 0
+        # Who is further back than what is here reads from the journal, whatever goes.
+        given = min([position for position in positions if position >= start], default=self._records[-1].position)
+        most = self._size_max // 2 if self._size > self._size_max else self._size_max
         count = 0
-        while self._size > self._size_max // 2:
-            self._size -= len(self._records[count].body)
+        for record in self._records:
+            if self._size <= (self._kept_max // 2 if record.position <= given else most):
+                break
+
+            self._size -= len(record.body)
             count += 1
 
-        self._start = self._records[count - 1].position
-        del self._records[:count]
+        if count:
+            self._start = self._records[count - 1].position
+            del self._records[:count]
+
+        self._full = min(self._size_max, max(self._kept_max, self._size + self._kept_max // 2))
 
     def ends_at(self, position: int) -> None:
         """Note that the journal holds nothing after ``position``, unless a commit has said more in the meantime."""
@@ -213,3 +235,4 @@ class Ring:
     def reset(self) -> None:
         """Drop everything."""
         self._records, self._size, self._start = [], 0, None
+        self._full = self._kept_max

@@ -27,7 +27,9 @@ PLAN_BYTES_MAX = 2 << 20
 TOTAL_BYTES_MAX = 64 << 20
 """Of all plans' events in memory; beyond it, the plans that were quiet longest go first."""
 RING_BYTES_MAX = 16 << 20
-"""Of the events in memory for those who follow all plans."""
+"""Of the events in memory for those who follow all plans, while one of them lags."""
+RING_KEPT_BYTES = 1 << 20
+"""Of these, what all have been given: for those whose stream was cut, and who come again."""
 PROGRESS_MAX = 256
 """Attempts of a plan whose progress is kept; beyond it, the one that began first goes."""
 PROGRESS_TEXT_BYTES_MAX = 4 << 20
@@ -58,7 +60,7 @@ class Feed:
         self.waiters = Waiters()
         self.alarms = Alarms()
         self.pages = Pages(journal)
-        self.ring = Ring(ring_bytes_max)
+        self.ring = Ring(ring_bytes_max, RING_KEPT_BYTES)
         self.alive: dict[Place, Progress] = {}
         self.released: OrderedDict[Place, Progress] = OrderedDict()
         self._plan_bytes_max = plan_bytes_max
@@ -86,7 +88,7 @@ class Feed:
             touched[tail] = None
 
         if self._all_cursors:
-            self.ring.add(records)
+            self.ring.add(records, (cursor.position for cursor in self._all_cursors))
 
         for tail in touched:
             tail.live = True

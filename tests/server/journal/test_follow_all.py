@@ -101,6 +101,33 @@ async def test_catches_up_from_the_journal_when_it_lags(make_journal: Callable[[
     await journal.close()
 
 
+async def test_holds_little_of_what_all_have_been_given(
+    make_journal: Callable[[], Journal], hand_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autoglm_server.journal.follow.RING_KEPT_BYTES", 200)
+    journal = make_journal()
+    feed = Feed(journal, ring_bytes_max=100_000)
+    await journal.open()
+    hand = hand_of(journal)
+    fast, slow = feed.follow_all(), feed.follow_all()
+    assert not (await fast.next(0.0)).bodies
+    assert not (await slow.next(0.0)).bodies
+    for number in range(1, 100):
+        await hand.write("a", number)
+        await names(fast, 1)
+
+    assert len(feed.ring.after(0) or ()) == 99  # the slow one needs it
+    await names(slow, 99)
+    for number in range(100, 200):
+        await hand.write("a", number)
+        assert await names(fast, 1) == await names(slow, 1) == [f"a {number}"]
+
+    assert feed.ring._size <= 200
+    assert feed.ring.after(0) is None
+    assert feed.ring.after(198)
+    await journal.close()
+
+
 @pytest.mark.parametrize("cursor", ["x", "é", "YQ", "....", base64.urlsafe_b64encode(b"id.-1").decode(), "A" * 1000])
 async def test_refuses_a_cursor_it_never_gave(fed: tuple[Feed, Any], cursor: str) -> None:
     feed, _ = fed
