@@ -5,27 +5,27 @@ Every fault is found at once and told with its source: the file and line, the va
 
 from __future__ import annotations
 
-import ast
-import difflib
 import functools
-import inspect
 import itertools
 import re
-import textwrap
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
-import yaml
 from pydantic import BaseModel, ByteSize, ValidationError
 from pydantic_core import PydanticUndefined
 
 from autoglm._dataclasses import dataclass
 from autoglm_server.settings import Section, Settings, format_bytes, format_duration
+
+if TYPE_CHECKING:
+    import yaml
+
+# What only a file, a fault or the reference needs is imported there: most servers start without any of them.
 
 PREFIX = "AUTOGLM_"
 CLIENT_VARIABLES = frozenset({"AUTOGLM_ADDRESS", "AUTOGLM_CONFIG"})
@@ -117,6 +117,8 @@ def load(
 
 
 def _read_file(file: Path, layers: _Layers) -> None:
+    import yaml  # noqa: PLC0415 - see above
+
     try:
         text = _text(file)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -143,6 +145,8 @@ def _text(file: Path) -> str:
 
 
 def _read_mapping(node: yaml.MappingNode, path: _Path, file: Path, layers: _Layers) -> None:
+    import yaml  # noqa: PLC0415 - see above
+
     seen: set[str] = set()
 
     for key_node, value_node in node.value:
@@ -173,6 +177,8 @@ def _read_mapping(node: yaml.MappingNode, path: _Path, file: Path, layers: _Laye
 
 def _plain(node: yaml.Node) -> Any:
     """Give the value that a node stands for; raises ValueError if there is none: a foreign tag, 2026-13-45."""
+    import yaml  # noqa: PLC0415 - see above
+
     loader = yaml.SafeLoader("")
 
     try:
@@ -191,14 +197,19 @@ def _read_environment(environment: Mapping[str, str], layers: _Layers) -> None:
         path = tuple(part.lower() for part in variable.removeprefix(PREFIX).split("__", 1))
         try:
             layers.put(path, _environment_value(path, environment[variable]), variable)
-        except (yaml.YAMLError, ValueError) as error:
-            layers.faults.append(f"{variable}: not YAML: {getattr(error, 'problem', None) or error}")
+        except ValueError as error:
+            layers.faults.append(f"{variable}: not YAML: {error}")
 
 
 def _environment_value(path: _Path, text: str) -> Any:
     """Read YAML where the setting is a list or mapping; else text, so that ``0123`` and ``no`` stay names."""
+    import yaml  # noqa: PLC0415 - see above
+
     if path in {("plugins",), ("providers",), ("tools",), ("secrets",), ("openapi",)}:
-        return yaml.safe_load(text)
+        try:
+            return yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ValueError(getattr(error, "problem", None) or str(error)) from None
 
     return text
 
@@ -244,6 +255,8 @@ def _shown(value: object) -> str:
 
 def _nearest(path: _Path) -> str:
     """Say which known key is meant, in the same section or, if it stands in the wrong one, in another."""
+    import difflib  # noqa: PLC0415 - see above
+
     if len(path) == 3 and (of := _section_of_each(Settings.model_fields[str(path[0])].annotation)) is not None:
         keys = [*of.model_fields]
         near = difflib.get_close_matches(str(path[-1]), keys, 1, 0.5)
@@ -308,6 +321,8 @@ def mask_uri(text: str) -> str:
 
 def render_effective(settings: Settings) -> str:
     """Give the settings that hold, as YAML, with secrets masked."""
+    import yaml  # noqa: PLC0415 - see above
+
     return yaml.safe_dump(_shown_tree(settings), sort_keys=False, allow_unicode=True)
 
 
@@ -365,6 +380,8 @@ def _section_of_each(annotation: Any) -> type[Section] | None:
 
 
 def _table(title: str, text: str, entries: list[tuple[tuple[str, ...], Any, type[Section]]]) -> list[str]:
+    import inspect  # noqa: PLC0415 - see above
+
     lines = ["", f"## {title}", ""]
     lines += [inspect.cleandoc(text), ""] if text else []
     lines += ["| key | default | environment | meaning |", "| --- | --- | --- | --- |"]
@@ -387,6 +404,10 @@ def documented(section: type[Section], name: str) -> str:
 @functools.cache
 def _docstrings(cls: type) -> Mapping[str, str]:
     """Give the docstrings of a class's own fields."""
+    import ast  # noqa: PLC0415 - see above
+    import inspect  # noqa: PLC0415 - see above
+    import textwrap  # noqa: PLC0415 - see above
+
     if not inspect.get_annotations(cls) or not issubclass(cls, Section):
         return {}
 

@@ -6,6 +6,7 @@ a file beside it, and this serves them from there. Both versions of the protocol
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Final
@@ -139,9 +140,13 @@ def _of_enum(name: str, enum: EnumDescriptorProto) -> Iterator[str]:
 class Reflection:
     """Answers questions about the descriptors."""
 
-    def __init__(self, descriptors: Descriptors) -> None:
-        """Serve these."""
-        self._descriptors = descriptors
+    def __init__(self, read: Callable[[], Descriptors]) -> None:
+        """Serve what ``read`` gives, which is asked for at the first question: few servers are ever asked one."""
+        self._read = read
+
+    @functools.cached_property
+    def _descriptors(self) -> Descriptors:
+        return self._read()
 
     async def ServerReflectionInfo(
         self, requests: AsyncIterator[pb.ServerReflectionRequest], context: grpc.aio.ServicerContext[Any, Any]

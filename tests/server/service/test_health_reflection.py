@@ -89,7 +89,7 @@ async def test_health_is_watched_until_the_drain(served: Edge) -> None:
 
 @pytest.fixture(scope="module")
 def reflection() -> Reflection:
-    return Reflection(contract())
+    return Reflection(contract)
 
 
 def files(response: Any) -> dict[str, FileDescriptorProto]:

@@ -67,7 +67,8 @@ async def zoo(
         handlers[name.removeprefix("stream:")] = make(behaviour)
 
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
-    served = served_reflection.Reflection(served_reflection.Descriptors(files(source or SOURCE.read_text())))
+    descriptors = served_reflection.Descriptors(files(source or SOURCE.read_text()))
+    served = served_reflection.Reflection(lambda: descriptors)
     one: Any = grpc.stream_stream_rpc_method_handler
     table = {
         "ServerReflectionInfo": one(

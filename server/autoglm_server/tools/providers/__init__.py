@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
 
@@ -12,15 +14,14 @@ from autoglm_server.settings import HttpSettings, ShellSettings, TableSettings
 from autoglm_server.tools.builtin import shell, tables
 from autoglm_server.tools.loading import load_file, load_module, tools_of
 from autoglm_server.tools.providers import mcp
-from autoglm_server.tools.providers.endpoints import endpoint_opener
 from autoglm_server.tools.providers.functions import FunctionProvider
-from autoglm_server.tools.providers.grpc import GrpcProvider
 from autoglm_server.tools.providers.openapi import open_openapi
-from autoglm_server.tools.providers.reflect import ReflectProvider
 from autoglm_server.tools.tool import Provider
 
 __all__ = ["SCHEMES", "FunctionProvider", "open_http", "open_openapi", "open_provider", "open_shell", "open_tables"]
 
+_GRPC = ("grpc", "GrpcProvider")
+_REFLECT = ("reflect", "ReflectProvider")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,31}")
 
 
@@ -33,6 +34,16 @@ def _python(name: str, rest: str) -> Provider:
         raise ValueError(f"provider {name}: {rest} has no tools; decorate its functions with @autoglm.tool")
 
     return FunctionProvider(name, tools)
+
+
+def _endpoint(made: tuple[str, str], name: str, rest: str, *, tls: bool = False) -> Provider:
+    """Open a provider behind gRPC, whose modules few servers need."""
+    from autoglm_server.tools.providers.endpoints import endpoint_opener  # noqa: PLC0415 - see above
+
+    module, kind = made
+    make = getattr(import_module(f"{__name__}.{module}"), kind)
+    opened: Provider = endpoint_opener(make, tls=tls)(name, rest)
+    return opened
 
 
 def open_http(settings: HttpSettings) -> list[Provider]:
@@ -85,11 +96,11 @@ SCHEMES: Mapping[str, tuple[str, Callable[[str, str], Provider]]] = MappingProxy
         "mcp+http": ("mcp+http://HOST:PORT/PATH", lambda name, rest: mcp.open_url(name, f"http:{rest}")),
         "mcp+https": ("mcp+https://HOST/PATH", lambda name, rest: mcp.open_url(name, f"https:{rest}")),
         "openapi": ("openapi:FILE or openapi:URL", open_openapi),
-        "grpc": ("grpc://HOST:PORT[,HOST:PORT]", endpoint_opener(GrpcProvider)),
-        "grpcs": ("grpcs://HOST:PORT[?ca=FILE&cert=FILE&key=FILE]", endpoint_opener(GrpcProvider, tls=True)),
-        "grpc-reflect": ("grpc-reflect://HOST:PORT[/SERVICE,SERVICE]", endpoint_opener(ReflectProvider)),
-        "grpcs-reflect": ("grpcs-reflect://HOST:PORT[/SERVICE]", endpoint_opener(ReflectProvider, tls=True)),
-        "dns": ("dns:///NAME:PORT", lambda name, rest: endpoint_opener(GrpcProvider)(name, f"dns:{rest}")),
+        "grpc": ("grpc://HOST:PORT[,HOST:PORT]", partial(_endpoint, _GRPC)),
+        "grpcs": ("grpcs://HOST:PORT[?ca=FILE&cert=FILE&key=FILE]", partial(_endpoint, _GRPC, tls=True)),
+        "grpc-reflect": ("grpc-reflect://HOST:PORT[/SERVICE,SERVICE]", partial(_endpoint, _REFLECT)),
+        "grpcs-reflect": ("grpcs-reflect://HOST:PORT[/SERVICE]", partial(_endpoint, _REFLECT, tls=True)),
+        "dns": ("dns:///NAME:PORT", lambda name, rest: _endpoint(_GRPC, name, f"dns:{rest}")),
     },
 )
 """What each scheme of a provider's URI looks like, and what opens it, given its name and the rest of the URI."""
