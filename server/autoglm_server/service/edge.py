@@ -53,7 +53,7 @@ def build(
     plan_service_pb2_grpc.add_PlanServiceServicer_to_server(plans, accepted)
     tool_service_pb2_grpc.add_ToolServiceServicer_to_server(tools, accepted)
     health_pb2_grpc.add_HealthServicer_to_server(health, accepted)
-    reflection.add_to_server(reflection.Reflection(reflection.contract()), accepted)
+    reflection.add_to_server(reflection.Reflection(reflection.contract), accepted)
     return server
 
 
