@@ -39,6 +39,14 @@ Exit status: 0 succeeded, 1 failed, 2 wrong usage or input, 3 cancelled, 4 the s
 """
 
 
+WORDS_LEFT = {
+    "call": """a tool's arguments are one JSON object after --args, as in \
+autoglm call math.calculate --args '{"expression": "1 + 1"}'""",
+    "run": "put a request of several words in quotes",
+}
+"""How words that a command has no place for are written, by the command."""
+
+
 class _Commands(TyperGroup):
     """The commands in the order in which they were added: what one needs first comes first."""
 
@@ -158,7 +166,12 @@ def _fail_usage(session: Session, error: typer.TyperException) -> int:
         return Exit.USAGE
 
     path = context.command_path if context else "autoglm"
-    session.tell(f"{path}: {_usage_fault(error)}\nSee: {path} --help")
+    fault = _usage_fault(error)
+
+    if fault.startswith("Got unexpected extra argument") and (told := WORDS_LEFT.get(path.rpartition(" ")[2])):
+        fault += f"; {told}"
+
+    session.tell(f"{path}: {fault}\nSee: {path} --help")
     return Exit.USAGE
 
 

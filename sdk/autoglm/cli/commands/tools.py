@@ -147,7 +147,10 @@ def call(
     address: Address = None,
     data_dir: DataDir = None,
 ) -> int:
-    """Call a tool directly and print its output."""
+    """Call a tool directly and print its output.
+
+    Its arguments are one JSON object, given with --args.
+    """
     session = session_of(context, address, data_dir, provider)
     arguments = read_object("--args", args, session)
 
