@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import resource
 import signal
@@ -217,7 +218,7 @@ def _tell_more(results: list[Result], given: argparse.Namespace, seconds: float)
 
 
 def _number(amount: float) -> str:
-    return f"{amount:,.0f}" if amount == int(amount) else f"{amount:,.1f}"
+    return f"{amount:,.0f}" if math.isinf(amount) or amount == int(amount) else f"{amount:,.1f}"
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """More than a server can do: what it still gets done, how soon it refuses the rest, and whether what it took is kept.
 
 Each round finds the peak in a closed loop, then asks for three times that in an open one, which waits for nobody. What counts
-is plans that were acknowledged and came to their end in time, by the journal. The control stands still.
+is plans that were acknowledged and came to their end in time, by the journal. The control is a server without limits, which takes
+every call; and for a while it stands still, which only those who ask for its health are to notice.
 
 What else the machine does hits one round or the other, and a server that does not keep the promise fails in every one: a
 promise about speed is broken when it does not hold in any round. The figures are those of the middle one.
@@ -52,13 +53,12 @@ WORKERS: Final = (8, 24)
 """Callers of the closed loop, one number after the other; the best one is the peak."""
 TIMES: Final = 3
 """How many times the peak is asked for."""
-GOODPUT_MIN: Final = 0.15
-"""The goal is 0.8, and not reached (docs/adr/0083-refused-at-the-door.md): it was 0.2 to 0.7."""
+GOODPUT_MIN: Final = 0.4
+"""The goal is 0.8 (docs/adr/0083-refused-at-the-door.md); without limits it is 0.03 to 0.1."""
 IN_TIME: Final = 1.0
 """Seconds from asking for a plan to its end, for it to be of use; and the deadline of every create."""
-REFUSED_SECONDS: Final = 0.5
-"""Ninety-nine of a hundred calls that are refused know it after so long; without limits it is a second, their deadline. The goal
-is 0.1, and not reached."""
+REFUSED_SECONDS: Final = 0.1
+"""Ninety-nine of a hundred calls that are refused know it after so long; without limits it is a second, their deadline."""
 LATE: Final = "DEADLINE_EXCEEDED"
 """The status of a call that the server did not come to in time; of those that are refused one in a hundred may be such."""
 SETTLE_SECONDS: Final = 1.0
@@ -248,9 +248,9 @@ def _percents(ratios: list[float]) -> str:
 
 
 async def measure(folder: Path, random: Random, rounds: int) -> tuple[Measured, Measured]:
-    """Load a server in rounds, and one that stands still in one; let both finish, and read their journals.
+    """Load a server in rounds, and one without limits in one; let both finish, and read their journals.
 
-    The peaks are those of the other, which has no limits, so that callers of a closed loop are not refused: right before the load
+    The peaks are those of the other, so that callers of a closed loop are not refused: right before the load
     that is compared with them, since what the machine has left over changes by the second.
     """
     found, control = Measured(), Measured()
@@ -270,12 +270,10 @@ async def measure(folder: Path, random: Random, rounds: int) -> tuple[Measured, 
             rate = TIMES * max(1.0, *(len(phase.acknowledged) / phase.length for phase in closed))
             one, load = (found, loads[0]) if number < rounds else (control, loads[1])
             async with _looking(load):
-                if one is control:
-                    await asyncio.sleep(0.3)  # so that whoever looks is connected
-                    lives[1].signal(signal.SIGSTOP)
-
                 one.rounds.append((closed, await load.open(rate, SECONDS)))
                 if one is control:
+                    lives[1].signal(signal.SIGSTOP)
+                    await asyncio.sleep(IN_TIME + 0.1)
                     lives[1].signal(signal.SIGCONT)
                     await asyncio.sleep(0.2)
 
@@ -372,7 +370,7 @@ def judge(found: Measured, result: Result, where: str) -> None:
 
 
 def overload(seed: int, size: int) -> Result:
-    """Load a server in ``size`` rounds, and one that stands still in one."""
+    """Load a server in ``size`` rounds, and one without limits in one."""
     result, random, where = Result(), Random(seed), f"--only overload --seed {seed} --size {size}"
     with tempfile.TemporaryDirectory(prefix="autoglm-overload-") as folder:
         found, control = asyncio.run(measure(Path(folder), random, size))
@@ -380,16 +378,18 @@ def overload(seed: int, size: int) -> Result:
     judge(found, result, where)
     broken = Result()
     judge(control, broken, where)
-    for promise in (GOODPUT, REFUSED, HEALTH):
-        result.control(promise, "a server that stands still", caught=broken.violations[promise] > 0)
+    for promise in (GOODPUT, REFUSED):
+        result.control(promise, "a server without limits", caught=broken.violations[promise] > 0)
+
+    result.control(HEALTH, "a server that stands still", caught=broken.violations[HEALTH] > 0)
 
     result.count("calls above capacity", sum(phase.asked for phase in found.over))
     result.count("plans a second at the peak", found.peak)
     result.count(f"% of that at {TIMES} times the load", round(100 * median(found.ratios), 1))
-    result.count("% of a server that stands still", round(100 * median(control.ratios), 1))
+    result.count("% without limits", round(100 * median(control.ratios), 1))
     result.count("ms to a refusal (p99)", round(median(found.refusals) * 1e3, 1))
     first = _percentile([took for phase in found.over for took in phase.refused_first], 0.99)
     result.count("ms in the first second (p99)", round(first * 1e3, 1))
-    result.count("ms of a server that stands still (p99)", round(median(control.refusals) * 1e3, 1))
+    result.count("ms to a refusal without limits (p99)", round(median(control.refusals) * 1e3, 1))
     result.count("ms to a health check (p99)", round(found.looked() * 1e3, 1))
     return result
