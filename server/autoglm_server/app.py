@@ -40,6 +40,7 @@ from autoglm_server.plugins.host import Plugins
 from autoglm_server.plugins.steps import StepFeed
 from autoglm_server.presence import Presence, SocketFolder
 from autoglm_server.reload import Reloader, plan_defaults
+from autoglm_server.rest import Rest, release
 from autoglm_server.scheduler.limits import Limits
 from autoglm_server.scheduler.retention import Retention, Rules
 from autoglm_server.scheduler.scheduler import Scheduler
@@ -198,6 +199,7 @@ class Application:
                     self._live(parts, providers),
                     sweep(artifacts.store, journal),
                     *([] if retention.rules.none else [retention.run()]),
+                    self._rest(parts).run(),
                     *warming,
                 )
                 live = [beside.create_task(work) for work in works]
@@ -353,6 +355,10 @@ class Application:
 
         await parts.plugins.start(reachable(self.address))
         await reloader.run()
+
+    def _rest(self, parts: _Parts) -> Rest:
+        """Make what gives memory back when no call comes and no plan goes on."""
+        return Rest(lambda: parts.admission.calls, lambda: parts.scheduler.busy, (parts.feed.rest, release))
 
     async def _until_stopped(self, parts: _Parts) -> None:
         if self._embedded is None:

@@ -14,6 +14,9 @@ BYTES_MAX = 1 << 20
 """A page ends at either."""
 PAGES_BYTES_MAX = 8 << 20
 """Of the pages kept; each counts twice, as it is also kept put together for a message."""
+_PAGE_BYTES = 512
+_BODY_BYTES = 64
+"""What Python needs for a page, and for each of its bodies: of one with an event or two that is more than these."""
 
 
 class Page(list[bytes]):
@@ -114,9 +117,11 @@ class Pages:
 
     def keep(self, plan_id: str, after_sequence: int, page: Page) -> None:
         """Keep a page for a while."""
-        before = self._kept.pop((plan_id, after_sequence), NOTHING)
+        if (before := self._kept.pop((plan_id, after_sequence), None)) is not None:
+            self._bytes -= _size(before)
+
         self._kept[plan_id, after_sequence] = page
-        self._bytes += _size(page) - _size(before)
+        self._bytes += _size(page)
         while self._bytes > self._bytes_max:
             self._bytes -= _size(self._kept.popitem(last=False)[1])
 
@@ -130,6 +135,11 @@ class Pages:
         for place in [place for place in self._kept if place[0] in gone]:
             self._bytes -= _size(self._kept.pop(place))
 
+    def clear(self) -> None:
+        """Keep none any more."""
+        self._kept.clear()
+        self._bytes = 0
+
 
 def _size(page: Page) -> int:
-    return 2 * sum(map(len, page))
+    return 2 * sum(map(len, page)) + _BODY_BYTES * len(page) + _PAGE_BYTES

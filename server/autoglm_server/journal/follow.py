@@ -198,6 +198,13 @@ class Feed:
         if self.journal.damaged:
             raise JournalDamagedError(self.journal.damaged)
 
+    def rest(self) -> None:
+        """Hold nothing that nobody follows just now; who comes reads it from the journal."""
+        self.pages.clear()
+        for tail in [tail for tail in self._recent if not tail.cursors]:
+            del self._recent[tail]
+            self._bytes -= tail.forget()
+
     def drain(self) -> None:
         """End every cursor's wait, now and from now on: the server goes away."""
         self.draining = True

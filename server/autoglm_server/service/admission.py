@@ -97,6 +97,8 @@ class Admission:
         self._behind = behind
         self._turn_wait = limits.create_wait.total_seconds() if limits.create_wait else float("inf")
         self._busy = busy
+        self.calls = 0
+        """Taken in so far: what asks for work, which health checks and idle streams do not."""
 
     def turn(self) -> asyncio.Future[None] | None:
         """Give what a call that makes a plan awaits before its request is looked into; None: it need not wait."""
@@ -155,6 +157,7 @@ class Admission:
 
         places.taken += 1
         places.callers[caller] += 1
+        self.calls += 1
         return caller
 
     def leave(self, kind: Kind, caller: str) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from autoglm.errors import CompactedError, NotFoundError, PreconditionError
 from autoglm.model import PlanState
+from autoglm_server.journal._pages import Page
 from autoglm_server.journal.follow import Batch, Cursor, Feed
 from autoglm_server.journal.journal import Journal
 
@@ -330,6 +331,30 @@ class Deaf(Feed):
     def _deafen(self) -> None:
         if "p3" in self._tails:
             self._tails["p3"].waiters._waiting.clear()
+
+
+async def test_a_rest_holds_only_what_is_followed(fed: tuple[Feed, Any]) -> None:
+    feed, hand = fed
+    for plan_id in ("followed", "left"):
+        await hand.write(plan_id, 1, 5)
+
+    cursor = feed.follow("followed")
+    assert len((await cursor.next(0.0)).bodies) == 5
+    late = feed.follow("left", 2)
+    feed.pages.keep("left", 2, Page([b"a page"]))
+    late.close()
+    feed.rest()
+
+    assert list(feed._recent) == [feed._tails["followed"]]
+    assert feed._bytes == feed._tails["followed"].size > 0
+    assert not feed.pages._kept
+    assert not feed.pages._bytes
+    late = feed.follow("left", 2)
+    assert len((await late.next(0.0)).bodies) == 3
+    await hand.write("left", 6)
+    assert len((await late.next(0.0)).bodies) == 1
+    late.close()
+    cursor.close()
 
 
 @pytest.mark.parametrize("broken", [False, True])

@@ -107,11 +107,24 @@ async def test_control_without_being_told_it_would_be(slow: Slow, pages: Pages) 
 
 async def test_pages_are_kept_within_bounds(slow: Slow) -> None:
     slow.open.set()
-    slow.logs["a"] = [b"x" * 10] * 5
-    pages = Pages(slow, bytes_max=99)  # type: ignore[arg-type]
-    for after in (2, 3, 4, 2, 0):  # 60, 40, 20 and 100 bytes
+    slow.logs["a"] = [b"x" * 1000] * 5
+    pages = Pages(slow, bytes_max=10_000)  # type: ignore[arg-type]
+    for after in (2, 3, 4, 2, 0):  # 6.7, 4.6, 2.6 and 10.8 kB
         await pages.read("a", after)
 
     assert slow.reads == {("a", 2): 2, ("a", 3): 1, ("a", 4): 1, ("a", 0): 1}
     await pages.read("a", 0)
     assert slow.reads["a", 0] == 2
+
+
+async def test_many_small_pages_count_what_they_take(slow: Slow) -> None:
+    slow.open.set()
+    slow.logs = {str(number): [b"x"] for number in range(100)}
+    pages = Pages(slow, bytes_max=10_000)  # type: ignore[arg-type]
+    for plan_id in slow.logs:
+        await pages.read(plan_id, 0)
+
+    assert 0 < len(pages._kept) < 20
+    pages.clear()
+    assert await pages.read("99", 0) == [b"x"]
+    assert slow.reads["99", 0] == 2

@@ -1,0 +1,60 @@
+"""What a server does when there is nothing to do: it gives memory back that busy times needed.
+
+What is freed stays with the process: glibc's malloc gives back only what is at the end of its heap. And some is kept for
+those who may ask again, and nobody has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final
+
+START_SECONDS: Final = 0.5
+"""How long after the start what that needed is given back: by then whoever waited for it has been served."""
+LOOK_SECONDS: Final = 5.0
+"""How often it is looked at whether there is anything to do; quiet is what was so for that long."""
+
+
+class Rest:
+    """Gives back once in each quiet time."""
+
+    def __init__(
+        self, work: Callable[[], object], busy: Callable[[], bool], give_back: Sequence[Callable[[], None]]
+    ) -> None:
+        """Take what tells of work: ``work`` gives something else after some was done, ``busy`` whether any goes on."""
+        self._work = work
+        self._busy = busy
+        self._give_back = give_back
+        self._seen: object = None
+        self._rested: object = None
+
+    async def run(self) -> None:
+        """Look again and again, until cancelled."""
+        await asyncio.sleep(START_SECONDS)
+        release()
+        while True:
+            self.look()
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def look(self) -> None:
+        """Give back what can be, if nothing was done since the last look."""
+        seen, self._seen = self._seen, self._work()
+        if self._busy() or self._seen != seen or self._seen == self._rested:
+            return
+
+        self._rested = self._seen
+        for give in self._give_back:
+            give()
+
+
+def release() -> None:
+    """Give back what malloc holds and nobody has; nothing where it is not glibc's. It takes a millisecond or a few."""
+    import ctypes  # noqa: PLC0415 - not before the server serves
+
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):
+        return
+
+    trim(0)
