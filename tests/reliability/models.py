@@ -17,10 +17,12 @@ from hypothesis import seed as seeded
 from hypothesis.stateful import RuleBasedStateMachine, invariant, run_state_machine_as_test
 
 from tests.reliability.rows import Result
-from tests.server.scheduler import test_approval_model, test_create_model, test_retention_model
+from tests.server.journal import test_journal_model, test_watch_model
+from tests.server.scheduler import test_approval_model, test_create_model, test_retention_model, test_scheduler_model
 
 APPROVAL, CREATE, RETENTION = "model-approval", "model-create", "model-retention"
-MODEL_PROMISES: Final = (APPROVAL, CREATE, RETENTION)
+WATCH, JOURNAL, SCHEDULER = "model-watch", "model-journal", "model-scheduler"
+MODEL_PROMISES: Final = (APPROVAL, CREATE, RETENTION, WATCH, JOURNAL, SCHEDULER)
 STEPS: Final = 30
 """What happens in one history, at most."""
 HUNT: Final = 300
@@ -40,6 +42,9 @@ MODELS: Final = (
     Model(APPROVAL, test_approval_model.ApprovalMachine, test_approval_model),
     Model(CREATE, test_create_model.CreateMachine, test_create_model),
     Model(RETENTION, test_retention_model.RetentionMachine, test_retention_model),
+    Model(WATCH, test_watch_model.WatchMachine, test_watch_model),
+    Model(JOURNAL, test_journal_model.JournalMachine, test_journal_model),
+    Model(SCHEDULER, test_scheduler_model.SchedulerMachine, test_scheduler_model),
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -269,10 +269,29 @@ class Silent(SqliteJournal):
         await self._task(lambda db: db.execute("DELETE FROM meta WHERE name = 'removed_position'").get)
 
 
-@pytest.mark.parametrize("broken", [Unfenced, Forgetful, Silent])
-def test_the_machine_finds_a_broken_journal(broken: type[SqliteJournal]) -> None:
+def takes_any_epoch(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(JournalMachine, "make_suspect", Unfenced)
+
+
+def forgets_request_keys(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(JournalMachine, "make_suspect", Forgetful)
+
+
+def does_not_note_what_was_removed(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(JournalMachine, "make_suspect", Silent)
+
+
+BROKEN = [takes_any_epoch, forgets_request_keys, does_not_note_what_was_removed]
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_the_machine_finds_a_broken_journal(
+    monkeypatch: pytest.MonkeyPatch, broken: Callable[[pytest.MonkeyPatch], None]
+) -> None:
+    broken(monkeypatch)
+
     class Broken(JournalMachine):
-        make_suspect = broken
+        pass
 
     quick = settings(
         max_examples=100,

@@ -243,19 +243,31 @@ def _ignores_budgets(state: State, now: float, places: int, *, hold: bool = Fals
         state.options, state.pool, state.budget_deadline = kept
 
 
-class TightMachine(SchedulerMachine):
-    """The same with budgets that nearly every plan needs more than."""
-
-    budgets = st.just(Budget(max_tool_calls=1))
+def repeats_what_was_cut(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(run_module, "decide", _repeats_what_was_cut)
 
 
-@pytest.mark.parametrize("broken", [_repeats_what_was_cut, _ignores_dependencies, _ignores_budgets])
-def test_control_a_broken_rule_is_caught(monkeypatch: pytest.MonkeyPatch, broken: Callable[..., Decided]) -> None:
-    monkeypatch.setattr(run_module, "decide", broken)
+def ignores_dependencies(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(run_module, "decide", _ignores_dependencies)
+
+
+def ignores_budgets(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(run_module, "decide", _ignores_budgets)
+    patch.setattr(SchedulerMachine, "budgets", st.just(Budget(max_tool_calls=1)))  # nearly every plan needs more
+
+
+BROKEN = [repeats_what_was_cut, ignores_dependencies, ignores_budgets]
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_control_a_broken_rule_is_caught(
+    monkeypatch: pytest.MonkeyPatch, broken: Callable[[pytest.MonkeyPatch], None]
+) -> None:
+    broken(monkeypatch)
     assert decide_module.decide is decide
     with pytest.raises(AssertionError) as caught:
         run_state_machine_as_test(
-            TightMachine if broken is _ignores_budgets else SchedulerMachine,
+            SchedulerMachine,
             settings=settings(
                 SETTINGS,
                 max_examples=300,
