@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,6 +41,11 @@ from autoglm_server.journal.journal import (
 )
 
 _T = TypeVar("_T")
+_forked: list[None] = []
+"""As many as the forks that this process came by."""
+
+if hasattr(os, "register_at_fork"):  # asked of the system, who one is takes as long as all else of an append
+    os.register_at_fork(after_in_child=partial(_forked.append, None))
 
 FILE = "journal.db"
 
@@ -95,7 +101,7 @@ class SqliteJournal:
         self._damage: JournalDamagedError | None = None
         self._turn: list[Job] = []
         self._handed: deque[tuple[int, float]] = deque()  # jobs of a turn that are not settled, and since when
-        self._pid = 0
+        self._forks = 0
         self._writer: Writer | None = None
 
     @property
@@ -128,7 +134,7 @@ class SqliteJournal:
             JournalError: the directory or file cannot be used, with the reason and the remedy.
         """
         self._loop = asyncio.get_running_loop()
-        self._pid = os.getpid()
+        self._forks = len(_forked)
         self._damage = None
         self._turn, self._stalled, self._failure = [], "", None
         self._handed.clear()
@@ -257,7 +263,7 @@ class SqliteJournal:
         self._lock.release()
 
     def append(self, append: Append) -> None:
-        if self._writer is None or os.getpid() != self._pid:
+        if self._writer is None or len(_forked) != self._forks:
             refusal = JournalFailedError(
                 "the journal is closed" if self._writer is None else "the journal does not survive a fork"
             )

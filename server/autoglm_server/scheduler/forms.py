@@ -80,21 +80,6 @@ class Kind:
     mould: Mould | None = None
     """What they are made with; None until there was a second one."""
 
-    def fits(self, request: CreatePlanRequest, tools: object, defaults: PlanOptions, limits: Limits) -> bool:
-        """Whether a request is one of these, and the rules are still the same."""
-        known = self.request
-        return (
-            request.labels is known.labels
-            and request.steps is known.steps
-            and request.options is known.options
-            and request.request == known.request
-            and request.context_id == known.context_id
-            and not request.context
-            and tools is self.tools
-            and defaults is self.defaults
-            and limits is self.limits
-        )
-
 
 class Kinds:
     """The kinds of plans that were asked for lately. One is found by the very objects that its requests share."""
@@ -110,11 +95,24 @@ class Kinds:
     def find(self, request: CreatePlanRequest, tools: object, defaults: PlanOptions, limits: Limits) -> Kind | None:
         """Give the kind that a request is of, if it is known and the rules are still the same."""
         kind = self._kinds.get(id(request.labels))
-        return kind if kind is not None and kind.fits(request, tools, defaults, limits) else None
+        if kind is None or kind.tools is not tools or kind.defaults is not defaults or kind.limits is not limits:
+            return None
+
+        known = kind.request
+        alike = (
+            request.labels is known.labels
+            and request.steps is known.steps
+            and request.options is known.options
+            and request.request == known.request
+            and request.context_id == known.context_id
+            and not request.context
+        )
+        return kind if alike else None
 
     def keep(self, kind: Kind, begins: Sequence[bytes]) -> None:
         """Keep a kind by its first plan, which begins with these events, if it is small and always checked in one way."""
-        if sum(map(len, begins)) > BYTES_MAX or kind.request.context or any(_SECRET in body for body in begins):
+        large = sum(map(len, begins)) > BYTES_MAX or 2 * BYTES_MAX > kind.limits.event_bytes
+        if large or kind.request.context or any(_SECRET in body for body in begins):
             return
 
         if len(self._kinds) >= KINDS_MAX:
@@ -144,27 +142,30 @@ class Mould:
         self, run: PlanRun, request: CreatePlanRequest, options: PlanOptions, principal: str, digest: str
     ) -> tuple[bytes, bytes]:
         """Give a new plan its first events; gives it in view BASIC, and what view FULL has besides."""
-        now, plan_id, request_id, heads = run.now(), run.plan.id, request.request_id, self._heads
-        time = time_bytes(now)
+        now, plan_id, request_id, heads = run.host.clock.now(), run.plan.id, request.request_id, self._heads
+        time, name = time_bytes(now), plan_id.encode()
         length = len(time)
-        whose, at = heads.event_plan_id.text(plan_id), heads.event_time[length] + time
+        whose, at = heads.event_plan_id[len(name)] + name, heads.event_time[length] + time
+        who = heads.event_principal.text(principal) if principal else b""
         body = self._created.fill(heads.request_id.text(request_id), heads.digest.text(digest))
-        body = self._first.fill(whose, at, heads.event_principal.text(principal), heads.created[len(body)] + body)
         created = PlanCreated(request.request, options, request.labels, request_id, digest, None, request.context_id)
-        run.emit(created, principal=principal, now=now, body=body)
+        event = Event(plan_id, 1, now, "", 0, False, 0, principal, created)  # noqa: FBT003
+        run.take(event, self._first.fill(whose, at, who, heads.created[len(body)] + body))
         rest: list[bytes] = []
         since = heads.step_time[length] + time
-        for step in self._steps:
+        for sequence, step in enumerate(self._steps, 2):
             written = step.form.fill(since)
             size = len(written)
             body = heads.step[size] + written
             body = step.event.fill(whose, at, heads.added[len(body)] + body)
-            run.added(step.of(now), step.references, round_number=0, now=now, body=body)
+            event = Event(plan_id, sequence, now, step.id, fact=StepAdded(step.of(now)))
+            run.take(event, body)
+            run.references[step.id] = step.references
             rest += (heads.plan_step[size], written)
 
         basic = self._row.fill(
-            heads.plan_id.text(plan_id),
-            heads.plan_principal.text(principal),
+            heads.plan_id[len(name)] + name,
+            heads.plan_principal.text(principal) if principal else b"",
             heads.plan_request_id.text(request_id),
             heads.plan_time[length] + time,
         )
@@ -174,10 +175,11 @@ class Mould:
 class _Step:
     """A step that the plans of a kind have."""
 
-    __slots__ = ("_step", "event", "form", "references")
+    __slots__ = ("_step", "event", "form", "id", "references")
 
     def __init__(self, step: Step, sequence: int, references: References) -> None:
         self._step = step
+        self.id = step.id
         self.form = Form(step, ("create_time",))
         self.event = Form(Event(sequence=sequence, step_id=step.id), ("plan_id", "event_time", "step_added"))
         self.references = references

@@ -255,7 +255,6 @@ class PlanRun:
         "_out_first",
         "_readers",
         "_ready",
-        "_references",
         "_route",
         "_row_state",
         "_starved",
@@ -274,6 +273,7 @@ class PlanRun:
         "parent",
         "plan",
         "queued",
+        "references",
         "request_key",
         "state",
         "tasks",
@@ -319,7 +319,8 @@ class PlanRun:
         self._waiters: deque[tuple[int, asyncio.Future[bool]]] = deque()
         self._readers: dict[asyncio.Future[bool], None] = {}
         """Those of the waiters that do not wait for a full disk."""
-        self._references: dict[str, References] = {}
+        self.references: dict[str, References] = {}
+        """What was read of the arguments of its steps, as far as it has been."""
         self._accepted: dict[str, str] = {}
         """Digests of changed tools that a person let pass, by step."""
 
@@ -334,16 +335,20 @@ class PlanRun:
         round_number: int = 0,
         principal: str = "",
         now: datetime | None = None,
-        body: bytes = b"",
     ) -> None:
-        """Make an event of the fact, fold it, and keep it for this turn's append; ``body`` is it, if it has been written."""
+        """Make an event of the fact, fold it, and keep it for this turn's append."""
         plan = self.plan
         time = now or self.now()
         event = Event(plan.id, plan.sequence + 1, time, step_id, attempt, False, round_number, principal, fact)  # noqa: FBT003
-        body = body or encode(event)
+        body = encode(event)
         if len(body) > self.host.limits.event_bytes:
             raise InternalError(f"event {event.sequence} of plan {plan.id} has {len(body)} bytes")
 
+        apply(self.state, event, self.host.clock.monotonic())
+        self._out.append(body)
+
+    def take(self, event: Event, body: bytes) -> None:
+        """Do the same with the next event, which has been written and is known to be small."""
         apply(self.state, event, self.host.clock.monotonic())
         self._out.append(body)
 
@@ -576,10 +581,10 @@ class PlanRun:
 
     # --- steps
 
-    def added(self, step: Step, references: References, *, round_number: int, now: datetime, body: bytes = b"") -> None:
-        """Add a step to the plan; ``body`` is the event, if it has been written."""
-        self._references[step.id] = references
-        self.emit(StepAdded(step), step_id=step.id, round_number=round_number, now=now, body=body)
+    def added(self, step: Step, references: References, *, round_number: int, now: datetime) -> None:
+        """Add a step to the plan."""
+        self.references[step.id] = references
+        self.emit(StepAdded(step), step_id=step.id, round_number=round_number, now=now)
 
     def _resolved(self, step: Step) -> JsonObject:
         """Resolve a step's arguments from the outputs of the steps before it.
@@ -587,9 +592,9 @@ class PlanRun:
         Raises:
             ToolCallError: an output does not fit in, as data.
         """
-        references = self._references.get(step.id)
+        references = self.references.get(step.id)
         if references is None:
-            references = self._references[step.id] = compile_references(step.arguments or {}, "arguments")
+            references = self.references[step.id] = compile_references(step.arguments or {}, "arguments")
 
         return references.resolve(self._output_of, times_read=times_read if step.tool == PLAN_RUN else None)
 
@@ -602,7 +607,7 @@ class PlanRun:
             ToolCallError: they are not right, as data.
         """
         arguments, catalog = self._resolved(step), self.host.catalog
-        if self._references[step.id].as_written:
+        if self.references[step.id].as_written:
             tool = catalog.get(step.tool)
             if tool is not None and tool.digest == step.tool_digest:
                 return arguments, Resolved("", tool.digest, exact=True)

@@ -603,10 +603,11 @@ class Scheduler:
 
             return Submitted.of(known, existing=True)
 
+        key = RequestKey("", principal, request.request_id, digest) if request.request_id else None
         if kind is not None and kind.mould is not None:
             run = self._blank(options)
             basic, rest = kind.mould.make(run, request, options, principal, digest)
-            return await self._submit(run, self._key(request, principal, digest), basic, rest)
+            return await self._submit(run, key, basic, rest)
 
         if beside:
             make = partial(self._new, request, checked, options, principal, digest)
@@ -620,10 +621,7 @@ class Scheduler:
         elif not beside:
             self._kinds.keep(Kind(request, tools, defaults, limits, options, checked), run.unhanded)
 
-        return await self._submit(run, self._key(request, principal, digest), b"", _rest(run.plan))
-
-    def _key(self, request: CreatePlanRequest, principal: str, digest: str) -> RequestKey | None:
-        return RequestKey("", principal, request.request_id, digest) if request.request_id else None
+        return await self._submit(run, key, b"", _rest(run.plan))
 
     async def _submit(self, run: PlanRun, key: RequestKey | None, basic: bytes, rest: bytes) -> Submitted:
         """Hand a new plan to the journal; it goes on also when the caller does not wait any more."""

@@ -37,7 +37,9 @@ class Asked:
         if not request_id or type(message) is not pb.CreatePlanRequest:
             return None
 
-        known = self._known.get(_content(message, request_id))
+        message.request_id = ""
+        known = self._known.get(message.SerializeToString())
+        message.request_id = request_id
         if known is None or len(request_id) > REQUEST_ID_MAX or not PRINTABLE.fullmatch(request_id):
             return None
 
@@ -52,7 +54,9 @@ class Asked:
         if not digest or type(message) is not pb.CreatePlanRequest or request.validate_only:
             return
 
-        content = _content(message, request.request_id)
+        message.request_id = ""
+        content = message.SerializeToString()
+        message.request_id = request.request_id
         if len(content) > self._room:
             return
 
@@ -60,11 +64,3 @@ class Asked:
             self._known.clear()
 
         self._known[content] = request, digest
-
-
-def _content(message: pb.CreatePlanRequest, request_id: str) -> bytes:
-    """Give the bytes of all but the request_id; the message is as it was when this returns."""
-    message.request_id = ""
-    content = message.SerializeToString()
-    message.request_id = request_id
-    return content

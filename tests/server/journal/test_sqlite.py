@@ -362,8 +362,19 @@ except JournalError as error:
 
 
 async def test_a_forked_child_cannot_write(journal: SqliteJournal, hand: Any) -> None:
-    journal._pid += 1
+    journal._forks -= 1
     assert isinstance(await hand.send("a", 1), JournalFailedError)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_child_knows_that_it_was_forked() -> None:
+    known = len(sqlite._forked)
+    if not (child := os.fork()):
+        os._exit(len(sqlite._forked) - known)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+    assert len(sqlite._forked) == known
 
 
 async def test_no_thread_is_left(tmp_path: Path) -> None:
