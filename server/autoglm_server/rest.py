@@ -10,8 +10,6 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
 
-START_SECONDS: Final = 0.5
-"""How long after the start what that needed is given back: by then whoever waited for it has been served."""
 LOOK_SECONDS: Final = 5.0
 """How often it is looked at whether there is anything to do; quiet is what was so for that long."""
 
@@ -26,19 +24,16 @@ class Rest:
         self._work = work
         self._busy = busy
         self._give_back = give_back
-        self._seen: object = None
-        self._rested: object = None
+        self._seen = self._rested = work()
 
     async def run(self) -> None:
         """Look again and again, until cancelled."""
-        await asyncio.sleep(START_SECONDS)
-        release()
         while True:
-            self.look()
             await asyncio.sleep(LOOK_SECONDS)
+            self.look()
 
     def look(self) -> None:
-        """Give back what can be, if nothing was done since the last look."""
+        """Give back what can be, if there was work since that was done last, and none since the last look."""
         seen, self._seen = self._seen, self._work()
         if self._busy() or self._seen != seen or self._seen == self._rested:
             return
@@ -50,7 +45,7 @@ class Rest:
 
 def release() -> None:
     """Give back what malloc holds and nobody has; nothing where it is not glibc's. It takes a millisecond or a few."""
-    import ctypes  # noqa: PLC0415 - not before the server serves
+    import ctypes  # noqa: PLC0415 - a start does without it
 
     try:
         trim = ctypes.CDLL(None).malloc_trim

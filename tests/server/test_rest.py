@@ -20,12 +20,21 @@ class Server:
 
 def test_rests_once_when_nothing_was_done_between_two_looks() -> None:
     server = Server()
+    server.calls += 1
     server.rest.look()
-    assert not server.rested  # what was before is not known
+    assert not server.rested
     for _ in range(3):
         server.rest.look()
 
-    assert server.rested == [0]
+    assert server.rested == [1]
+
+
+def test_does_not_rest_before_it_worked() -> None:
+    server = Server()
+    for _ in range(3):
+        server.rest.look()
+
+    assert not server.rested
 
 
 def test_does_not_rest_while_calls_come() -> None:
@@ -39,14 +48,14 @@ def test_does_not_rest_while_calls_come() -> None:
 
 def test_does_not_rest_while_a_plan_goes_on() -> None:
     server = Server()
-    server.busy = True
+    server.calls, server.busy = 1, True
     for _ in range(5):
         server.rest.look()
 
     assert not server.rested
     server.busy = False
     server.rest.look()
-    assert server.rested == [0]
+    assert server.rested == [1]
 
 
 def test_rests_again_after_work() -> None:
