@@ -115,7 +115,7 @@ class Decided:
     """More calls could start, if there were places for them over all plans."""
 
 
-STARTS_MAX = 32
+STARTS_MAX = 16
 """How many steps that are ready are started by one decision. Of a wide plan the first calls are under way while the others
 are still being started, and nobody else on the loop waits for all of them."""
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from autoglm import _carry, wire
 from autoglm.model import Effect, Tool, ToolResult
 from autoglm_server.journal.journal import Append, Record
 from autoglm_server.journal.sqlite import SqliteJournal
@@ -40,6 +41,7 @@ BOUNDS = {
     "tasks": 1.0,  # of asyncio: the attempt's
     "validations": 1.0,  # of arguments by their schema: as they are written, since nothing is filled in
     "json texts": 0.0,
+    "outputs written": 0.0,  # by themselves: the event takes the bytes that the check of the output has made
     "journal bytes": 328.0,
 }
 
@@ -116,6 +118,7 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     for method in ("check", "check_written", "fit", "fits"):
         counted(monkeypatch, found, "validations", Schema, method)
 
+    counted(monkeypatch, found, "outputs written", _carry, "write_value")
     counted(monkeypatch, found, "json texts", json.JSONEncoder, "encode")
     counted(monkeypatch, found, "json texts", json.JSONDecoder, "decode")
     return found
@@ -159,7 +162,7 @@ async def test_one_more_step_costs_no_more_than_it_did(tmp_path: Path, counts: C
     assert {name: count for name, count in found.items() if count > BOUNDS[name]} == {}
 
 
-@pytest.mark.parametrize("name", ["tasks", "json texts", "validations", "turns"])
+@pytest.mark.parametrize("name", ["tasks", "json texts", "outputs written", "validations", "turns"])
 async def test_a_step_that_costs_more_is_noticed(tmp_path: Path, counts: Counter[str], name: str) -> None:
     async def beside() -> None:
         match name:
@@ -167,6 +170,8 @@ async def test_a_step_that_costs_more_is_noticed(tmp_path: Path, counts: Counter
                 await asyncio.get_running_loop().create_task(asyncio.sleep(0))
             case "json texts":
                 json.dumps({})
+            case "outputs written":
+                wire.encode(ToolResult({}))
             case "validations":
                 schema.check({}, "arguments")
             case _:
