@@ -48,12 +48,19 @@ _REQUESTS = """
         ON r.tenant = wanted.value ->> 0 AND r.principal = wanted.value ->> 1 AND r.request_id = wanted.value ->> 2
     CROSS JOIN plan AS p ON p.key = r.plan
 """
+# A body in JSON would be hexadecimal, and read and written four times over: so each row is its other columns as a JSON array,
+# its length before it, and the body behind.
 _ADD_PLANS = """
+    WITH given AS MATERIALIZED (
+        SELECT CAST(substr(value, 9, CAST(substr(value, 1, 8) AS INTEGER)) AS TEXT) AS row,
+            substr(value, 9 + CAST(substr(value, 1, 8) AS INTEGER)) AS body
+        FROM carray(?)
+    )
     INSERT INTO plan(
-        key, id, epoch, owner, tenant, principal, state, labels, context_id, parent, create_time, body, end_time)
-    SELECT value ->> 0, value ->> 1, 1, '', value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
-        value ->> 8, unhex(value ->> 9), value ->> 10
-    FROM json_each(?)
+        key, id, epoch, owner, tenant, principal, state, labels, context_id, parent, create_time, end_time, body)
+    SELECT row ->> 0, row ->> 1, 1, '', row ->> 2, row ->> 3, row ->> 4, row ->> 5, row ->> 6, row ->> 7, row ->> 8,
+        row ->> 9, body
+    FROM given
 """
 _ADD_LABELS = "INSERT INTO label(plan, name, value) SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?)"
 _ADD_REQUESTS = """
@@ -178,7 +185,7 @@ class _Admission:
         add_heads(db, jobs, heads)
         self._forgotten: set[str] = set()
         self._requests = _requests(db, jobs)
-        self._plans: list[list[Any]] = []
+        self._plans: list[bytes] = []
         self._labels: list[list[Any]] = []
         self._new_requests: list[list[Any]] = []
         self._rows: dict[int, PlanRow] = {}
@@ -190,8 +197,10 @@ class _Admission:
     def store(self, db: apsw.Connection) -> None:
         """Write what was admitted."""
         rows = [[key, int(row.state), row.body.hex(), _ended(row)] for key, row in self._rows.items()]
+        if self._plans:
+            db.execute(_ADD_PLANS, (apsw.carray(tuple(self._plans)),))
+
         for statement, values in (
-            (_ADD_PLANS, self._plans),
             (_ADD_LABELS, self._labels),
             (_ADD_REQUESTS, self._new_requests),
             (_SET_ROWS, rows),
@@ -267,21 +276,20 @@ class _Admission:
         row, request = append.row, append.request_key
         assert row is not None, "fault_of refuses a first append without a row"
         self.plan += 1
-        self._plans.append(
-            [
-                self.plan,
-                row.plan_id,
-                row.tenant,
-                row.principal,
-                int(row.state),
-                json.dumps(dict(row.labels)),
-                row.context_id,
-                row.parent_plan_id,
-                microseconds(row.create_time),
-                row.body.hex(),
-                _ended(row),
-            ]
-        )
+        columns = [
+            self.plan,
+            row.plan_id,
+            row.tenant,
+            row.principal,
+            int(row.state),
+            json.dumps(dict(row.labels)) if row.labels else "{}",
+            row.context_id,
+            row.parent_plan_id,
+            microseconds(row.create_time),
+            _ended(row),
+        ]
+        written = json.dumps(columns).encode()
+        self._plans.append(b"%8d%b%b" % (len(written), written, row.body))
         self._labels += [[self.plan, name, value] for name, value in row.labels.items()]
         if request is not None:
             self._new_requests.append(

@@ -111,7 +111,7 @@ class Kinds:
 
     def keep(self, kind: Kind, begins: Sequence[bytes]) -> None:
         """Keep a kind by its first plan, which begins with these events, if it is small and always checked in one way."""
-        large = sum(map(len, begins)) > BYTES_MAX or 2 * BYTES_MAX > kind.limits.event_bytes
+        large = sum(map(len, begins)) > BYTES_MAX or kind.limits.event_bytes < 2 * BYTES_MAX
         if large or kind.request.context or any(_SECRET in body for body in begins):
             return
 
