@@ -102,6 +102,19 @@ def _tells_at_once(self: SimSqliteJournal, append: Append) -> None:
     self.told([Record(1, append.plan_id, append.first_sequence + at, body) for at, body in enumerate(append.bodies)])
 
 
+def _takes_for_the_end(name: str) -> Any:
+    """What cannot be read counts as not there."""
+    reads = getattr(SimSqliteJournal, name)
+
+    async def read(self: SimSqliteJournal, *place: Any, **how: Any) -> Any:
+        try:
+            return await reads(self, *place, **how)
+        except JournalError:
+            return []
+
+    return mock.patch.object(SimSqliteJournal, name, read)
+
+
 def _skips(self: PlanTail, sequence: int) -> Sequence[bytes] | None:
     """A watcher that has fallen behind is not given the oldest event it lacks."""
     bodies = _after(self, sequence)
@@ -170,6 +183,7 @@ def _patched(target: object, name: str, new: Any) -> Callable[[], Sequence[Any]]
 
 
 KILLS: Final = Faults(kill_every=2.0, commit_seconds=0.5, slow_commit=0.1)
+UNREAD: Final = Faults(unread_every=2.0, kill_every=6.0, commit_seconds=0.05, sqlite=True)
 POWER_CUTS: Final = Faults(kill_every=2.0, commit_seconds=0.05, sqlite=True)
 CRASHES: Final = Faults(crash=0.02, kill_every=3.0, commit_seconds=0.05)
 FAILURES: Final = Faults(tool=0.4)
@@ -201,6 +215,12 @@ BREAKAGES: Final = (
         "seen-is-durable",
         _patched(SimSqliteJournal, "append", _tells_at_once),
         replace(KILLS, sqlite=True),
+    ),
+    Breakage(
+        "what cannot be read counts as not there",
+        "every-plan-ends",
+        lambda: [_takes_for_the_end(name) for name in ("read", "read_all", "read_starts", "open_plans")],
+        UNREAD,
     ),
     Breakage("a watcher skips an event", "dense", _patched(PlanTail, "after", _skips), Faults()),
     Breakage(

@@ -103,7 +103,7 @@ def _hunt(machine: type[RuleBasedStateMachine], seed: int) -> str:
 
     how = settings(
         max_examples=HUNT,
-        stateful_step_count=20,
+        stateful_step_count=STEPS,
         deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),

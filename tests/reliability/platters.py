@@ -45,6 +45,10 @@ class Platters(PowerFiles):
 
     def __init__(self, random: Random) -> None:
         super().__init__(random)
+        self.unread = False
+        """Whether every read fails."""
+        self.refused: Callable[[], None] = lambda: None
+        """Is told of each."""
         self.writes_left = 0
         """After so many writes or syncs, ``dies`` is called; 0 for never."""
         self.dies: Callable[[], None] = lambda: None
@@ -55,7 +59,8 @@ class Platters(PowerFiles):
     def remains(self, folder: Path, *, power_cut: bool) -> dict[str, bytes]:
         """Give the files that are there after the process that wrote into ``folder`` has ended."""
         paths = [path for path in {**self.synced, **self.pending} if Path(path).parent == folder]
-        found = {}
+        there = [path for path in sorted(folder.glob("*.db*")) if not path.name.endswith("-shm")]
+        found = {path.name: path.read_bytes() for path in there if str(path) not in paths}  # it was not opened
         for path in sorted(paths):
             image = bytearray(self.synced.get(path, b""))
             for operation in self.pending.get(path, ()):
@@ -86,6 +91,13 @@ class _Platter(apsw.VFSFile):
             files.synced[path] = bytearray(there.read_bytes())
 
         super().__init__("", name, flags)
+
+    def xRead(self, amount: int, offset: int) -> bytes:
+        if self._files.unread:
+            self._files.refused()
+            raise apsw.IOError("the disk does not read")
+
+        return super().xRead(amount, offset)
 
     def xWrite(self, data: bytes, offset: int) -> None:
         files = self._files
@@ -314,6 +326,7 @@ class SqliteDisk:
         self._number = 0
         self._full = self._broken = False
         self.files = Platters(random)
+        self.files.refused = lambda: world.history.fault("read refused")
         self._journals: list[SimSqliteJournal] = []
         self._durable_at: dict[int, int] = {}
         self._epochs: dict[tuple[str, int, bytes], int] = {}
@@ -335,6 +348,14 @@ class SqliteDisk:
     def broken(self, broken: bool) -> None:
         self._broken = broken
         self._fail()
+
+    @property
+    def unread(self) -> bool:
+        return self.files.unread
+
+    @unread.setter
+    def unread(self, unread: bool) -> None:
+        self.files.unread = unread
 
     def _fail(self) -> None:
         files = self.files
@@ -391,7 +412,7 @@ class SqliteDisk:
         Raises:
             JournalError: nothing can be read of it.
         """
-        self.full = self.broken = False
+        self.full = self.broken = self.unread = False
         self.ended()
         journal = SqliteJournal(self._current, vfs=self.files.name, runner=_Idle)
         await journal.open()

@@ -54,6 +54,7 @@ TRAPS: Final[tuple[Json, ...]] = (
     ["${s0.value}", {"id": "evil"}],
 )
 """What tools give: some of it reads like a reference or a plan."""
+GONE: Final = frozenset({"PLAN_NOT_FOUND", "SEQUENCE_COMPACTED", "SEQUENCE_AHEAD"})
 PHRASES: Final = {
     "read": (Phrase("fetch {of:number}", "It is {output}.", "en"),),
     "put": (Phrase("store {of:text}", "Stored.", "en"),),
@@ -306,6 +307,7 @@ class Simulation:
             "freeze": faults.freeze_every,
             "full": faults.full_every,
             "broken": faults.broken_every,
+            "unread": faults.unread_every,
             "jump": faults.jump_every,
         }
         enabled = {kind: every for kind, every in kinds.items() if every}
@@ -319,7 +321,7 @@ class Simulation:
 
         await asyncio.sleep(max(0.0, end - world.loop.time()))
         world.chaos = False
-        world.disk.full = world.disk.broken = False
+        world.disk.full = world.disk.broken = world.disk.unread = False
         world.trace("healed")
 
     async def _strike(self, kind: str) -> None:
@@ -336,6 +338,11 @@ class Simulation:
                 world.disk.full = True
                 await asyncio.sleep(world.random.uniform(0.5, 6.0))
                 world.disk.full = False
+            case "unread":
+                world.history.fault("read errors")
+                world.disk.unread = True
+                await asyncio.sleep(world.random.uniform(0.05, 3.0))
+                world.disk.unread = False
             case "broken":
                 world.history.fault("write error")
                 world.disk.broken = True
@@ -466,10 +473,16 @@ class Simulation:
             return None
         except AutoglmError as refused:
             world.answered(note, refused.reason)
+            self._not_gone("somebody", plan_id, refused)
             return None
 
         world.answered(note)
         return note.plan
+
+    def _not_gone(self, who: str, plan_id: str, refused: AutoglmError) -> None:
+        """Note if somebody is told that what was acknowledged is not there: nothing is ever removed here."""
+        if refused.reason in GONE:
+            self.world.history.broken.append(f"{who} is told {refused.reason} of {plan_id}, which is there")
 
     # --- people who decide
 
@@ -553,6 +566,7 @@ class Simulation:
                 await asyncio.sleep(0.2)
             except AutoglmError as refused:
                 world.trace("watch refused", refused.reason)
+                self._not_gone(name, plan_id, refused)
                 if not world.chaos:
                     raise
 

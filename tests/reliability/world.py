@@ -22,7 +22,7 @@ from autoglm.errors import AutoglmError
 from autoglm.model import Event, StepDraft
 from autoglm.wire import decode, to_json
 from autoglm_server.journal.follow import Feed
-from autoglm_server.journal.journal import Append, FencedError, JournalError, JournalFailedError, Record
+from autoglm_server.journal.journal import Append, FencedError, JournalError, JournalFailedError, PlanRow, Record
 from autoglm_server.journal.memory import MemoryJournal
 from autoglm_server.planner.planner import Planner
 from autoglm_server.scheduler.limits import Limits
@@ -59,6 +59,7 @@ class Faults:
     freeze_every: float = 0.0
     full_every: float = 0.0
     broken_every: float = 0.0
+    unread_every: float = 0.0
     jump_every: float = 0.0
     tool: float = 0.0
     """That a call does something else than end well."""
@@ -90,6 +91,10 @@ class Faults:
             sqlite=random.random() < 0.5,
         )
 
+    def with_more(self, random: Random) -> Faults:
+        """Draw the rest."""
+        return replace(self, unread_every=random.choice([3.0, 10.0]) if random.random() < 0.25 else 0.0)
+
 
 class SimClock:
     """The loop's time, and a wall clock that an administrator may set."""
@@ -110,6 +115,8 @@ class Disk(Protocol):
 
     full: bool
     broken: bool
+    unread: bool
+    """Nothing can be read for a while."""
 
     @property
     def shared(self) -> bool:
@@ -154,6 +161,7 @@ class MemoryDisk:
         """Under which epoch each event of a plan was stored."""
         self.full = False
         self.broken = False
+        self.unread = False
 
     def journal(self, process: Process) -> SimJournal:
         return SimJournal(self._world, self, process)
@@ -275,6 +283,23 @@ class SimJournal(MemoryJournal):
 
         return super()._refusal(append)
 
+    async def read(self, *place: Any, **how: Any) -> Sequence[bytes]:
+        self._readable()
+        return await super().read(*place, **how)
+
+    async def read_all(self, *place: Any, **how: Any) -> Sequence[Record]:
+        self._readable()
+        return await super().read_all(*place, **how)
+
+    async def get_row(self, plan_id: str) -> PlanRow | None:
+        self._readable()
+        return await super().get_row(plan_id)
+
+    def _readable(self) -> None:
+        if self._disk.unread:
+            self._world.history.fault("read refused")
+            raise JournalError("the disk does not read")
+
     def _store(self, append: Append) -> None:
         self._disk.epochs.setdefault(append.plan_id, []).extend([append.epoch] * len(append.bodies))
         super()._store(append)
@@ -381,7 +406,8 @@ class World:
 
     def __init__(self, seed: int, faults: Faults | None = None, *, traced: bool = False) -> None:
         self.random = Random(seed)
-        self.faults = faults or Faults.drawn(self.random)
+        # What was added later is drawn apart, so that the seeds of before go on to play what they played.
+        self.faults = faults or Faults.drawn(self.random).with_more(Random(seed * 2 + 3))
         self.loop = VirtualLoop(Random(seed * 2 + 1))
         self.clock = SimClock(self.loop)
         self.history = History(seed)

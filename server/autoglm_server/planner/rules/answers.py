@@ -188,7 +188,7 @@ def _shown(value: Json, *, chinese: bool) -> str:
         case dict():
             colon, comma = ("：", "，") if chinese else (": ", ", ")
             told = comma.join(
-                f"{name}{colon}{_shown(item, chinese=chinese)}" for name, item in list(value.items())[:_ITEMS_MAX]
+                f"{name}{colon}{_shown(item, chinese=chinese)}" for name, item in sorted(value.items())[:_ITEMS_MAX]
             )
             return f"({told})"
         case _:
