@@ -34,9 +34,10 @@ _MEMORY_BYTES: Final = 256 << 10
 _DISK_NAME_BYTES: Final = 200
 _COPY_BYTES: Final = 1 << 20
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-_NOT_ON_DISK = re.compile(r'[/\\:*?"<>|]+')
-_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+# Texts, which `re` compiles when one is first used.
+_CONTROL = r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+_NOT_ON_DISK = r'[/\\:*?"<>|]+'
+_RESERVED = r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?"
 _KINDS = mimetypes.MimeTypes()  # without the files of the system: the same on every machine
 
 
@@ -73,10 +74,10 @@ def check_label(name: str, media_type: str) -> str:
     if not 1 <= len(name) <= NAME_MAX:
         return f"a file's name has 1 to {NAME_MAX} characters, not {len(name)}"
 
-    if _CONTROL.search(name):
+    if re.search(_CONTROL, name):
         return f"the file's name {name!r} has characters that cannot be shown"
 
-    if len(media_type) > MEDIA_TYPE_MAX or _CONTROL.search(media_type):
+    if len(media_type) > MEDIA_TYPE_MAX or re.search(_CONTROL, media_type):
         return f"the media type of the file {name!r} is none; write one such as image/png"
 
     return ""
@@ -84,9 +85,9 @@ def check_label(name: str, media_type: str) -> str:
 
 def disk_name(name: str) -> str:
     """Give the name under which a file can be saved in a folder: no path, nothing hidden, nothing a system reserves."""
-    plain = unicodedata.normalize("NFC", _CONTROL.sub("", name))
-    plain = _NOT_ON_DISK.sub("_", plain).lstrip(". ").rstrip(". ")
-    if _RESERVED.fullmatch(plain):
+    plain = unicodedata.normalize("NFC", re.sub(_CONTROL, "", name))
+    plain = re.sub(_NOT_ON_DISK, "_", plain).lstrip(". ").rstrip(". ")
+    if re.fullmatch(_RESERVED, plain):
         plain = f"_{plain}"
 
     stem, dot, ending = plain.rpartition(".")

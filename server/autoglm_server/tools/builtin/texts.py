@@ -35,9 +35,10 @@ Case = Literal["upper", "lower", "title", "capitalize", "snake", "kebab", "camel
 Kind = Literal["emails", "urls", "numbers", "dates", "hashtags", "mentions", "words"]
 
 _HAN: Final = "\u3400-\u4dbf\u4e00-\u9fff\u3040-\u30ff\U00020000-\U0003134f"
-_WORD: Final = re.compile(rf"[{_HAN}]|[^\W_{_HAN}]+(?:['’.,_-][^\W_{_HAN}]+)*")  # noqa: RUF001  # both apostrophes
-_SENTENCE_END: Final = re.compile(r"[!?。！？…]+|\.+(?![0-9.])")  # noqa: RUF001  # Chinese marks
-_PARTS: Final = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|[0-9]+|[^\W\dA-Za-z_]+")
+# Texts, which `re` compiles when one is first used: together they take longer than the rest of this module.
+_WORD: Final = rf"[{_HAN}]|[^\W_{_HAN}]+(?:['’.,_-][^\W_{_HAN}]+)*"  # noqa: RUF001  # both apostrophes
+_SENTENCE_END: Final = r"[!?。！？…]+|\.+(?![0-9.])"  # noqa: RUF001  # Chinese marks
+_PARTS: Final = r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|[0-9]+|[^\W\dA-Za-z_]+"
 _MONTH: Final = r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]{0,6}\.?"
 # Compiled when they are first looked for, and kept by `re`.
 _KINDS: Final[Mapping[str, str]] = MappingProxyType(
@@ -56,7 +57,7 @@ _KINDS: Final[Mapping[str, str]] = MappingProxyType(
         ),
         "hashtags": r"(?<![\w#])#\w{1,200}",
         "mentions": r"(?<![\w@.])@[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,98}[A-Za-z0-9_])?",
-        "words": _WORD.pattern,
+        "words": _WORD,
     },
 )
 _ENDS: Final = ".,;:!?'\""
@@ -128,7 +129,7 @@ def count(text: _Text, what: What = "words", of: _Short = "", *, ignore_case: bo
 
         number = text.casefold().count(of.casefold()) if ignore_case else text.count(of)
     elif what == "words":
-        number = sum(1 for _ in _WORD.finditer(text))
+        number = sum(1 for _ in re.finditer(_WORD, text))
     elif what == "characters":
         number = len(_clusters(text))
     elif what == "letters":
@@ -136,7 +137,7 @@ def count(text: _Text, what: What = "words", of: _Short = "", *, ignore_case: bo
     elif what == "lines":
         number = len(text.splitlines())
     else:
-        number = sum(1 for sentence in _SENTENCE_END.split(text) if sentence.strip())
+        number = sum(1 for sentence in re.split(_SENTENCE_END, text) if sentence.strip())
 
     return Counted(result=number, what=what)
 
@@ -287,7 +288,7 @@ def sort(text: _Text, *, descending: bool = False, unique: bool = False) -> Made
         items = list(dict.fromkeys(items))
 
     ordered = sorted(items, key=str.casefold)
-    if all(_NUMERIC.fullmatch(item) for item in items):
+    if all(re.fullmatch(_NUMERIC, item) for item in items):
         ordered = sorted(items, key=lambda item: float(item.replace(",", "")))
 
     return Made(result=separator.join(reversed(ordered) if descending else ordered))
@@ -322,7 +323,7 @@ def join(
     return Made(result=_bounded(separator.join(texts)))
 
 
-_NUMERIC: Final = re.compile(r"[-+]?(?:[0-9]{1,3}(?:,[0-9]{3}){1,5}|[0-9]{1,300})(?:\.[0-9]{1,300})?")
+_NUMERIC: Final = r"[-+]?(?:[0-9]{1,3}(?:,[0-9]{3}){1,5}|[0-9]{1,300})(?:\.[0-9]{1,300})?"
 
 
 def _written(value: str | float | bool) -> str:  # noqa: FBT001 # a value, not a switch
@@ -379,14 +380,14 @@ def _cased(text: str, case: Case) -> str:
                 r"[^\W\d_]+(?:['\u2019][^\W\d_]+)*", lambda word: word[0][:1].upper() + word[0][1:].lower(), text
             )
         case "snake":
-            return "_".join(_PARTS.findall(text)).lower()
+            return "_".join(re.findall(_PARTS, text)).lower()
         case "kebab":
-            return "-".join(_PARTS.findall(text)).lower()
+            return "-".join(re.findall(_PARTS, text)).lower()
         case "pascal":
-            return "".join(part[:1].upper() + part[1:].lower() for part in _PARTS.findall(text))
+            return "".join(part[:1].upper() + part[1:].lower() for part in re.findall(_PARTS, text))
         case "camel":
             pascal = _cased(text, "pascal")
-            first = _PARTS.search(text)
+            first = re.search(_PARTS, text)
             return pascal[: len(first[0])].lower() + pascal[len(first[0]) :] if first else ""
 
 
