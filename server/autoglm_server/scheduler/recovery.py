@@ -35,8 +35,10 @@ PAGE = 2_000
 """Events read at once when a plan is folded from disk."""
 _READ_AHEAD = 32
 """Of how many plans the first pages are read at once, while as many are folded."""
-_AT_ONCE = 8
+_AT_ONCE = 16
 """How many plans are taken up beside callers before these have the loop."""
+_EVENTS = 250
+"""How many events of a plan are folded before others have the loop."""
 _TURNS = 100
 """How many of the plans that were taken up at the start have their turn before others have the loop."""
 _FROZEN = 32
@@ -76,8 +78,8 @@ class Recovery:
         """Begin with none."""
         self._host = host
         self._claims: dict[str, Claim] = {}
-        self._one = asyncio.Lock()
-        """Held while a plan is taken up, so that none is twice."""
+        self._taking: dict[str, asyncio.Lock] = {}
+        """Held while a plan is taken up beside callers, so that all who want it wait for the same."""
         self._rest: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
@@ -110,7 +112,9 @@ class Recovery:
             async with aclosing(self._logs(first)) as logs:
                 async for some in logs:
                     for claim, page in some:
-                        await self._take_up(claim, page)
+                        run = await self._take_up(claim, page)
+                        if run is not None:
+                            run.flush()
 
             stray = await self._join_families()
         finally:
@@ -176,7 +180,7 @@ class Recovery:
             async for some in logs:
                 for number, (claim, page) in enumerate(some):
                     await self._take_up_beside(claim.plan_id, page)
-                    if not number % _AT_ONCE:
+                    if number % _AT_ONCE == _AT_ONCE - 1:
                         await asyncio.sleep(0)
 
                 reads += 1
@@ -185,7 +189,7 @@ class Recovery:
 
     async def _take_up_beside(self, plan_id: str, page: Sequence[bytes] | None) -> None:
         """Take a plan up that has no family, and let it go on."""
-        async with self._one:
+        async with self._taking.setdefault(plan_id, asyncio.Lock()):
             claim = self._claims.get(plan_id)
             if claim is None:
                 return  # somebody has asked for it, or nothing is taken up any more
@@ -193,11 +197,12 @@ class Recovery:
             run = await self._take_up(claim, page)
             if run is not None:
                 self._host.enter(run)
-                run.turn()
+                run.turn()  # hands over what it brings about together with the plan's being taken up
 
     def let_go(self) -> None:
         """Take up no more plans; the next start does."""
         self._claims.clear()
+        self._taking.clear()
 
     def pause(self) -> None:
         """Take up only what is asked for."""
@@ -239,7 +244,10 @@ class Recovery:
         return await self._host.journal.read_starts([claim.plan_id for claim in claims], limit=PAGE)
 
     async def _take_up(self, claim: Claim, page: Sequence[bytes] | None) -> PlanRun | None:
-        """Take a plan up; one that cannot be read does not keep the others, or the server, from going on."""
+        """Take a plan up; one that cannot be read does not keep the others, or the server, from going on.
+
+        Its being taken up is still to be handed to the journal.
+        """
         run: PlanRun | None = None
         try:
             run = await self._resumed(claim, await self._page(claim.plan_id, 0) if page is None else page)
@@ -251,12 +259,12 @@ class Recovery:
             # A boundary, see above.
             log.exception("cannot take the plan up", extra={"plan_id": claim.plan_id})
 
+        self._taking.pop(claim.plan_id, None)
         wanted = self._claims.pop(claim.plan_id, None) is not None
         if run is None or not wanted:
             return None
 
         self._host.hold(run)
-        run.flush()
         return run
 
     async def _page(self, plan_id: str, after_sequence: int) -> Sequence[bytes]:
@@ -279,8 +287,10 @@ class Recovery:
 
                 time = event.event_time.timestamp() if event.event_time is not None else 0.0
                 apply(state, event, time + offset)
+                sequence += 1
+                if not sequence % _EVENTS:
+                    await asyncio.sleep(0)
 
-            sequence += len(bodies)
             bodies = await self._page(claim.plan_id, sequence) if sequence < claim.sequence else ()
 
         if state is None or state.plan.state.terminal:

@@ -30,11 +30,16 @@ class SlowJournal(MemoryJournal):
         self.free = 0
         """How many reads need not wait."""
         self.failures = 0
+        self.long = ""
+        """A plan whose log takes long to be read."""
 
     async def read(
         self, plan_id: str, after_sequence: int, *, limit: int = 500, bytes_max: int = 1 << 20
     ) -> Sequence[bytes]:
         await asyncio.sleep(0)
+        if plan_id == self.long:
+            await self.go.wait()
+
         return await super().read(plan_id, after_sequence, limit=limit, bytes_max=bytes_max)
 
     async def read_starts(
@@ -121,6 +126,23 @@ async def test_all_who_ask_at_once_have_it_taken_up_once(world: Restart, monkeyp
     await world.tools.called("a")
     assert await world.epochs(plan) == [2]
     assert world.tools.times("a") == 2
+
+
+async def test_a_plan_that_takes_long_keeps_nobody_from_another(
+    world: Restart, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recovery, "_EVENTS", 1)
+    long, other = await world.create(step("a", "put")), await world.create(step("b", "put"))
+    await world.settle()
+    await world.crash()
+    world.slow.long = long.id
+    asking = asyncio.get_running_loop().create_task(world.get(long))
+    await world.get(other)
+    assert await world.epochs(other) == [2]
+    assert not asking.done()
+    await world.go_on()
+    await asking
+    assert await world.epochs(long) == [2]
 
 
 async def test_a_plan_is_cancelled_before_it_was_taken_up(world: Restart) -> None:
