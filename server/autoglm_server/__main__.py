@@ -10,6 +10,7 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 import argparse
+import gc
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -81,7 +82,11 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
         print(render_effective(settings), end="")  # noqa: T201 - what was asked for
         return 0
 
+    gc.disable()  # what is imported stays: looking through it again and again for garbage takes a tenth of the time
     from autoglm_server.app import Embedded, StartError, serve  # noqa: PLC0415 - grpc, after the environment is set
+
+    gc.freeze()
+    gc.enable()
 
     if given.embedded:
         with suppress(PermissionError):  # it leads its session already
