@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -156,6 +157,30 @@ async def test_a_thread_that_looks_is_stopped(catalog: Catalog, functions: Any, 
         await task
 
     assert provider.abandoned == []
+
+
+async def test_a_thread_that_just_begins_is_stopped(
+    catalog: Catalog, functions: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[threading.Event] = []
+
+    class Slow(threading.Event):
+        """Takes so long to make that both, the loop and the thread, could find that there is none."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            made.append(self)
+            functions.release.wait(0.05)
+
+    monkeypatch.setattr("autoglm_server.tools.providers.functions.threading", SimpleNamespace(Event=Slow))
+    task = asyncio.ensure_future(call(catalog, "attentive"))
+    await wait_for(functions.started)
+    task.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert len(made) == 1
 
 
 async def test_a_thread_that_ends_by_itself_when_told_counts(catalog: Catalog, functions: Any) -> None:

@@ -117,8 +117,9 @@ class FunctionProvider:
                 return self._in_process(call)
 
     async def _in_thread(self, call: _Call) -> ToolResult:
+        stop = call.cancelled.set  # made here: the thread, just beginning, would make another, and never be told
         job = self._threads.submit(call.in_thread, call.name)
-        return await call.with_files(await _ended(call, job, self._threads, call.cancelled.set))
+        return await call.with_files(await _ended(call, job, self._threads, stop))
 
     async def _in_process(self, call: _Call) -> ToolResult:
         worker = WorkerCall()
