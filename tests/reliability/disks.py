@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import shutil
+import struct
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -21,7 +23,7 @@ import apsw
 
 from autoglm.model import Event, PlanCreated, PlanningStarted, PlanState
 from autoglm.wire import decode, encode, to_json
-from autoglm_server.journal import sqlite
+from autoglm_server.journal import _writer, sqlite
 from autoglm_server.journal.journal import Append, JournalError, PlanRow, RequestKey
 from autoglm_server.journal.sqlite import SqliteJournal
 from tests.reliability.checker import PROMISES
@@ -31,6 +33,10 @@ from tests.reliability.rows import Result
 PUT_TO_THE_TEST: Final = ("seen-is-durable", "dense", "acknowledged-is-kept", "every-plan-ends")
 CONTROL_CUTS: Final = 150
 """With ``synchronous=NORMAL``, so many power cuts must lose something."""
+TORN_EVERY: Final = 5
+"""To so many power cuts, one process that ends while it moves the WAL into the database."""
+WAL_HEAD: Final = 32
+FRAME_HEAD: Final = 24
 START: Final = datetime(2026, 1, 1, tzinfo=UTC)
 Operation = tuple[int, bytes | None]
 """A write at an offset, or, without data, a cut to that size."""
@@ -211,6 +217,13 @@ def power_cuts(seed: int, size: int) -> Result:
         result.take({name: PROMISES[name](history) for name in PUT_TO_THE_TEST}, history, f"power cut, seed {number}")
         result.count("power cuts")
 
+    for number in range(seed, seed + max(1, size // TORN_EVERY)):
+        history = asyncio.run(_tear(number))
+        result.take({name: PROMISES[name](history) for name in PUT_TO_THE_TEST}, history, f"torn pages, seed {number}")
+        result.count("databases with torn pages")
+
+    torn = PROMISES["acknowledged-is-kept"](asyncio.run(_tear(seed, believed=True)))
+    result.control("acknowledged-is-kept", "a database with torn pages, without its WAL", caught=bool(torn.violations))
     with mock.patch.dict(sqlite.PRAGMAS, {"synchronous": 1}):
         lost = _first_loss(seed)
 
@@ -256,6 +269,57 @@ async def _cut(seed: int) -> History:
         await _found(SqliteJournal(after), history)
 
     return history
+
+
+async def _tear(seed: int, *, believed: bool = False) -> History:
+    """End a process while it moves the WAL into the database: of its pages, any are there, whole or half.
+
+    The control, ``believed``, has a database without its WAL.
+    """
+    random = Random(seed)
+    history = History(seed, steady=False)
+    with tempfile.TemporaryDirectory(prefix="autoglm-torn-") as folder:
+        data, after = Path(folder) / "data", Path(folder) / "after"
+        with mock.patch.object(_writer, "_CHECKPOINT_PAGES", 1 << 30):
+            journal = SqliteJournal(data)
+            await journal.open()
+            writer = _Writer(journal, history, random)
+            for _ in range(random.randint(5, 30)):
+                writer.append()
+
+            await asyncio.wait(writer.outcomes)
+            after.mkdir(mode=0o700)
+            for name in (f"{sqlite.FILE}-wal", sqlite.FILE):
+                shutil.copy(data / name, after / name)
+
+            await journal.close()
+
+        _move_some(after / sqlite.FILE, random, history)
+        if believed:
+            (after / f"{sqlite.FILE}-wal").unlink()
+
+        await _found(SqliteJournal(after), history)
+
+    return history
+
+
+def _move_some(database: Path, random: Random, history: History) -> None:
+    """Write some pages of the WAL into the database, and of some of these only a half."""
+    log = database.with_name(f"{database.name}-wal").read_bytes()
+    (size,) = struct.unpack_from(">I", log, 8)
+    newest = {}
+    for at in range(WAL_HEAD, len(log) - FRAME_HEAD - size + 1, FRAME_HEAD + size):
+        if log[at + 8 : at + 16] == log[16:24]:  # of this turn of the WAL
+            newest[struct.unpack_from(">I", log, at)[0]] = log[at + FRAME_HEAD : at + FRAME_HEAD + size]
+
+    image = bytearray(database.read_bytes())
+    for page, content in newest.items():
+        fate = random.choice(["lost", "kept", "torn", "torn"])
+        if fate != "lost":
+            carry_out(image, ((page - 1) * size, content), torn=fate == "torn")
+            history.fault(f"page {fate}")
+
+    database.write_bytes(image)
 
 
 async def _found(journal: SqliteJournal, history: History) -> None:
