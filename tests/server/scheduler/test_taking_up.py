@@ -30,12 +30,14 @@ class SlowJournal(MemoryJournal):
         self.free = 0
         """How many reads need not wait."""
         self.failures = 0
+        self.reads = 0
         self.long = ""
         """A plan whose log takes long to be read."""
 
     async def read(
         self, plan_id: str, after_sequence: int, *, limit: int = 500, bytes_max: int = 1 << 20
     ) -> Sequence[bytes]:
+        self.reads += 1
         await asyncio.sleep(0)
         if plan_id == self.long:
             await self.go.wait()
@@ -121,7 +123,9 @@ async def test_all_who_ask_at_once_have_it_taken_up_once(world: Restart, monkeyp
     monkeypatch.setattr(recovery, "PAGE", 1)  # so that taking it up takes turns of the loop
     plan = await crashed(world)
     world.slow.go.set()
+    before = world.slow.reads
     await asyncio.gather(*[world.get(plan) for _ in range(5)])
+    assert world.slow.reads - before < 10  # its four events once, and not once for each who asks
     await world.go_on()
     await world.tools.called("a")
     assert await world.epochs(plan) == [2]
