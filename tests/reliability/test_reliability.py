@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.reliability.__main__ import CORES, _next, _turn
 from tests.reliability.breakages import BREAKAGES
 from tests.reliability.checker import PROMISES, Verdict, check
 from tests.reliability.hangs import EXIT_STATUS
 from tests.reliability.history import History
+from tests.reliability.parts import PARTS, Unit, units
 from tests.reliability.rows import Result, Row, holds, render, table
 from tests.reliability.simulation import PLANS, Simulation
 
@@ -80,6 +82,24 @@ def test_the_table_says_what_was_found() -> None:
     assert holds([Row("dense", 1)])
     assert not holds([Row("dense", 0)])
     assert not holds([])
+
+
+def test_units_that_wait_run_beside_others_and_those_that_measure_alone() -> None:
+    waiting = sorted(units("push", 1), key=_turn)
+    assert PARTS[waiting[-1].part].alone
+    begun: list[list[Unit]] = []
+    while waiting:
+        running: list[Unit] = []
+        while (unit := _next(waiting, running)) is not None:
+            waiting.remove(unit)
+            running.append(unit)
+
+        assert running
+        begun.append(running)
+
+    assert all(sum(PARTS[unit.part].cores for unit in running) <= CORES for running in begun)
+    assert all(len(running) == 1 for running in begun if any(PARTS[unit.part].alone for unit in running))
+    assert any(len(running) > CORES for running in begun)
 
 
 def test_one_simulated_run_from_the_command_line(tmp_path: Path) -> None:
