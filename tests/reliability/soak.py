@@ -91,6 +91,11 @@ class Soaked:
         settled = self.settled()
         return settled[-1].at - settled[0].at
 
+    @property
+    def rate(self) -> float:
+        """Give the plans a second that were made."""
+        return sum(self.done[kind] for kind in set(KINDS)) / (self.samples[-1].at - self.samples[0].at)
+
     def slope(self, of: str) -> float:
         """Give the slope of ``memory`` or ``disk``, in bytes a second."""
         return theil_sen([(one.at, float(getattr(one, of))) for one in self.settled()])
@@ -360,6 +365,7 @@ def soak(seed: int, size: int) -> Result:
         for of in ("memory", "disk"):
             result.count(f"{name}: KiB of {of} a minute", round(one.slope(of) * 60 / 1024, 1))
 
+        result.count(f"{name}: bytes of memory a plan", round(one.slope("memory") / one.rate))
         result.count(f"{name}: MiB of memory at its end", round(one.samples[-1].memory / (1 << 20), 1))
         result.count(f"{name}: MiB of disk at its end", round(one.samples[-1].disk / (1 << 20), 1))
         result.count(f"{name}: MiB of WAL at most", round(max(sample.wal for sample in one.samples) / (1 << 20), 1))
