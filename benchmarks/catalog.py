@@ -39,7 +39,7 @@ SCHEMA = {
     "additionalProperties": False,
 }
 RULES = [
-    ToolSettings.read(rule)
+    ToolSettings.model_validate(rule)
     for rule in (
         {"match": "*", "concurrency": 100, "redact": ["password"]},
         {"match": "many.*", "rate": "1000000/s", "timeout": "20s"},

@@ -47,7 +47,7 @@ COMMAND = (sys.executable, "-P", "-m", "autoglm_server")
 INSTALL = "pip install 'open-autoglm[server]'"
 
 _BUSY = (PlanState.QUEUED, PlanState.PLANNING, PlanState.RUNNING, PlanState.CANCELLING)
-_NEEDED = ("autoglm_server", "apsw", "jmespath", "jsonschema_rs", "yaml")
+_NEEDED = ("autoglm_server", "apsw", "jmespath", "jsonschema_rs", "pydantic", "yaml")
 _NO_SETTINGS = frozenset({"AUTOGLM_ADDRESS", "AUTOGLM_DATA_DIR"})
 _POLL = 0.05
 _HEALTH_TIMEOUT = 2.0

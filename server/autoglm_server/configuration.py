@@ -16,19 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
+from pydantic import BaseModel, ByteSize, ValidationError
+from pydantic_core import PydanticUndefined
+
 from autoglm._dataclasses import dataclass
-from autoglm_server.section import (
-    ByteSize,
-    Fault,
-    Field,
-    Section,
-    SettingsError,
-    format_bytes,
-    format_duration,
-    plain,
-    told,
-)
-from autoglm_server.settings import Settings
+from autoglm_server.settings import Section, Settings, format_bytes, format_duration
 
 if TYPE_CHECKING:
     import yaml
@@ -111,9 +103,9 @@ def load(
         layers.put((section, name) if name else (section,), value, flag)
 
     try:
-        settings = Settings.read(layers.values)
-    except SettingsError as error:
-        raise ConfigurationError([*layers.faults, *_faults(error.faults, layers)]) from None
+        settings = Settings.model_validate(layers.values)
+    except ValidationError as error:
+        raise ConfigurationError([*layers.faults, *_faults(error, layers)]) from None
 
     if layers.faults:
         raise ConfigurationError(layers.faults)
@@ -225,24 +217,35 @@ def _environment_value(path: _Path, text: str) -> Any:
 # --- faults
 
 
-def _faults(faults: list[Fault], layers: _Layers) -> Iterator[str]:
-    for path, value, message, kind in faults:
+def _faults(error: ValidationError, layers: _Layers) -> Iterator[str]:
+    for detail in error.errors(include_url=False, include_context=True):
+        path: _Path = detail["loc"]
         origin, key = layers.origin(path), _dotted(path)
 
-        if kind == "unknown":
+        if detail["type"] == "extra_forbidden":
             yield f"{origin}: {key} is not a setting{_nearest(path)}"
         elif not path:
-            yield message
-        elif kind == "missing":
+            yield f"{_message(detail)}"
+        elif detail["type"] == "missing":
             yield f"{origin}: {key} is missing"
         else:
-            shown = MASK if _is_private(path) else _shown(value)
-            yield f"{origin}: {key} = {shown}: {message}"
+            shown = MASK if _is_private(path) else _shown(detail["input"])
+            yield f"{origin}: {key} = {shown}: {_message(detail)}"
 
 
 def _is_private(path: _Path) -> bool:
     """Whether somebody may have written a secret there, rather than where it is."""
     return path[0] == "secrets" or not {"auth", "headers"}.isdisjoint(path)
+
+
+def _message(detail: Any) -> str:
+    if detail["type"] in {"tuple_type", "list_type"}:
+        return "write a list, as in [a, b]"
+
+    if detail["type"] in {"dict_type", "model_type"}:
+        return "write a mapping, as in {key: value}"
+
+    return str(detail["msg"]).removeprefix("Value error, ").rstrip(".")
 
 
 def _shown(value: object) -> str:
@@ -254,12 +257,12 @@ def _nearest(path: _Path) -> str:
     """Say which known key is meant, in the same section or, if it stands in the wrong one, in another."""
     import difflib  # noqa: PLC0415 - see above
 
-    if len(path) == 3 and (of := _section_of_each(Settings.fields()[str(path[0])].annotation)) is not None:
-        keys = [*of.fields()]
+    if len(path) == 3 and (of := _section_of_each(Settings.model_fields[str(path[0])].annotation)) is not None:
+        keys = [*of.model_fields]
         near = difflib.get_close_matches(str(path[-1]), keys, 1, 0.5)
         return f"; did you mean {near[0]}?" if near else f"; there are: {', '.join(keys)}"
 
-    known = {_dotted(key): key for key, _, _ in fields()} | {name: (name,) for name in Settings.fields()}
+    known = {_dotted(key): key for key, _, _ in fields()} | {name: (name,) for name in Settings.model_fields}
     wanted = _dotted(path)
     section = wanted.rpartition(".")[0]
     siblings = [key for key in known if key.rpartition(".")[0] == section]
@@ -285,13 +288,13 @@ def variable_of(path: _Path) -> str:
     return PREFIX + "__".join(str(part).upper() for part in path)
 
 
-def fields() -> Iterator[tuple[tuple[str, ...], Field, type[Section]]]:
-    """Give every setting: its path, what is known of it, and its section."""
-    for name, info in Settings.fields().items():
+def fields() -> Iterator[tuple[tuple[str, ...], Any, type[Section]]]:
+    """Give every setting: its path, what pydantic knows of it, and its section."""
+    for name, info in Settings.model_fields.items():
         section = info.annotation
 
         if isinstance(section, type) and issubclass(section, Section):
-            for key, inner in section.fields().items():
+            for key, inner in section.model_fields.items():
                 yield (name, key), inner, section
         else:
             yield (name,), info, Settings
@@ -320,15 +323,24 @@ def render_effective(settings: Settings) -> str:
     """Give the settings that hold, as YAML, with secrets masked."""
     import yaml  # noqa: PLC0415 - see above
 
-    return yaml.safe_dump(_masked(plain(settings)), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(_shown_tree(settings), sort_keys=False, allow_unicode=True)
 
 
-def _masked(value: Any) -> Any:
+def _shown_tree(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        plain = value.model_dump(mode="json")
+        return {
+            name: _shown_tree(getattr(value, name))
+            if isinstance(getattr(value, name), BaseModel | tuple | dict)
+            else _shown_tree(plain[name])
+            for name in type(value).model_fields
+        }
+
     if isinstance(value, dict):
-        return {key: _masked(inner) for key, inner in value.items()}
+        return {key: _shown_tree(inner) for key, inner in value.items()}
 
-    if isinstance(value, list):
-        return [_masked(inner) for inner in value]
+    if isinstance(value, tuple | list):
+        return [_shown_tree(inner) for inner in value]
 
     return mask_uri(value) if isinstance(value, str) else value
 
@@ -346,14 +358,14 @@ def render_reference() -> str:
     top = [entry for entry in fields() if entry[2] is Settings]
     lines += _table("Top level", "", top)
 
-    for name, info in Settings.fields().items():
+    for name, info in Settings.model_fields.items():
         section = info.annotation
 
         if isinstance(section, type) and issubclass(section, Section):
             lines += _table(f"`{name}`", section.__doc__ or "", [entry for entry in fields() if entry[0][0] == name])
         elif (of := _section_of_each(section)) is not None:
-            entries: list[tuple[tuple[str, ...], Field, type[Section]]] = [
-                ((f"{name}[]", key), inner, of) for key, inner in of.fields().items()
+            entries: list[tuple[tuple[str, ...], Any, type[Section]]] = [
+                ((f"{name}[]", key), inner, of) for key, inner in of.model_fields.items()
             ]
             lines += _table(f"Each of `{name}`", of.__doc__ or "", entries)
 
@@ -367,7 +379,7 @@ def _section_of_each(annotation: Any) -> type[Section] | None:
     return of if isinstance(of, type) and issubclass(of, Section) else None
 
 
-def _table(title: str, text: str, entries: list[tuple[tuple[str, ...], Field, type[Section]]]) -> list[str]:
+def _table(title: str, text: str, entries: list[tuple[tuple[str, ...], Any, type[Section]]]) -> list[str]:
     import inspect  # noqa: PLC0415 - see above
 
     lines = ["", f"## {title}", ""]
@@ -376,7 +388,7 @@ def _table(title: str, text: str, entries: list[tuple[tuple[str, ...], Field, ty
 
     for path, info, section in entries:
         meaning = documented(section, path[-1])
-        bounds = _bounds(info)
+        bounds = _bounds(info.metadata)
         default = "the platform's user data folder" if path == ("data_dir",) else f"`{_default(info)}`"
         variable = "" if path[0].endswith("[]") else f"`{variable_of(path)}`"
         lines.append(f"| `{_dotted(path)}` | {default} | {variable} | {meaning}{_choices(info)}{bounds} |")
@@ -412,11 +424,11 @@ def _docstrings(cls: type) -> Mapping[str, str]:
     return found
 
 
-def _default(info: Field) -> str:
-    if info.is_required:
-        return "(required)"
+def _default(info: Any) -> str:
+    value = info.get_default(call_default_factory=True)
 
-    value = info.made()
+    if value is PydanticUndefined:
+        return "(required)"
 
     if value is None or value in ("", (), {}):
         return "(empty)"
@@ -433,15 +445,19 @@ def _default(info: Field) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _choices(info: Field) -> str:
+def _choices(info: Any) -> str:
     choices = typing.get_args(info.annotation) if typing.get_origin(info.annotation) is typing.Literal else ()
     return f" One of {', '.join(f'`{choice}`' for choice in choices)}." if choices else ""
 
 
-def _bounds(info: Field) -> str:
-    bounds = (("at least", info.ge), ("above", info.gt), ("at most", info.le))
-    shown = [f"{words} {told(bound)}" for words, bound in bounds if bound is not None]
-    return f" ({', '.join(shown)})" if shown else ""
+def _bounds(metadata: list[Any]) -> str:
+    told = []
+
+    for words, name in (("at least", "ge"), ("above", "gt"), ("at most", "le")):
+        found = [value for bound in metadata if (value := getattr(bound, name, None)) is not None]
+        told += [f"{words} {format_duration(value) if isinstance(value, timedelta) else value}" for value in found]
+
+    return f" ({', '.join(told)})" if told else ""
 
 
 if __name__ == "__main__":

@@ -20,8 +20,7 @@ from autoglm_server.configuration import ConfigurationError, mask_uri
 from autoglm_server.plugins.host import Change, Plugins
 from autoglm_server.plugins.one import OnePlugin
 from autoglm_server.scheduler.scheduler import Scheduler
-from autoglm_server.section import Section, plain
-from autoglm_server.settings import Settings
+from autoglm_server.settings import Section, Settings
 from autoglm_server.tools import loading
 from autoglm_server.tools.catalog import Catalog
 from autoglm_server.tools.tool import Provider, Refreshing
@@ -116,8 +115,8 @@ class Reloader:
         for key in taken(before, wanted):
             _log.info("reload: %s is now %s", key, _shown(wanted, key))
 
-        log = before.log.but(level=wanted.log.level)
-        self.settings = before.but(log=log, plan=wanted.plan)
+        log = before.log.model_copy(update={"level": wanted.log.level})
+        self.settings = before.model_copy(update={"log": log, "plan": wanted.plan})
         telemetry.set_level(log)
         self._scheduler.defaults = plan_defaults(self.settings)
         limits = self._scheduler.limits
@@ -156,8 +155,13 @@ class Reloader:
         gone = await self._plugins.keep(change)
         self._providers = providers
         self._scheduler.planners = {**self._planners, **self._plugins.planners()}
-        self.settings = self.settings.but(
-            openapi=wanted.openapi, plugins=wanted.plugins, providers=wanted.providers, tools=wanted.tools
+        self.settings = self.settings.model_copy(
+            update={
+                "openapi": wanted.openapi,
+                "plugins": wanted.plugins,
+                "providers": wanted.providers,
+                "tools": wanted.tools,
+            }
         )
         for line in lines:
             _log.info("reload: %s", line)
@@ -225,10 +229,10 @@ def taken(before: Settings, wanted: Settings) -> list[str]:
 
 def _different(before: Settings, wanted: Settings) -> list[str]:
     keys: list[str] = []
-    for name in Settings.fields():
+    for name in Settings.model_fields:
         old, new = getattr(before, name), getattr(wanted, name)
         if isinstance(old, Section):
-            keys += [f"{name}.{key}" for key in type(old).fields() if getattr(old, key) != getattr(new, key)]
+            keys += [f"{name}.{key}" for key in type(old).model_fields if getattr(old, key) != getattr(new, key)]
         elif old != new:
             keys.append(name)
 
@@ -241,7 +245,7 @@ def _may_change(key: str) -> bool:
 
 def _shown(settings: Settings, key: str) -> Any:
     section, _, name = key.partition(".")
-    return plain(getattr(getattr(settings, section), name))
+    return getattr(settings, section).model_dump(mode="json")[name]
 
 
 def _why_again(provider: Provider, uri: str) -> str:

@@ -31,7 +31,7 @@ async def test_what_a_client_sees_of_a_plan_that_grows_old(tmp_path: Path, monke
     monkeypatch.setattr(retention, "START_SECONDS", 0.0)
     monkeypatch.setattr(retention, "INTERVAL_SECONDS", 0.05)
     clock = Ahead()
-    settings = Settings.read({"data_dir": tmp_path, "server": {"port": 0}})
+    settings = Settings.model_validate({"data_dir": tmp_path, "server": {"port": 0}})
     application = Application(settings, clock=clock)
     serving = asyncio.create_task(application.run())
     await application.ready.wait()

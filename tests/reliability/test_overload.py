@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
-
 from autoglm.model import PlanState
-from tests.reliability.__main__ import _may_begin
 from tests.reliability.overload import GOODPUT, HEALTH, KEPT, REFUSED, Measured, Seconds, judge
-from tests.reliability.parts import PARTS, Unit
 from tests.reliability.rows import Result
 
 
@@ -57,12 +53,3 @@ def test_one_refusal_without_a_time_one_lost_plan_or_one_missing_answer_is_enoug
     open_.states["c0-7"] = PlanState.RUNNING
     dead.health.append(5.0)
     assert [broken(found) for found in (untold, lost, open_, dead)] == [{REFUSED}, {KEPT}, {KEPT}, {HEALTH}]
-
-
-@pytest.mark.parametrize(("name", "beside", "may"), [("kills", "watch", True), ("overload", "watch", False)])
-def test_what_measures_runs_alone(name: str, beside: str, *, may: bool) -> None:
-    assert {"kills", "watch", "overload"} <= {*PARTS}
-    one, other = Unit(name, 1, 1), Unit(beside, 1, 1)
-    assert _may_begin(one, [other]) is may
-    assert _may_begin(other, [one]) is may
-    assert _may_begin(one, [])

@@ -9,8 +9,7 @@ import pytest
 
 from autoglm_server.configuration import load
 from autoglm_server.reload import MAY_CHANGE, refused, taken
-from autoglm_server.section import Section
-from autoglm_server.settings import Settings
+from autoglm_server.settings import Section, Settings
 from autoglm_server.tools.loading import LoadError, is_changed, load_file, tools_of
 
 
@@ -42,7 +41,7 @@ def test_what_may_change_and_what_may_not(*, changed: dict[str, Any], is_taken: 
 
 
 def test_every_section_is_decided_on() -> None:
-    assert {key.partition(".")[0] for key in MAY_CHANGE} <= set(Settings.fields())
+    assert {key.partition(".")[0] for key in MAY_CHANGE} <= set(Settings.model_fields)
     providers = settings(), settings(providers={"p": "python:x.py"}, plugins=[{"name": "a"}], tools=[{"match": "*"}])
     assert refused(*providers) == taken(*providers) == []  # these have lines of their own
     assert all(isinstance(getattr(settings(), key.partition(".")[0]), Section) for key in MAY_CHANGE if "." in key)

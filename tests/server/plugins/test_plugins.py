@@ -547,7 +547,7 @@ async def test_only_what_is_different_is_loaded_anew(folder: Folder) -> None:
         await plugins.start("here")
         folder.log.write_text("")
         folder.write("edited", says="other")
-        lines = await take(plugins, same, changed.but(mode="observe"), edited, folder.write("new"))
+        lines = await take(plugins, same, changed.model_copy(update={"mode": "observe"}), edited, folder.write("new"))
         assert lines == [
             "plugin changed: loaded anew, active",
             "plugin edited: loaded anew, active",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import ByteSize
 
 from autoglm.v1 import plan_service_pb2 as pb
-from autoglm_server.section import ByteSize
 from autoglm_server.service.asked import BYTES_MAX, REQUESTS_MAX, Asked
 from autoglm_server.service.plans import read_create
 from autoglm_server.settings import LimitSettings

@@ -11,11 +11,11 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from pydantic import ByteSize
 
 from autoglm.model import Artifact, Plan, Step, Tool, ToolResult
 from autoglm.v1 import plan_service_pb2 as pb
 from autoglm.v1 import tool_service_pb2
-from autoglm_server.section import ByteSize
 from autoglm_server.service.watch import WatchTimes
 from autoglm_server.settings import LimitSettings
 from autoglm_server.tools.tool import Invocation, ToolCallError

@@ -417,7 +417,7 @@ def test_no_line_of_the_log_shows_it(
     root = logging.getLogger()
     monkeypatch.setattr(root, "handlers", [])
     monkeypatch.setattr(root, "level", root.level)
-    telemetry.configure(LogSettings.read({"format": form}))
+    telemetry.configure(LogSettings.model_validate({"format": form}))
     log = logging.getLogger("test")
 
     def write() -> str:

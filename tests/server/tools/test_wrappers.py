@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from autoglm.model import Artifact, CallContext, Effect, Failure, Tool, ToolProgress, ToolResult
 from autoglm.wire import canonical_json
-from autoglm_server.section import SettingsError
 from autoglm_server.settings import ToolSettings
 from autoglm_server.tools.catalog import Catalog
 from autoglm_server.tools.redaction import REDACTED, Redaction
@@ -55,7 +55,7 @@ class Counting:
 
 
 def rule(match: str = "*", **more: Any) -> ToolSettings:
-    return ToolSettings.read({"match": match, **more})
+    return ToolSettings.model_validate({"match": match, **more})
 
 
 def invocation(tool: str = "p.t", principal: str = "ann", timeout: float = 5, **arguments: Any) -> Invocation:
@@ -392,7 +392,7 @@ async def test_each_tool_has_its_own_rate_which_outlives_a_new_list_and_a_cached
     [{"rate": "10"}, {"rate": "0/s"}, {"rate": "1/y"}, {"redact": ["/"]}, {"concurrency": 0}, {"cache": {"ttl": 0}}],
 )
 def test_what_means_nothing_is_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(SettingsError):
+    with pytest.raises(ValidationError):
         rule(**wrong)
 
 

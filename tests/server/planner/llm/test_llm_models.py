@@ -209,7 +209,7 @@ def test_without_the_extra_rules_serve(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_settings_reach_the_planner() -> None:
-    settings = Settings.read(
+    settings = Settings.model_validate(
         {
             "planner": {
                 "kind": "llm",

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ByteSize, ValidationError
 
 from autoglm.model import Effect, Failure, ToolProgress
-from autoglm_server.section import ByteSize, SettingsError
 from autoglm_server.settings import LimitSettings, Settings, ShellSettings, ToolSettings
 from autoglm_server.tools.builtin.shell import ShellProvider
 from autoglm_server.tools.catalog import Catalog
@@ -113,7 +113,7 @@ def test_it_is_there_only_when_enabled(tmp_path: Path) -> None:
 @pytest.mark.parametrize("match", ["shell.run", "shell.*", "*"])
 def test_no_setting_takes_the_approval_away(match: str) -> None:
     rules = (ToolSettings(match=match, requires_approval=False),)
-    with pytest.raises(SettingsError, match=r"shell\.run"):
+    with pytest.raises(ValidationError, match=r"shell\.run"):
         Settings(shell=ShellSettings(enabled=True), tools=rules)
 
     Settings(tools=rules)
@@ -216,7 +216,7 @@ async def test_what_is_longer_as_json_still_fits(tmp_path: Path, byte: str) -> N
 
 def test_what_is_kept_of_commands_fits_into_an_output() -> None:
     shell_settings = ShellSettings(enabled=True, output=ByteSize(64 << 10))
-    with pytest.raises(SettingsError, match=r"shell\.output"):
+    with pytest.raises(ValidationError, match=r"shell\.output"):
         Settings(shell=shell_settings, limits=LimitSettings(output=ByteSize(128 << 10)))
 
     Settings(shell=shell_settings, limits=LimitSettings(output=ByteSize(256 << 10)))
