@@ -115,11 +115,6 @@ class Decided:
     """More calls could start, if there were places for them over all plans."""
 
 
-STARTS_MAX = 16
-"""How many steps that are ready are started by one decision. Of a wide plan the first calls are under way while the others
-are still being started, and nobody else on the loop waits for all of them."""
-
-
 def failure_of(reason: ErrorReason, message: str, **metadata: str) -> Failure:
     """Make a failure of the domain ``autoglm``."""
     return Failure(reason.name, DOMAIN, message, metadata=metadata)
@@ -193,7 +188,7 @@ def _calls(state: State, now: float, places: int, commands: list[Command]) -> bo
             return False
 
         room = max(0, min(free, places))
-        commands += map(StartStep, islice(plan.ready, min(room, STARTS_MAX)))
+        commands += map(StartStep, islice(plan.ready, room))
         return room < len(plan.ready) and places < free
 
     left = False
@@ -218,8 +213,9 @@ def _calls(state: State, now: float, places: int, commands: list[Command]) -> bo
     due = _due(state, now, room)
     commands += [StartStep(step_id) for step_id in due]
     room -= len(due)
-    commands += [StartStep(step_id) for step_id in islice(plan.ready, min(room, STARTS_MAX))]
-    left = left or room < len(plan.ready) or (not room and _is_due(state, now, len(due)))
+    starts = min(room, len(plan.ready))
+    commands += [StartStep(step_id) for step_id in islice(plan.ready, starts)]
+    left = left or starts < len(plan.ready) or (not room and _is_due(state, now, len(due)))
     return left and places < free
 
 

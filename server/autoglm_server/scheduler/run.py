@@ -78,7 +78,6 @@ from autoglm_server.planner.planner import (
 )
 from autoglm_server.scheduler import answers, families
 from autoglm_server.scheduler.decide import (
-    STARTS_MAX,
     AskPerson,
     CancelStep,
     Command,
@@ -310,8 +309,6 @@ class PlanRun:
         self._route = (host.journal.journal_id,)
         self._starved = False
         """Whether the scheduler was told that the plan could start more calls if there were places."""
-        self._again = False
-        """Whether it goes on with a turn in the loop's next pass: there was more to start than one turn starts."""
         self._ready: deque[Attempt] = deque()
         """Calls that need not wait for their intents to be durable."""
         self._launches: deque[Attempt] = deque()
@@ -508,10 +505,6 @@ class PlanRun:
                 for command in decided.commands:
                     self._execute(command)
 
-                if len(decided.commands) >= STARTS_MAX and self.plan.ready:
-                    self._turn_again()
-                    break
-
                 if began and self._only_started(decided.commands):
                     break
 
@@ -528,16 +521,6 @@ class PlanRun:
             host.starving(self, starved=decided.starved)
 
         host.moved(self)
-
-    def _turn_again(self) -> None:
-        """Go on in the loop's next pass, in which what was handed over is on its way to the disk."""
-        if not self._again:
-            self._again = True
-            asyncio.get_running_loop().call_soon(self._go_on)
-
-    def _go_on(self) -> None:
-        self._again = False
-        self.turn()
 
     def _only_started(self, commands: Sequence[Command]) -> bool:
         """Whether what was decided was to start calls, and they did start: then there is nothing more to decide.

@@ -47,7 +47,6 @@ from autoglm.model import (
 )
 from autoglm.wire import decode
 from autoglm_server.planner.planner import AnswerOutput, AnswerText, Note, PlannerError
-from autoglm_server.scheduler.decide import STARTS_MAX
 from autoglm_server.scheduler.limits import Limits
 from tests.server.scheduler.harness import ANY, World, failure, step
 
@@ -83,17 +82,6 @@ async def test_given_steps_run_and_answer(world: World) -> None:
         "PlanSucceeded",
     ]
     assert [event.sequence for event in await world.events(plan)] == list(range(1, 9))
-
-
-async def test_the_first_calls_of_a_wide_plan_run_while_the_others_are_started(world: World) -> None:
-    wide = 8 * STARTS_MAX
-    plan = await world.create(*(step(f"s{i}") for i in range(wide)), max_parallel_steps=1000)
-    await world.tools.called("s0")
-    started = len(world.scheduler._runs[plan.id].plan.running)
-    assert STARTS_MAX <= started < wide
-    await world.until(plan, lambda current: set(states(current).values()) == {"RUNNING"})
-    await world.tools.called(f"s{wide - 1}")
-    assert len(world.tools.pending) == wide
 
 
 async def test_given_steps_may_stand_in_any_order(world: World) -> None:
