@@ -38,10 +38,13 @@ async def called(call: Callable[[], Awaitable[Any]], callers: int, seconds: floa
     return len(latencies) / (time.perf_counter() - began), latencies
 
 
-def creating(ours: ProductLoad) -> Callable[[], Awaitable[Any]]:
+def creating(ours: ProductLoad, *, alike: bool = True) -> Callable[[], Awaitable[Any]]:
+    """Give what asks for a plan of one step; ``alike``: it has nothing that no other has, but for its request_id."""
+
     def call() -> Awaitable[Any]:
-        request = plan_service_pb2.CreatePlanRequest(request_id=f"benchmark-{next(_numbers)}")
-        request.steps.add(id="s", tool="bench.noop")
+        number = next(_numbers)
+        request = plan_service_pb2.CreatePlanRequest(request_id=f"benchmark-{number}")
+        request.steps.add(id="s", tool="bench.noop", title="" if alike else f"step {number}")
         return ours.plans.CreatePlan(request)
 
     return call
@@ -50,7 +53,8 @@ def creating(ours: ProductLoad) -> Callable[[], Awaitable[Any]]:
 async def submit(options: Options) -> list[Row]:
     """CreatePlan, acknowledged durable, beside bare unary echo. The plans are queued: no step of theirs runs."""
     seconds = 1.0 if options.quick else 3.0
-    found: dict[str, list[tuple[float, float]]] = {f"submit.{part}": [] for part in ("rate", "p50", "p99", "one.p50")}
+    parts = ("rate", "unlike.rate", "p50", "p99", "one.p50")
+    found: dict[str, list[tuple[float, float]]] = {f"submit.{part}": [] for part in parts}
 
     for number in range(options.rounds):
         async with Loads(options, AUTOGLM_SCHEDULER__MAX_RUNNING_PLANS="1") as (ours, bare):
@@ -63,29 +67,33 @@ async def submit(options: Options) -> list[Row]:
             calls: dict[str, Callable[[], Awaitable[Any]]] = {
                 "value": creating(ours),
                 "limit": functools.partial(echo, event),
+                "unlike": creating(ours, alike=False),
             }
-            order = ("limit", "value") if number % 2 else ("value", "limit")
+            order = ("limit", "value", "unlike") if number % 2 else ("unlike", "value", "limit")
             many = {which: await called(calls[which], CALLERS, seconds) for which in order}
-            one = {which: (await called(calls[which], 1, seconds / 2))[1] for which in order}
+            one = {which: (await called(calls[which], 1, seconds / 2))[1] for which in order if which != "unlike"}
 
         found["submit.rate"].append((many["value"][0], many["limit"][0]))
+        found["submit.unlike.rate"].append((many["unlike"][0], many["limit"][0]))
 
         for part, name in ((0.5, "submit.p50"), (0.99, "submit.p99")):
             found[name].append((quantile(many["value"][1], part) * 1e3, quantile(many["limit"][1], part) * 1e3))
 
         found["submit.one.p50"].append((quantile(one["value"], 0.5) * 1e3, quantile(one["limit"], 0.5) * 1e3))
 
-    units = {"submit.rate": "plans/s"}
+    kinds = {
+        "submit.one.p50": "one caller",
+        "submit.unlike.rate": f"{CALLERS} callers, each plan with a title of its own",
+    }
     return [
         Row(
             name,
-            units.get(name, "ms"),
+            "plans/s" if name.endswith("rate") else "ms",
             [value for value, _ in pairs],
             [limit for _, limit in pairs],
             "bare unary echo",
-            at_least(0.6, 0.8) if name == "submit.rate" else None,
-            "CreatePlan of one step, acknowledged durable, "
-            + ("one caller" if "one" in name else f"{CALLERS} callers"),
+            at_least(0.6, 0.8) if name.endswith("rate") else None,
+            "CreatePlan of one step, acknowledged durable, " + kinds.get(name, f"{CALLERS} callers"),
         )
         for name, pairs in found.items()
         if options.wanted(name)

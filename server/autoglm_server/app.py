@@ -40,7 +40,7 @@ from autoglm_server.plugins.host import Plugins
 from autoglm_server.plugins.steps import StepFeed
 from autoglm_server.presence import Presence, SocketFolder
 from autoglm_server.reload import Reloader, plan_defaults
-from autoglm_server.rest import Rest, release
+from autoglm_server.rest import Rest, release, share_heaps
 from autoglm_server.scheduler.limits import Limits
 from autoglm_server.scheduler.retention import Retention, Rules
 from autoglm_server.scheduler.scheduler import Scheduler
@@ -117,6 +117,7 @@ def serve(settings: Settings, *, embedded: Embedded | None = None, read: Callabl
     """
     telemetry.configure(settings.log)
     sys.setswitchinterval(SWITCH_SECONDS)
+    share_heaps()
 
     with asyncio.Runner(loop_factory=new_loop) as runner:
         return runner.run(Application(settings, embedded=embedded, read=read).run())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final
 
 LOOK_SECONDS: Final = 5.0
@@ -43,13 +44,24 @@ class Rest:
             give()
 
 
+ARENAS: Final = 2
+"""Heaps of malloc that threads share; each keeps the most that was ever asked of it at once."""
+_M_ARENA_MAX: Final = -8
+"""What glibc's malloc.h calls it."""
+
+
 def release() -> None:
     """Give back what malloc holds and nobody has; nothing where it is not glibc's. It takes a millisecond or a few."""
-    import ctypes  # noqa: PLC0415 - a start does without it
+    _call("malloc_trim", 0)
 
-    try:
-        trim = ctypes.CDLL(None).malloc_trim
-    except (AttributeError, OSError, TypeError):
-        return
 
-    trim(0)
+def share_heaps() -> None:
+    """Let threads share few heaps, before there are threads; nothing where malloc is not glibc's."""
+    _call("mallopt", _M_ARENA_MAX, ARENAS)
+
+
+def _call(function: str, *numbers: int) -> None:
+    import ctypes  # noqa: PLC0415 - whoever only reads the settings does without it
+
+    with suppress(AttributeError, OSError, TypeError):
+        getattr(ctypes.CDLL(None), function)(*numbers)

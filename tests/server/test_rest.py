@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from autoglm_server.rest import Rest
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from autoglm_server.rest import ARENAS, Rest
 
 
 class Server:
@@ -66,3 +73,31 @@ def test_rests_again_after_work() -> None:
             server.rest.look()
 
     assert server.rested == [1, 2, 3]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt and malloc_info are glibc's")
+@pytest.mark.parametrize(("shared", "most"), [(True, ARENAS), (False, 1000)])
+def test_threads_share_heaps(shared: bool, most: int) -> None:
+    """Threads that ask malloc for memory at once; its own report says how many heaps there are."""
+    program = f"""
+import ctypes, os, threading
+from autoglm_server.rest import share_heaps
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+if {shared}: share_heaps()
+barrier = threading.Barrier(8)
+def work():
+    barrier.wait(); libc.malloc(10_000); barrier.wait()
+threads = [threading.Thread(target=work) for _ in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+libc.fdopen.restype = ctypes.c_void_p
+out = ctypes.c_void_p(libc.fdopen(1, b"w"))
+libc.malloc_info(0, out)
+libc.fflush(out)
+"""
+    env = {name: value for name, value in os.environ.items() if name != "MALLOC_ARENA_MAX"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=env)
+    heaps = done.stdout.count("<heap nr=")
+    assert 1 <= heaps <= most
+    assert shared or heaps > ARENAS, "the control: without it each thread has its own"
