@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -85,7 +87,11 @@ FAULTS: list[tuple[str, dict[str, Any], str, str, str]] = [
 
 
 def call(name: str, **arguments: Any) -> dict[str, Any]:
-    output: dict[str, Any] = TOOLS[name](**arguments)
+    returned = TOOLS[name](**arguments)
+    if inspect.iscoroutine(returned):
+        returned = asyncio.run(returned)
+
+    output: dict[str, Any] = returned
     return output
 
 
