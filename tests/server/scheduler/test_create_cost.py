@@ -1,4 +1,4 @@
-"""What one more create costs, in counts that are nearly the same on every machine: of a plan like others, and of one like no other.
+"""What one more create costs, in counts that hardly differ between machines: of a plan like others, and of one like no other.
 
 A count that falls is good: lower its bound.
 """
