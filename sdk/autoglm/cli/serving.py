@@ -30,6 +30,7 @@ def plain_flags(arguments: Sequence[str]) -> dict[str, str] | None:
 
     said: dict[str, str] = {}
     words = iter(arguments[1:])
+    may_be_value = False
 
     for word in words:
         flag, joined, value = word.partition("=")
@@ -42,6 +43,11 @@ def plain_flags(arguments: Sequence[str]) -> dict[str, str] | None:
 
             if said[flag].startswith("-") or not fits(said[flag]):
                 return None
+
+        if not word.startswith("-") and not may_be_value:
+            return None  # the command would put it behind the flag of the server's that it may be a value of
+
+        may_be_value = word.startswith("-") and not fits and not joined
 
     return said
 

@@ -39,6 +39,7 @@ def understood(flags: list[str]) -> object:
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(WORDS, max_size=6))
+@example(["--workspace", "--host=h", "a b"])
 @example(["--config", "c", "--port", "0", "--provider", "a=b", "--provider", "b=c", "--host", "g", "--host", "h"])
 def test_straight_is_what_the_command_would_have_told(words: list[str]) -> None:
     if serving.plain_flags(["serve", *words]) is None:
