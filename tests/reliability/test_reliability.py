@@ -124,7 +124,7 @@ from pathlib import Path
 from tests.reliability.hangs import tell_where_on_request
 
 async def answer_that_never_comes():
-    print("ready", flush=True)
+    asyncio.get_running_loop().call_soon(lambda: print("ready", flush=True))
     await asyncio.Event().wait()
 
 async def main():
