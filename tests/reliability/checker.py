@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -202,8 +202,12 @@ def finished_runs_once(history: History) -> Verdict:
     calls = _calls_by_step(history)
     for plan_id, log in history.logs.items():
         succeeded: dict[str, tuple[Event, int | None]] = {}
+        added: dict[str, int | None] = {}
         for logged in log:
             event = logged.event
+            if isinstance(event.fact, StepAdded):
+                added[event.step_id] = logged.durable_at
+
             if not isinstance(event.fact, StepSucceeded):
                 continue
 
@@ -212,7 +216,8 @@ def finished_runs_once(history: History) -> Verdict:
             succeeded[event.step_id] = (event, logged.durable_at)
 
         for step_id, (event, durable_at) in succeeded.items():
-            begun = [call for call in calls[plan_id, step_id] if call.what == "begin"]
+            others = _owners_lost_before(calls[plan_id, step_id], added[step_id])
+            begun = [call for call in calls[plan_id, step_id] if call.what == "begin" and call.owner not in others]
             # What a process that was lost had done before is not "again": its READ_ONLY attempts may not have become durable.
             own = max((call.at for call in begun if call.attempt == event.attempt), default=0)
             later = [call for call in begun if call.attempt > event.attempt and call.at > own and not call.outlived]
@@ -222,6 +227,11 @@ def finished_runs_once(history: History) -> Verdict:
                 verdict.expect(holds=not late, otherwise=f"{plan_id}/{step_id} was called after its success: {late}")
 
     return verdict
+
+
+def _owners_lost_before(calls: Sequence[Call], durable_at: int | None) -> set[str]:
+    """Give who was lost before this step was in the journal: what they called was another one, whose name it has."""
+    return {call.owner for call in calls if call.what == "lost" and durable_at is not None and call.at < durable_at}
 
 
 def effects_not_repeated(history: History) -> Verdict:
