@@ -34,8 +34,8 @@ def test_one_round_that_holds_is_enough_for_speed() -> None:
 
 
 def test_less_than_is_promised_in_every_round_is_told() -> None:
-    assert broken(measured(good=(39, 10))) == {GOODPUT}
-    assert broken(measured(refused=(0.11, 0.8))) == {REFUSED}
+    assert broken(measured(good=(24, 10))) == {GOODPUT}
+    assert broken(measured(refused=(0.21, 0.8))) == {REFUSED}
 
 
 def test_calls_that_meet_their_deadline_in_every_round_are_told() -> None:
