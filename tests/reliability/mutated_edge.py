@@ -162,7 +162,7 @@ async def inside() -> AsyncIterator[Inside]:
         stack.push_async_callback(parts.server.stop, None)
         await stack.enter_async_context(parts.disconnects)
         handlers = _Handlers()
-        registry: Any = edge._Accepted(handlers)  # type: ignore[arg-type]
+        registry: Any = edge._Registrar(handlers)  # type: ignore[arg-type]
         plan_service_pb2_grpc.add_PlanServiceServicer_to_server(parts._plans, registry)
         tool_service_pb2_grpc.add_ToolServiceServicer_to_server(parts._tools, registry)
         yield Inside(parts, handlers)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from autoglm.model import CreatePlanRequest
 from autoglm.v1 import plan_service_pb2 as pb
-from autoglm_server.service.bounds import PRINTABLE
+from autoglm_server.service.bounds import PRINTABLE, REQUEST_ID_MAX
 
 if TYPE_CHECKING:
     from autoglm_server.settings import LimitSettings
@@ -15,8 +15,6 @@ REQUESTS_MAX: Final = 256
 """How many requests are known."""
 BYTES_MAX: Final = 4096
 """A larger one is not kept: there are few alike."""
-REQUEST_ID_MAX: Final = 128
-"""Characters of a request_id."""
 
 
 class Asked:

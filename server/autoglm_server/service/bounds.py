@@ -24,6 +24,8 @@ ID: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
 LABEL_KEY: Final = re.compile(r"[A-Za-z0-9_./-]{1,63}")
 TOOL_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 TOOL_GLOB: Final = re.compile(r"[A-Za-z0-9_.*?-]{1,128}")
+REQUEST_ID_MAX: Final = 128
+"""Characters of a request_id."""
 PRINTABLE: Final = re.compile(r"[\x20-\x7e]*")
 
 VIOLATIONS_MAX: Final = 1000

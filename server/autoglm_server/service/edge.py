@@ -49,15 +49,15 @@ def build(
 ) -> grpc.aio.Server:
     """Make the server; it has no port and is not started."""
     server = accepting.server([boundary], options(calls_per_connection))
-    accepted: Any = _Accepted(server)
-    plan_service_pb2_grpc.add_PlanServiceServicer_to_server(plans, accepted)
-    tool_service_pb2_grpc.add_ToolServiceServicer_to_server(tools, accepted)
-    health_pb2_grpc.add_HealthServicer_to_server(health, accepted)
-    reflection.add_to_server(reflection.Reflection(reflection.contract), accepted)
+    registrar: Any = _Registrar(server)
+    plan_service_pb2_grpc.add_PlanServiceServicer_to_server(plans, registrar)
+    tool_service_pb2_grpc.add_ToolServiceServicer_to_server(tools, registrar)
+    health_pb2_grpc.add_HealthServicer_to_server(health, registrar)
+    reflection.add_to_server(reflection.Reflection(reflection.contract), registrar)
     return server
 
 
-class _Accepted:
+class _Registrar:
     """Stands for a server while generated code registers: how calls are taken up, and which answers are bytes already."""
 
     def __init__(self, server: grpc.aio.Server) -> None:

@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from autoglm.v1 import plan_pb2, plan_service_pb2
-from autoglm_server.service.bounds import ID, PRINTABLE, TOOL_GLOB, TOOL_NAME, Checks
+from autoglm_server.service.bounds import ID, PRINTABLE, REQUEST_ID_MAX, TOOL_GLOB, TOOL_NAME, Checks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -66,7 +66,7 @@ def create_plan(
         checks.labels(request.labels, limits.labels)
 
     if request_id := request.request_id:
-        checks.characters("request_id", request_id, 128)
+        checks.characters("request_id", request_id, REQUEST_ID_MAX)
         checks.matches("request_id", request_id, PRINTABLE, "printable ASCII, best a UUID")
 
     if request.context_id:
