@@ -6,7 +6,8 @@ import two hundred classes, of which a process uses few. Here the methods that n
 
 And for a frozen class it writes an ``__init__`` that sets each field through ``object.__setattr__``, which looks the field up
 and asks first whether it may be set in this way: four times the work of setting it. The one written here sets the fields while
-the new instance is still of a class that is the same but for the refusal, and then makes it what it is to be.
+the new instance is still of a class that is the same but for the refusal, and then makes it what it is to be. An instance of a
+subclass that has more in it cannot be of that class meanwhile, and is filled in the slow way.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ else:
         if cls is None:
             return lambda cls: dataclass(cls, **options)
 
-        if options.get("slots") and options.keys() <= _QUICK and cls.__bases__ == (object,) and cls.__doc__:
+        quick = options.get("slots") and options.keys() <= _QUICK and cls.__bases__ == (object,) and cls.__doc__
+        if quick and not hasattr(cls, "__post_init__"):
             return _made(cls, **options)
 
         return dataclasses.dataclass(cls, **options)
@@ -159,7 +161,7 @@ class _Init:
 
 def _init(cls: type, fields: tuple[dataclasses.Field[Any], ...], *, frozen: bool) -> Callable[..., None]:
     """Write the ``__init__`` of a class, with the arguments that :mod:`dataclasses` gives it."""
-    names: dict[str, Any] = {"cls_": cls, "made_": _MADE, "set_class_": _set_class}
+    names: dict[str, Any] = {"made_": _MADE}
     lines = []
 
     for each in fields:
@@ -178,7 +180,9 @@ def _init(cls: type, fields: tuple[dataclasses.Field[Any], ...], *, frozen: bool
 
     if frozen:
         names["open_"] = type(cls.__name__, (), {"__slots__": tuple(each.name for each in fields)})
-        lines = ["set_class_(self, open_)", *lines, "self.__class__ = cls_"]
+        names |= {"fill_": _filling(fields), "set_class_": _set_class, "type_": type}
+        first = "own_ = type_(self)", "try: set_class_(self, open_)", "except TypeError: return fill_(self, locals())"
+        lines = [*first, *lines, "self.__class__ = own_"]
 
     names |= {f"default_{each.name}": each.default for each in fields if each.default is not dataclasses.MISSING}
     arguments = [_argument(each) for each in fields if each.init and not each.kw_only]
@@ -194,6 +198,21 @@ def _init(cls: type, fields: tuple[dataclasses.Field[Any], ...], *, frozen: bool
     init.__annotations__ = {each.name: each.type for each in fields if each.init} | {"return": None}
     init.__qualname__, init.__module__ = f"{cls.__qualname__}.__init__", cls.__module__
     return init  # type: ignore[no-any-return]
+
+
+def _filling(fields: tuple[dataclasses.Field[Any], ...]) -> Callable[[object, dict[str, Any]], None]:
+    """Give what sets the fields of a frozen instance, of any class, to what its ``__init__`` was given."""
+
+    def fill(instance: object, given: dict[str, Any]) -> None:
+        for each in fields:
+            value = given[each.name] if each.init else each.default
+            if value is _MADE or (not each.init and each.default_factory is not dataclasses.MISSING):
+                value = each.default_factory()  # type: ignore[operator]  # there is one
+
+            if value is not dataclasses.MISSING:
+                _set(instance, each.name, value)
+
+    return fill
 
 
 def _argument(field: dataclasses.Field[Any]) -> str:

@@ -196,6 +196,41 @@ def test_a_class_with_a_base_is_the_standard_librarys() -> None:
         one.name = "y"  # type: ignore[misc]
 
 
+@pytest.mark.parametrize("body", [{}, {"__slots__": ()}, {"__slots__": ("more",)}], ids=["dict", "same", "slot"])
+@pytest.mark.parametrize("pair", PAIRS.values(), ids=PAIRS)
+def test_a_subclass_that_adds_no_fields_is_made_the_same(pair: tuple[Any, Any], body: dict[str, Any]) -> None:
+    told = []
+
+    for cls in pair:
+        plain = type("Plain", (cls,), {"__module__": __name__, **body})
+        kept = [outcome(plain, *arguments, **named) for arguments, named in CALLS]
+        made = [one for how, one in kept if how == "gave"]
+        assert {type(one) for one in made} <= {plain}
+        told.append(
+            [
+                *[repr(one) for _, one in kept],
+                *[one == copy.copy(one) for one in made],
+                *[outcome(setattr, one, name, 1) for one in made for name in cls.__slots__],
+            ]
+        )
+
+    assert told[0] == told[1]
+
+
+def test_what_checks_itself_is_the_standard_librarys() -> None:
+    @dataclass(frozen=True, slots=True)
+    class Checked:
+        """Which must not go unchecked."""
+
+        size: int
+
+        def __post_init__(self) -> None:
+            assert self.size > 0
+
+    with pytest.raises(AssertionError):
+        Checked(0)
+
+
 def test_the_first_calls_may_be_of_many_threads() -> None:
     for _ in range(20):
         cls = both(SlowFrozen, frozen=True)[1]
