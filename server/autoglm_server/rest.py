@@ -61,7 +61,7 @@ def share_heaps() -> None:
 
 
 def _call(function: str, *numbers: int) -> None:
-    import ctypes  # noqa: PLC0415 - whoever only reads the settings does without it
+    with suppress(AttributeError, ImportError, OSError, TypeError):  # some interpreters are built without ctypes
+        import ctypes  # noqa: PLC0415 - whoever only reads the settings does without it
 
-    with suppress(AttributeError, OSError, TypeError):
         getattr(ctypes.CDLL(None), function)(*numbers)

@@ -6,10 +6,11 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 
-from autoglm_server.rest import ARENAS, Rest
+from autoglm_server.rest import ARENAS, Rest, release, share_heaps
 
 
 class Server:
@@ -101,3 +102,11 @@ libc.fflush(out)
     heaps = done.stdout.count("<heap nr=")
     assert 1 <= heaps <= most
     assert shared or heaps > ARENAS, "the control: without it each thread has its own"
+
+
+@pytest.mark.parametrize("function", [release, share_heaps])
+def test_an_interpreter_without_ctypes_does_without(
+    function: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ctypes", None)
+    function()

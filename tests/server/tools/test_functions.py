@@ -19,6 +19,7 @@ from autoglm_server.tools.catalog import Catalog
 from autoglm_server.tools.limits import ToolLimits
 from autoglm_server.tools.loading import LoadError
 from autoglm_server.tools.providers import FunctionProvider, open_provider, processes
+from autoglm_server.tools.providers.threads import ThreadPool
 from autoglm_server.tools.tool import AbandonedError, Invocation, ToolCallError
 
 FILE = Path(__file__).with_name("function_tools.py")
@@ -464,3 +465,13 @@ def is_running(pid: int) -> bool:
         return False
 
     return state != "Z"
+
+
+@pytest.mark.parametrize("name", ["add", "add_process"])
+async def test_where_the_system_gives_no_thread_a_call_may_be_made_again(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(ThreadPool, "_added", lambda _pool: False)
+    refused = await failure(catalog, name, a=1)
+    assert (refused.reason, refused.retryable, refused.outcome_unknown) == ("TOOL_UNAVAILABLE", True, False)
+    assert f"t.{name} could not be called: the system gives the pool" in refused.message

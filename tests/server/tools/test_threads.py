@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from autoglm_server.tools.providers.threads import ThreadPool
+from autoglm_server.tools.providers.threads import NoThreadError, ThreadPool
 
 BURST = 8
 
@@ -67,3 +67,52 @@ async def test_threads_without_work_end_with_the_pool(pool: ThreadPool) -> None:
         await asyncio.to_thread(thread.join, 10)
 
     assert not any(thread.is_alive() for thread in made)
+
+
+class ScarceThread(threading.Thread):
+    """One of a system that has few."""
+
+    left = 0
+
+    def start(self) -> None:
+        if not ScarceThread.left:
+            raise RuntimeError("can't start new thread")
+
+        ScarceThread.left -= 1
+        super().start()
+
+
+async def test_where_the_system_gives_no_thread_nothing_is_done_later(
+    pool: ThreadPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threading, "Thread", ScarceThread)
+    done: list[str] = []
+    for _ in range(2 * BURST):  # and no place is lost by it
+        with pytest.raises(NoThreadError, match="the system gives the pool test no thread"):
+            pool.submit(lambda: done.append("refused"), "refused")
+
+    ScarceThread.left = 1
+    jobs = [pool.submit(lambda number=number: done.append(str(number)), "kept") for number in range(3)]
+    await asyncio.gather(*(job.future for job in jobs))
+    assert done == ["0", "1", "2"]
+
+
+async def test_who_is_given_up_where_the_system_gives_no_thread_leaves_what_waits_to_the_next(
+    pool: ThreadPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threading, "Thread", ScarceThread)
+    ScarceThread.left = 1
+    began, go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        began.set()
+        go.wait()
+
+    stuck = pool.submit(hold, "stuck")
+    waiting = pool.submit(lambda: "done", "waiting")
+    assert began.wait(10)
+    pool.abandon(stuck)
+    ScarceThread.left = 1
+    assert await pool.submit(lambda: "next", "next").future == "next"
+    assert await waiting.future == "done"
+    go.set()

@@ -34,7 +34,7 @@ from autoglm_server.tools.failures import invalid_output, one_line, raised, text
 from autoglm_server.tools.frames import FrameTooLargeError
 from autoglm_server.tools.loading import address_of
 from autoglm_server.tools.providers.processes import KilledError, NoWorkerError, WorkerCall, WorkerDiedError, WorkerPool
-from autoglm_server.tools.providers.threads import Job, RaisedError, ThreadPool
+from autoglm_server.tools.providers.threads import Job, NoThreadError, RaisedError, ThreadPool
 from autoglm_server.tools.references import invalid_arguments
 from autoglm_server.tools.tool import AbandonedError, Invocation, NotBegunError, ToolCallError
 
@@ -118,17 +118,15 @@ class FunctionProvider:
 
     async def _in_thread(self, call: _Call) -> ToolResult:
         stop = call.cancelled.set  # made here: the thread, just beginning, would make another, and never be told
-        job = self._threads.submit(call.in_thread, call.name)
+        job = _begun(call, self._threads, call.in_thread)
         return await call.with_files(await _ended(call, job, self._threads, stop))
 
     async def _in_process(self, call: _Call) -> ToolResult:
         worker = WorkerCall()
         with tempfile.TemporaryDirectory(prefix="autoglm-", ignore_cleanup_errors=True) as folder:
             request = call.request(*self._addresses[call.function.spec.name], folder)
-            job = self._callers.submit(
-                functools.partial(self._workers.make, request, worker, call.report_text),
-                call.name,
-            )
+            work = functools.partial(self._workers.make, request, worker, call.report_text)
+            job = _begun(call, self._callers, work)
             message = await _ended(call, job, self._callers, worker.kill)
             return await call.with_files(call.told(message), saved_in(Path(folder), message))
 
@@ -268,7 +266,7 @@ class _Call:
             case WorkerDiedError():
                 raise ToolCallError(self._died(error)) from None
 
-            case NoWorkerError():
+            case NoWorkerError() | NoThreadError():
                 told = f"{self.name} could not be called: {error}"
                 raise ToolCallError(Failure(ErrorReason.TOOL_UNAVAILABLE.name, DOMAIN, told, retryable=True)) from None
 
@@ -327,6 +325,14 @@ def saved_in(folder: Path, message: JsonObject) -> list[SavedFile]:
         found.append(SavedFile(from_json(Artifact, text), folder / Path(place).name))
 
     return found
+
+
+def _begun(call: _Call, pool: ThreadPool, work: Callable[[], T]) -> Job[T]:
+    """Give the call's work to a thread."""
+    try:
+        return pool.submit(work, call.name)
+    except NoThreadError as error:
+        call.failed(error)
 
 
 async def _ended(call: _Call, job: Job[T], pool: ThreadPool, stop: Callable[[], None]) -> T:

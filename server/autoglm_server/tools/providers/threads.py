@@ -77,6 +77,10 @@ class RaisedError(Exception):
         self.error = error
 
 
+class NoThreadError(RuntimeError):
+    """A job was refused: the pool was stopped, or the system lets it have no thread at all. It will not be done."""
+
+
 class ThreadPool:
     """Daemon threads that do jobs in order, at most ``size`` at once, not counting those given up."""
 
@@ -110,18 +114,19 @@ class ThreadPool:
         """Give ``work`` to a thread. Called in the loop that will hear of the outcome.
 
         Raises:
-            RuntimeError: the pool was stopped.
+            NoThreadError: it will not be done.
         """
         job: Job[T] = Job(work, label, asyncio.get_running_loop().create_future())
         with self._lock:
             if self._stopped:
-                raise RuntimeError(f"the pool {self._name} was stopped")
+                raise NoThreadError(f"the pool {self._name} was stopped")
 
             self._waiting.append(job)  # type: ignore[arg-type]  # a queue of jobs of every kind
             if self._idle:
                 self._idle.pop().notify()
-            elif self._threads < self._size:
-                self._add_thread()
+            elif self._threads < self._size and not self._added() and not self._threads:
+                self._waiting.pop()  # or it would be done after all, when a later one has a thread
+                raise NoThreadError(f"the system gives the pool {self._name} no thread")
 
         return job
 
@@ -143,7 +148,7 @@ class ThreadPool:
                 job.abandoned = True
                 self._threads -= 1
                 if self._waiting and self._threads < self._size:
-                    self._add_thread()
+                    self._added()
 
     def stop(self) -> None:
         """Let the threads end when they have no more work; what waits is not begun."""
@@ -153,10 +158,17 @@ class ThreadPool:
             while self._idle:
                 self._idle.pop().notify()
 
-    def _add_thread(self) -> None:
-        self._threads += 1
+    def _added(self) -> bool:
+        """Add a thread; gives whether the system let it begin. If not, what waits is for those that there are."""
         self._made += 1
-        threading.Thread(target=self._work, name=f"{self._name}-{self._made}", daemon=True).start()
+        try:
+            threading.Thread(target=self._work, name=f"{self._name}-{self._made}", daemon=True).start()
+        except RuntimeError as refused:
+            _log.error("the pool %s has %d threads and cannot have more: %s", self._name, self._threads, refused)
+            return False
+
+        self._threads += 1
+        return True
 
     def _work(self) -> None:
         called = threading.Condition(self._lock)
