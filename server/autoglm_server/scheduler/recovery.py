@@ -163,7 +163,7 @@ class Recovery:
             await self._take_up_beside(plan_id, None)
 
     async def _take_up_rest(self) -> None:
-        """Take up what is left. A journal that cannot be read for now is tried again: callers may be told meanwhile."""
+        """Take up what is left. What cannot be read for now is tried again: callers may be told meanwhile."""
         while self._claims:
             try:
                 await self._take_up_once()
@@ -175,11 +175,21 @@ class Recovery:
         log.info("took up the other plans that had not ended")
 
     async def _take_up_once(self) -> None:
+        """Take up what can be.
+
+        Raises:
+            JournalError: some of it cannot be read, which keeps nobody else's plan.
+        """
         reads = 0
+        failed: JournalError | None = None
         async with aclosing(self._logs(list(self._claims.values()))) as logs:
             async for some in logs:
                 for number, (claim, page) in enumerate(some):
-                    await self._take_up_beside(claim.plan_id, page)
+                    try:
+                        await self._take_up_beside(claim.plan_id, page)
+                    except JournalError as error:
+                        failed = error
+
                     if number % _AT_ONCE == _AT_ONCE - 1:
                         await asyncio.sleep(0)
 
@@ -187,8 +197,14 @@ class Recovery:
                 if not reads % _FROZEN:
                     gc.freeze()
 
+        if failed is not None:
+            raise failed
+
     async def _take_up_beside(self, plan_id: str, page: Sequence[bytes] | None) -> None:
         """Take a plan up that has no family, and let it go on."""
+        if plan_id not in self._claims:
+            return
+
         async with self._taking.setdefault(plan_id, asyncio.Lock()):
             claim = self._claims.get(plan_id)
             if claim is None:
@@ -229,7 +245,7 @@ class Recovery:
                 ahead = loop.create_task(self._starts(chunks[number + 1])) if number + 1 < len(chunks) else None
                 try:
                     pages: Sequence[Sequence[bytes] | None] = await reading
-                except JournalDamagedError:
+                except JournalError:
                     pages = [None] * len(chunk)  # then each is read by itself, for the others' sake
 
                 yield zip(chunk, pages, strict=True)

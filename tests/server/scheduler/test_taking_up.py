@@ -33,6 +33,8 @@ class SlowJournal(MemoryJournal):
         self.reads = 0
         self.long = ""
         """A plan whose log takes long to be read."""
+        self.unread = ""
+        """A plan whose log cannot be read for now."""
 
     async def read(
         self, plan_id: str, after_sequence: int, *, limit: int = 500, bytes_max: int = 1 << 20
@@ -42,6 +44,7 @@ class SlowJournal(MemoryJournal):
         if plan_id == self.long:
             await self.go.wait()
 
+        self._fail([plan_id])
         return await super().read(plan_id, after_sequence, limit=limit, bytes_max=bytes_max)
 
     async def read_starts(
@@ -51,11 +54,16 @@ class SlowJournal(MemoryJournal):
         if self.free < 0:
             await self.go.wait()
 
+        self._fail(plan_ids)
+        return await super().read_starts(plan_ids, limit=limit, bytes_max=bytes_max)
+
+    def _fail(self, plan_ids: Sequence[str]) -> None:
         if self.failures:
             self.failures -= 1
             raise journals.JournalError("reading the journal failed: a disk that is gone for a moment")
 
-        return await super().read_starts(plan_ids, limit=limit, bytes_max=bytes_max)
+        if self.unread in plan_ids:
+            raise journals.JournalError("reading the journal failed: a part of the disk")
 
 
 class Restart(World):
@@ -117,6 +125,7 @@ async def test_who_asks_for_a_plan_has_it_taken_up(world: Restart) -> None:
     await world.tools.called("a")
     assert await world.epochs(plan) == [2]
     assert world.tools.times("a") == 2
+    assert world.scheduler._recovery._taking == {}
 
 
 async def test_all_who_ask_at_once_have_it_taken_up_once(world: Restart, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,13 +249,28 @@ async def test_reading_that_fails_for_a_while_is_tried_again(
 ) -> None:
     monkeypatch.setattr(recovery, "_RETRY_SECONDS", 0.0)
     plan = await crashed(world)
-    world.slow.failures = 2
+    world.slow.failures = 4  # of each look at it, the beginnings of logs together, and then this one
     with caplog.at_level(logging.ERROR):
         await world.go_on()
 
     assert caplog.text.count("1 plans are not taken up yet: reading the journal failed") == 2
     await world.tools.called("a")
     assert await world.epochs(plan) == [2]
+
+
+async def test_a_plan_that_cannot_be_read_keeps_no_other_from_being_taken_up(world: Restart) -> None:
+    made = [await world.create(step(f"s{number}", "put")) for number in range(PLANS)]
+    await world.settle()
+    await world.crash()
+    world.slow.unread = made[0].id
+    world.slow.go.set()
+    await world.settle()
+    assert list(world.scheduler.runs) == [plan.id for plan in made[1:]]
+    with pytest.raises(journals.JournalError, match="a part of the disk"):
+        await world.get(made[0])
+
+    world.slow.unread = ""
+    assert (await world.get(made[0])).state is PlanState.RUNNING
 
 
 async def test_nothing_is_taken_up_any_more_when_the_journal_is_damaged(

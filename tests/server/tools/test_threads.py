@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator
+from functools import partial
 
 import pytest
 
@@ -92,7 +93,7 @@ async def test_where_the_system_gives_no_thread_nothing_is_done_later(
             pool.submit(lambda: done.append("refused"), "refused")
 
     ScarceThread.left = 1
-    jobs = [pool.submit(lambda number=number: done.append(str(number)), "kept") for number in range(3)]
+    jobs = [pool.submit(partial(done.append, str(number)), "kept") for number in range(3)]
     await asyncio.gather(*(job.future for job in jobs))
     assert done == ["0", "1", "2"]
 
