@@ -45,6 +45,8 @@ autoglm call math.calculate --args '{"expression": "1 + 1"}'""",
     "run": "put a request of several words in quotes",
 }
 """How words that a command has no place for are written, by the command."""
+OPTIONS_MEANT = {"--file": "--plan", "-f": "--plan"}
+"""What an option is called that other programs call otherwise, where the nearest name is another one."""
 
 
 class _Commands(TyperGroup):
@@ -166,6 +168,11 @@ def _fail_usage(session: Session, error: typer.TyperException) -> int:
         return Exit.USAGE
 
     path = context.command_path if context else "autoglm"
+    meant = OPTIONS_MEANT.get(getattr(error, "option_name", ""), "")
+
+    if context and any(meant in parameter.opts for parameter in context.command.params):
+        error.possibilities = [meant]  # type: ignore[attr-defined]  # who has an option_name has these
+
     fault = _usage_fault(error)
 
     if fault.startswith("Got unexpected extra argument") and (told := WORDS_LEFT.get(path.rpartition(" ")[2])):
