@@ -9,18 +9,21 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, Final
 from unittest import mock
 
 from autoglm.errors import AutoglmError
 from autoglm.model import ToolResult
-from autoglm_server.journal import sqlite
+from autoglm_server.journal import _retain, sqlite
+from autoglm_server.journal._cursors import AllCursor
 from autoglm_server.journal._tail import PlanTail
 from autoglm_server.journal.journal import Append, JournalError, Record
 from autoglm_server.journal.memory import MemoryJournal
 from autoglm_server.scheduler import run as run_module
 from autoglm_server.scheduler import scheduler as scheduler_module
 from autoglm_server.scheduler.decide import Decided, StartStep, decide
+from autoglm_server.scheduler.retention import Retention, Swept
 from autoglm_server.scheduler.run import PlanRun
 from autoglm_server.scheduler.state import State
 from autoglm_server.scheduler.timers import Timers
@@ -28,8 +31,10 @@ from autoglm_server.tools.catalog import Catalog
 from autoglm_server.tools.references import References, compile_references
 from autoglm_server.tools.tool import Invocation, ToolCallError
 from tests.reliability.checker import PROMISES
+from tests.reliability.history import Keeping
 from tests.reliability.platters import SimSqliteJournal
-from tests.reliability.simulation import Simulation
+from tests.reliability.retained import RETENTION
+from tests.reliability.simulation import HEALING_SECONDS, Simulation
 from tests.reliability.world import Faults, SimJournal
 from tests.server.scheduler.test_scheduler_model import _ignores_dependencies, _repeats_what_was_cut
 
@@ -45,12 +50,14 @@ class Breakage:
     promise: str
     patches: Callable[[], Sequence[Any]]
     faults: Faults
+    heal_seconds: float = HEALING_SECONDS
+    """How long plans have to come to their ends, if they can."""
 
     def caught(self) -> bool:
         """Whether the promise notices it in one of the seeds."""
         for seed in range(SEEDS):
             with self._broken():
-                history = Simulation(seed, self.faults).run()
+                history = Simulation(seed, self.faults, heal_seconds=self.heal_seconds).run()
 
             if PROMISES[self.promise](history).violations:
                 return True
@@ -182,6 +189,63 @@ def _patched(target: object, name: str, new: Any) -> Callable[[], Sequence[Any]]
     return lambda: [mock.patch.object(target, name, new)]
 
 
+_count_down = Retention._count_down
+_remove = MemoryJournal.remove
+
+
+async def _forgets_early(self: Retention, swept: Swept, most: int, young: datetime) -> None:
+    """Of too many plans the young ones go as well, with their request_ids."""
+    await _count_down(self, swept, most, self._clock.now())
+
+
+async def _forgets_never(self: MemoryJournal, plan_ids: Sequence[str]) -> Sequence[str]:
+    """A request_id stays when its plan goes."""
+    known = dict(self._requests)
+    gone = await _remove(self, plan_ids)
+    self._requests = known
+    return gone
+
+
+async def _cut_short(self: Retention) -> None:
+    """The first sweep that fails is the last."""
+    with suppress(JournalError):
+        while True:
+            await asyncio.sleep(self._interval)
+            await self.sweep()
+
+
+def _takes_what_is_open() -> Sequence[Any]:
+    """A sweep looks at no plan's end."""
+    ended = _retain._ENDED.replace("end_time IS NOT NULL AND", "").replace("end_time <", "coalesce(end_time, 0) <")
+    return [
+        mock.patch.object(_retain, "_ENDED", ended),
+        mock.patch.object(_retain, "_COMPACT", _retain._COMPACT.replace("AND end_time IS NOT NULL", "")),
+    ]
+
+
+def _takes_sub_plans() -> Sequence[Any]:
+    """A sweep does not look at the plan above a sub-plan."""
+    return [
+        mock.patch.object(_retain, "_ENDED", _retain._ENDED.replace("parent = ''", "true")),
+        mock.patch.object(MemoryJournal, "_is_needed", return_value=False),
+    ]
+
+
+def _told_nothing() -> Sequence[Any]:
+    """Nobody who follows all plans is told that something went."""
+
+    async def nothing(self: AllCursor) -> None: ...
+
+    return [
+        mock.patch.object(AllCursor, "_check_removed", nothing),
+        mock.patch.object(AllCursor, "_check_removing", return_value=None),
+    ]
+
+
+KEPT: Final = Keeping(events=0.5, max_plans=4, keys=12.0, every=0.2, batch=2)
+SELDOM: Final = replace(KEPT, every=4.0, batch=50)
+BROKEN_SWEEPS: Final = Faults(keeping=KEPT, unread_every=2.0, sqlite=True)
+SWEEPS: Final = Faults(keeping=KEPT, kill_every=6.0, commit_seconds=0.05)
 KILLS: Final = Faults(kill_every=2.0, commit_seconds=0.5, slow_commit=0.1)
 UNREAD: Final = Faults(unread_every=2.0, kill_every=6.0, commit_seconds=0.05, sqlite=True)
 POWER_CUTS: Final = Faults(kill_every=2.0, commit_seconds=0.05, sqlite=True)
@@ -201,6 +265,7 @@ BREAKAGES: Final = (
             promise,
             lambda: [mock.patch.dict(sqlite.PRAGMAS, {"synchronous": 1})],  # NORMAL
             POWER_CUTS,
+            60.0,
         )
         for promise in ("seen-is-durable", "acknowledged-is-kept")
     ),
@@ -218,7 +283,7 @@ BREAKAGES: Final = (
     ),
     Breakage(
         "what cannot be read counts as not there",
-        "every-plan-ends",
+        "watch-compaction-told",
         lambda: [_takes_for_the_end(name) for name in ("read", "read_all", "read_starts", "open_plans")],
         UNREAD,
     ),
@@ -269,6 +334,23 @@ BREAKAGES: Final = (
         _patched(SimJournal, "stalled", property(lambda _: "")),
         Faults(full_every=6.0),
     ),
+    Breakage(
+        "a sweep takes plans that have not ended",
+        RETENTION,
+        _takes_what_is_open,
+        Faults(keeping=SELDOM, sqlite=True),
+        30.0,
+    ),
+    Breakage("a sweep takes sub-plans of an open plan", RETENTION, _takes_sub_plans, SWEEPS),
+    Breakage(
+        "a request_id is forgotten early",
+        "acknowledged-is-kept",
+        _patched(Retention, "_count_down", _forgets_early),
+        SWEEPS,
+    ),
+    Breakage("a request_id is kept for ever", RETENTION, _patched(MemoryJournal, "remove", _forgets_never), SWEEPS),
+    Breakage("a sweep that failed is the last", RETENTION, _patched(Retention, "run", _cut_short), BROKEN_SWEEPS),
+    Breakage("nobody is told of what went", "watch-compaction-told", _told_nothing, SWEEPS),
     Breakage("nobody is woken", "every-plan-ends", _patched(Timers, "set", lambda *_: None), FAILURES),
     Breakage(
         "an overtaken owner goes on writing",

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Final
 
 from autoglm.fold import PlanFold
@@ -39,34 +38,14 @@ from autoglm.model import (
 )
 from autoglm.wire import canonical_json, normal_json
 from tests.reliability.history import Asked, Call, History
+from tests.reliability.retained import RETENTION, ends_of, retention_takes_what_is_due, what_went_is_told
+from tests.reliability.verdict import Verdict
 from tests.server.scheduler.checks import check_decisions, check_log, check_steps
 
 ENDS: Final = (PlanSucceeded, PlanFailed, PlanCancelled)
 STEP_ENDS: Final = (StepSucceeded, StepFailed, StepSkipped, StepCancelled)
 LATE_SECONDS: Final = 0.05
 """A step that starts this much after its inputs were there had to wait for something else."""
-
-
-@dataclass(slots=True)
-class Verdict:
-    """What a promise found: how often it was put to the test, and what broke it."""
-
-    tries: int = 0
-    violations: list[str] = field(default_factory=list)
-
-    def expect(self, *, holds: bool, otherwise: str) -> None:
-        """Count a test, and what broke the promise if it did not hold."""
-        self.tries += 1
-        if not holds:
-            self.violations.append(otherwise)
-
-    def asserted(self, check: Callable[[], None], where: str) -> None:
-        """Count a test that raises."""
-        self.tries += 1
-        try:
-            check()
-        except (AssertionError, AttributeError, KeyError, LookupError, ValueError) as error:
-            self.violations.append(f"{where}: {type(error).__name__}: {str(error)[:300]}")
 
 
 Promise = Callable[[History], Verdict]
@@ -136,14 +115,14 @@ def dense(history: History) -> Verdict:
 def acknowledged_is_kept(history: History) -> Verdict:
     """An acknowledged plan, cancel or decision is not lost, and a request_id makes one plan."""
     verdict = Verdict()
-    made: dict[str, tuple[str, str]] = {}
-    for plan_id in history.logs:
-        created = history.events(plan_id)[:1]
-        fact = created[0].fact if created else None
+    made: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for plan_id, log in history.logs.items():
+        fact = log[0].event.fact if log else None
         if isinstance(fact, PlanCreated) and fact.request_id:
-            other = made.setdefault(fact.request_id, (plan_id, fact.request_digest))
-            otherwise = f"request_id {fact.request_id} made {other[0]} and {plan_id}"
-            verdict.expect(holds=other[0] == plan_id, otherwise=otherwise)
+            others = [one for one, _ in made[fact.request_id] if not _forgotten_between(one, plan_id, history)]
+            otherwise = f"request_id {fact.request_id} made {others} and {plan_id}"
+            verdict.expect(holds=not others, otherwise=otherwise)
+            made[fact.request_id].append((plan_id, fact.request_digest))
 
     for asked in history.asked:
         if asked.answered_at is None:
@@ -169,17 +148,35 @@ def acknowledged_is_kept(history: History) -> Verdict:
     return verdict
 
 
+def _forgotten_between(one: str, other: str, history: History) -> bool:
+    """Whether retention took the earlier of two plans, with its request_id and in its time, before the later was made."""
+    if history.kept is None:
+        return False
+
+    ends, rules = ends_of(history), history.kept.rules
+    began = {plan_id: history.logs[plan_id][0].durable_at or 0 for plan_id in (one, other)}
+    earlier, later = sorted(began, key=lambda plan_id: began[plan_id])
+    return any(
+        swept.whole
+        and swept.plan_id == earlier
+        and swept.at < began[later]
+        and earlier in ends
+        and swept.now - ends[earlier].time > rules.keys
+        for swept in history.kept.swept
+    )
+
+
 def _stopped(asked: Asked, history: History) -> bool:
     """Whether the journal holds, up to what the answer showed, why the plan stops or that it has ended."""
     events = history.events(asked.plan_id)[: asked.plan.sequence if asked.plan is not None else None]
     return any(isinstance(one.fact, (PlanCancelRequested, PlanLimitReached, *ENDS)) for one in events)
 
 
-def _kept_create(verdict: Verdict, asked: Asked, history: History, made: Mapping[str, tuple[str, str]]) -> None:
+def _kept_create(verdict: Verdict, asked: Asked, history: History, made: Mapping[str, list[tuple[str, str]]]) -> None:
     where = f"create {asked.request_id}"
     if asked.refused == "REQUEST_ID_CONFLICT":
-        known = made.get(asked.request_id)
-        differs = known is not None and known[1] != asked.content
+        known = made.get(asked.request_id, ())
+        differs = any(digest != asked.content for _, digest in known)
         verdict.expect(holds=differs, otherwise=f"{where} was refused as a conflict, but the journal has {known}")
         return
 
@@ -522,7 +519,9 @@ def full_disk_stalls(history: History) -> Verdict:
                 otherwise = f"create {asked.request_id} in {begin}-{end} was answered {asked.refused or asked.plan_id}"
                 verdict.expect(holds=told and not new, otherwise=otherwise)
             elif asked.kind == "get":
-                verdict.expect(holds=not asked.refused, otherwise=f"a read was refused on a full disk: {asked.refused}")
+                # Who is told that a plan is gone is looked after by watch-compaction-told.
+                read = asked.refused in ("", "PLAN_NOT_FOUND")
+                verdict.expect(holds=read, otherwise=f"a read was refused on a full disk: {asked.refused}")
 
     return verdict
 
@@ -598,6 +597,8 @@ PROMISES: Final[Mapping[str, Promise]] = {
     "first-decision-wins": first_decision_wins,
     "data-is-not-a-plan": data_is_not_a_plan,
     "full-disk-stalls": full_disk_stalls,
+    RETENTION: retention_takes_what_is_due,
+    "watch-compaction-told": what_went_is_told,
     "every-plan-ends": every_plan_ends,
     "one-owner": one_owner,
     "replay-decides-the-same": replay_decides_the_same,

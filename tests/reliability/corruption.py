@@ -16,10 +16,10 @@ import autoglm
 from autoglm._seal import Seal
 from autoglm.model import PlanOptions, StepDraft
 from autoglm.wire import to_json
-from tests.reliability.checker import Verdict
 from tests.reliability.proxy import SPOILS, Damage, Proxy, flip
 from tests.reliability.rows import Result
 from tests.reliability.servers import Life
+from tests.reliability.verdict import Verdict
 
 UNDAMAGED: Final = "watch-undamaged"
 PLANS: Final = 4

@@ -73,6 +73,61 @@ class Call:
     """Its process had been frozen, and another had taken the plan up meanwhile."""
 
 
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """How long finished plans are kept in a world, in seconds after their end (None: for good)."""
+
+    events: float | None = None
+    plans: float | None = None
+    max_plans: int | None = None
+    keys: float = 6.0
+    """How long a request_id is remembered at least."""
+    every: float = 1.0
+    """A sweep follows the other after so long."""
+    batch: int = 1
+    """How many plans, or events, go at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """Retention took the events of a plan, or all of it (``whole``), whether or not that had become durable when it was noted."""
+
+    at: int
+    plan_id: str
+    whole: bool
+    now: float
+    """What the clock on the wall said when the sweep began."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Who asked or watched was told that something is not there; ``plan_id`` is empty for one who watches all plans."""
+
+    at: int
+    who: str
+    plan_id: str
+    reason: str
+
+
+@dataclass(slots=True)
+class Kept:
+    """What retention did in a run, and what was left at the end."""
+
+    rules: Keeping
+    swept: list[Swept] = field(default_factory=list)
+    meant: dict[str, int] = field(default_factory=dict)
+    """When the journal was first asked to let the events of a plan go."""
+    last: tuple[int, float] | None = None
+    """When the last sweep began that came to its end, and what the clock on the wall said then."""
+    rows: set[str] = field(default_factory=set)
+    """Plans that are there at the end, with or without their events."""
+    events: set[str] = field(default_factory=set)
+    """Those that have their events."""
+    snapshots: dict[str, Plan] = field(default_factory=dict)
+    requests: dict[str, str] = field(default_factory=dict)
+    """The plan of every request_id that is remembered at the end."""
+
+
 @dataclass(slots=True)
 class History:
     """Everything of one run. ``written`` holds the drafts that callers and planners wrote, by plan and step."""
@@ -95,6 +150,13 @@ class History:
     """What stopped the run itself: that nothing can ever happen again, or that something raised that must not."""
     steady: bool = True
     """The wall clock never jumped, so event times say how long things took."""
+    kept: Kept | None = None
+    """What retention did, if there was any. ``logs`` hold what it took as well, as it was right before."""
+    told: list[Told] = field(default_factory=list)
+    watching: dict[str, str] = field(default_factory=dict)
+    """Who watched, and which plan (empty: all)."""
+    resumed: dict[str, int] = field(default_factory=dict)
+    """When each who watches all plans first went on from a place."""
     held: set[str] = field(default_factory=set)
     """Plans that had to wait for others (their process was crashed, frozen or full): their delays prove nothing."""
 

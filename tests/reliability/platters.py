@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
@@ -22,6 +22,8 @@ from autoglm_server.journal._commit import Counters
 from autoglm_server.journal._writer import Pause, Runner, Work
 from autoglm_server.journal.journal import (
     Append,
+    Compaction,
+    Journal,
     JournalError,
     JournalFailedError,
     JournalLockedError,
@@ -32,10 +34,12 @@ from tests.reliability.disks import PowerFiles, carry_out
 from tests.reliability.loop import Killed, Process
 
 if TYPE_CHECKING:
-    from tests.reliability.world import Stall, World
+    from tests.reliability.world import Stall, Stored, World
 
 CHECKPOINT_PAGES: Final = (6, 60, 1000)
 """How far the WAL grows in a world: few pages, so that it is moved and begun anew under the plans of one run as well."""
+WITH_EVENTS: Final = 2
+"""What the column ``kept`` of a plan says until retention takes its events."""
 WRITES_OF_A_COMMIT: Final = 24
 """About; a process that ends while it writes does so at one of them."""
 
@@ -69,6 +73,10 @@ class Platters(PowerFiles):
                     carry_out(image, operation, torn=fate == "torn")
 
             found[Path(path).name] = bytes(image)
+
+        for path in paths:  # nobody comes back to them
+            self.synced.pop(path, None)
+            self.pending.pop(path, None)
 
         return found
 
@@ -243,6 +251,28 @@ class SimSqliteJournal(SqliteJournal):
         append.settled = pointed
         super().append(append)
 
+    async def compact(self, compactions: Sequence[Compaction]) -> None:
+        self.world.note_meant(one.plan_id for one in compactions)
+        await super().compact(compactions)
+
+    async def _task(self, run: Callable[[apsw.Connection], Any]) -> Any:
+        """Note what retention takes, as the database itself shows it within the transaction."""
+        self.world.point("sweep")
+        done = await super()._task(lambda db: self._noted(db, run))
+        self.world.point("swept")
+        return done
+
+    def _noted(self, db: apsw.Connection, run: Callable[[apsw.Connection], Any]) -> Any:
+        before, done, after = _plans(db), run(db), _plans(db)
+        for plan_id, (key, kept) in before.items():
+            if kept == WITH_EVENTS and plan_id in after and after[plan_id][1] != WITH_EVENTS:
+                self.world.note_taken(self._process, plan_id, self._platters.stored(db, plan_id, key))
+
+            if plan_id not in after:
+                self.world.note_removed(self._process, plan_id)
+
+        return done
+
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Let the writer go on for a while, in which its process may end."""
@@ -293,6 +323,11 @@ class SimSqliteJournal(SqliteJournal):
             self._lock.release()
 
 
+def _plans(db: apsw.Connection) -> dict[str, tuple[int, int]]:
+    """Give every plan's key, and what is kept of it."""
+    return {str(plan_id): (int(key), int(kept)) for plan_id, key, kept in db.execute("SELECT id, key, kept FROM plan")}
+
+
 class _Idle:
     """Runs the work of a writer to whom nothing is handed over."""
 
@@ -330,6 +365,7 @@ class SqliteDisk:
         self._journals: list[SimSqliteJournal] = []
         self._durable_at: dict[int, int] = {}
         self._epochs: dict[tuple[str, int, bytes], int] = {}
+        self.taken: dict[str, list[Stored]] = {}
 
     @property
     def full(self) -> bool:
@@ -406,8 +442,9 @@ class SqliteDisk:
         for one in [later for later in self._durable_at if later > position]:
             del self._durable_at[one]
 
-    async def log(self) -> Iterable[tuple[str, bytes, int | None, int]]:
-        """Cut the power for the last time, and read what is there: plan, event, when it was durable, and of which epoch.
+    @asynccontextmanager
+    async def log(self) -> AsyncIterator[tuple[Journal, Iterable[tuple[str, Stored]]]]:
+        """Cut the power for the last time, and read what is there.
 
         Raises:
             JournalError: nothing can be read of it.
@@ -416,19 +453,26 @@ class SqliteDisk:
         self.ended()
         journal = SqliteJournal(self._current, vfs=self.files.name, runner=_Idle)
         await journal.open()
-        found = []
+        found: list[tuple[str, Stored]] = []
         try:
             position = 0
             while records := await journal.read_all(position):
-                for record in records:
-                    epoch = self._epochs.get((record.plan_id, record.sequence, record.body), 0)
-                    found.append((record.plan_id, record.body, self._durable_at.get(record.position), epoch))
-
+                found += [
+                    (one.plan_id, self._stored(one.plan_id, one.position, one.sequence, one.body)) for one in records
+                ]
                 position = records[-1].position
+
+            yield journal, found
         finally:
             await journal.close()
 
-        return found
+    def stored(self, db: apsw.Connection, plan_id: str, key: int) -> list[Stored]:
+        """Give the events that a database holds of a plan."""
+        events = db.execute("SELECT id, sequence, body FROM event WHERE plan = ? ORDER BY sequence", (key,))
+        return [self._stored(plan_id, int(position), int(number), bytes(body)) for position, number, body in events]
+
+    def _stored(self, plan_id: str, position: int, number: int, body: bytes) -> Stored:
+        return body, self._durable_at.get(position), self._epochs.get((plan_id, number, body), 0)
 
     def refuses_another(self) -> bool:
         """Whether a second process on the folder of one that is there is turned away."""

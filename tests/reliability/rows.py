@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from tests.reliability.checker import Verdict
 from tests.reliability.history import History
+from tests.reliability.verdict import Verdict
 
 TOLD_MAX: Final = 20
 """How many violations of one unit are told in words."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from datetime import timedelta
+from itertools import count
 from random import Random
 from typing import Final
 
@@ -33,6 +34,7 @@ from autoglm.model import (
     WaitingReason,
 )
 from autoglm.wire import digest_text, to_json
+from autoglm_server.journal.journal import JournalError
 from autoglm_server.planner.planner import AnswerText, Note, PlannerError, RoundItem, RoundView
 from autoglm_server.planner.rules.planner import RulesPlanner
 from autoglm_server.tools.tool import AbandonedError, Invocation, ToolCallError
@@ -45,6 +47,8 @@ PLANS: Final = 12
 CHAOS_SECONDS: Final = 40.0
 HEALING_SECONDS: Final = 1500.0
 """Of virtual time: plans have ten minutes by themselves, and longer if they wait for a person."""
+CATCH_UP_SECONDS: Final = 20.0
+"""After the last event, for who follows all plans, slowly."""
 TRAPS: Final[tuple[Json, ...]] = (
     "${s0}",
     "plain",
@@ -227,6 +231,16 @@ def drawn_request(random: Random) -> str:
     return random.choice([", then ", " and ", "; "]).join(clauses)
 
 
+def drawn_sub_plan(world: World, step_id: str, before: Sequence[str]) -> StepDraft:
+    """Draw a step that runs a plan of its own."""
+    random = world.random
+    steps: list[Json] = [
+        {"id": f"c{number}", "tool": random.choice(["read", "put", "send"])} for number in range(random.randint(1, 3))
+    ]
+    after = tuple(random.sample(list(before), min(len(before), random.choice([0, 1]))))
+    return StepDraft(id=step_id, tool="plan.run", arguments={"steps": steps}, depends_on=after)
+
+
 def drawn_step(world: World, step_id: str, before: Sequence[str]) -> StepDraft:
     """Draw a step that may need some of those before it."""
     random = world.random
@@ -253,14 +267,22 @@ def drawn_step(world: World, step_id: str, before: Sequence[str]) -> StepDraft:
 class Simulation:
     """The people around the servers."""
 
-    def __init__(self, seed: int, faults: Faults | None = None, *, traced: bool = False) -> None:
+    def __init__(
+        self,
+        seed: int,
+        faults: Faults | None = None,
+        *,
+        traced: bool = False,
+        heal_seconds: float = HEALING_SECONDS,
+    ) -> None:
+        self._heal_seconds = heal_seconds
         self.world = world = World(seed, faults, traced=traced)
         world.provider = SimTools(world)
         world.planners = (SimPlanner(world), SimRules(world))
         world.history.effects = {tool.name: tool.effect for tool in world.provider.tools()}
         self.plans: dict[str, None] = {}
-        self._answered = 0
-        """Callers who know what became of their requests."""
+        self._unanswered = PLANS
+        """Requests of which their callers do not know yet what became."""
 
     def run(self) -> History:
         """Run to the end of every plan, or until it is clear that one never ends."""
@@ -295,6 +317,7 @@ class Simulation:
             await trouble
             await self._healed()
             await asyncio.wait(callers, timeout=60.0)
+            await asyncio.sleep(CATCH_UP_SECONDS)
             for task in (*callers, *rest):
                 task.cancel()
 
@@ -354,16 +377,30 @@ class Simulation:
     async def _healed(self) -> None:
         """Wait until every plan has ended; people go on deciding meanwhile."""
         world = self.world
-        end = world.loop.time() + HEALING_SECONDS
+        end = world.loop.time() + self._heal_seconds
         while world.loop.time() < end:
             server = await world.serving()
-            if self._answered == PLANS and not await server.journal.open_plans():
+            if not self._unanswered and not await server.journal.open_plans():
                 break
 
             await asyncio.sleep(2.0)
 
         await asyncio.sleep(1.0)
+        await self._swept()
         world.history.healed = True
+
+    async def _swept(self) -> None:
+        """Wait until a sweep that began when every plan had ended has come to its end."""
+        world, kept = self.world, self.world.history.kept
+        if kept is None:
+            return
+
+        ended = world.tick()
+        for _ in range(int(self._heal_seconds)):
+            if kept.last is not None and kept.last[0] > ended:
+                return
+
+            await asyncio.sleep(1.0)
 
     # --- callers
 
@@ -386,6 +423,10 @@ class Simulation:
         for index in range(0 if planned else random.randint(1, 6)):
             steps.append(drawn_step(world, f"s{index}", [one.id for one in steps]))
 
+        kept = world.history.kept
+        if kept is not None and steps and random.random() < 0.4:
+            steps.append(drawn_sub_plan(world, f"s{len(steps)}", [one.id for one in steps]))
+
         asked = CreatePlanRequest(request=request, steps=tuple(steps), options=options, request_id=f"request-{number}")
         async with asyncio.TaskGroup() as together:
             if random.random() < 0.3:
@@ -398,7 +439,8 @@ class Simulation:
             creating = together.create_task(self._create(asked))
 
         plan_id = creating.result()
-        self._answered += 1
+        again = kept is not None and plan_id is not None and random.random() < 0.5
+        self._unanswered -= not again
         if plan_id is None:
             return
 
@@ -410,6 +452,16 @@ class Simulation:
                 beside.create_task(self._cancel(plan_id))
 
             beside.create_task(self._look(plan_id))
+            if again:
+                beside.create_task(self._again(asked, number))
+
+    async def _again(self, asked: CreatePlanRequest, number: int) -> None:
+        """Ask once more, later: for the same plan, or for a new one if the request is not remembered any more."""
+        await asyncio.sleep(self.world.random.uniform(0.0, CHAOS_SECONDS))
+        plan_id = await self._create(asked)
+        self._unanswered -= 1
+        if plan_id is not None:
+            await self._watch(f"watcher-{number}.again", plan_id)
 
     async def _create(self, asked: CreatePlanRequest) -> str | None:
         """Ask until there is an answer."""
@@ -453,6 +505,9 @@ class Simulation:
                 await asyncio.sleep(1.0)
             except AutoglmError as refused:
                 world.answered(note, refused.reason)
+                if self._is_gone("ann", plan_id, refused):
+                    return
+
                 await asyncio.sleep(1.0)
             else:
                 world.answered(note)
@@ -473,16 +528,21 @@ class Simulation:
             return None
         except AutoglmError as refused:
             world.answered(note, refused.reason)
-            self._not_gone("somebody", plan_id, refused)
+            if self._is_gone("somebody", plan_id, refused):
+                self.plans.pop(plan_id, None)
+
             return None
 
         world.answered(note)
         return note.plan
 
-    def _not_gone(self, who: str, plan_id: str, refused: AutoglmError) -> None:
-        """Note if somebody is told that what was acknowledged is not there: nothing is ever removed here."""
-        if refused.reason in GONE:
-            self.world.history.broken.append(f"{who} is told {refused.reason} of {plan_id}, which is there")
+    def _is_gone(self, who: str, plan_id: str, refused: AutoglmError) -> bool:
+        """Note if somebody is told that what was acknowledged is not there; the checker knows whether that may be."""
+        if refused.reason not in GONE:
+            return False
+
+        self.world.note_told(who, plan_id, refused.reason)
+        return True
 
     # --- people who decide
 
@@ -492,6 +552,9 @@ class Simulation:
         while True:
             # When all is well again there is little to decide, and every look costs as much as a step.
             await asyncio.sleep(random.uniform(0.5, 4.0) * (1 if self.world.chaos else 4))
+            if self.world.history.kept is not None:
+                await self._find_sub_plans()
+
             for plan_id in list(self.plans):
                 plan = await self._get(plan_id)
                 if plan is None or plan.state.terminal:
@@ -503,6 +566,11 @@ class Simulation:
                 for step in plan.steps:
                     if step.waiting is not None:
                         await self._decide(name, plan_id, step, stale)
+
+    async def _find_sub_plans(self) -> None:
+        with suppress(JournalError):
+            children = await (await self.world.serving()).journal.open_children()
+            self.plans.update(dict.fromkeys(children))
 
     async def _decide(self, name: str, plan_id: str, step: Step, stale: dict[tuple[str, str], int]) -> None:
         world, random = self.world, self.world.random
@@ -538,6 +606,7 @@ class Simulation:
 
     async def _watch(self, name: str, plan_id: str) -> None:
         world = self.world
+        world.history.watching[name] = plan_id
         seen = stream = 0
         while True:
             server = await world.serving()
@@ -562,36 +631,58 @@ class Simulation:
                             return
 
                         await asyncio.sleep(world.random.choice([0.0, 0.0, 0.1, 1.5]))
+
+                if world.history.kept is not None:
+                    await asyncio.sleep(world.random.choice([0.0, 3.0, 15.0]))
             except ConnectionLostError:
                 await asyncio.sleep(0.2)
             except AutoglmError as refused:
                 world.trace("watch refused", refused.reason)
-                self._not_gone(name, plan_id, refused)
+                if self._is_gone(name, plan_id, refused):
+                    return
+
                 if not world.chaos:
                     raise
 
                 await asyncio.sleep(0.5)
 
     async def _watch_all(self) -> None:
+        """Follow all plans from the oldest on; who is told that something is gone begins anew, as another."""
+        for number in count():
+            await self._follow_all(f"all.{number}")
+
+    async def _follow_all(self, name: str) -> None:
         world = self.world
+        world.history.watching[name] = ""
         place = ""
         stream = 0
         while True:
             server = await world.serving()
             stream += 1
+            if place:
+                world.history.resumed.setdefault(name, world.tick())
+
             try:
                 async with AsyncExitStack() as stack:
                     cursor = server.feed.follow_all(place, durable_only=True)
                     stack.callback(cursor.close)
-                    while True:
+                    while not (world.history.kept is not None and world.chance(0.1)):
                         batch = await world.ask(server, lambda: cursor.next(10.0))  # noqa: B023
                         for body in batch.bodies:
-                            world.note_seen("all", stream, 0, world.decoded(body), body)
+                            world.note_seen(name, stream, 0, world.decoded(body), body)
 
                         place = batch.cursor
                         await asyncio.sleep(world.random.choice([0.0, 0.5, 3.0]))
+
+                world.history.fault("stream cut")
+                await asyncio.sleep(world.random.choice([0.0, 3.0, 15.0]))
             except ConnectionLostError:
                 await asyncio.sleep(0.2)
+            except AutoglmError as refused:
+                if not self._is_gone(name, "", refused):
+                    raise
+
+                return
 
 
 __all__ = ["HEALING_SECONDS", "PLANS", "Server", "Simulation"]

@@ -18,10 +18,10 @@ import autoglm
 from autoglm._grpc import translate
 from autoglm.model import StepDraft
 from autoglm.v1 import plan_service_pb2, plan_service_pb2_grpc
-from tests.reliability.checker import Verdict
 from tests.reliability.proxy import Proxy
 from tests.reliability.rows import Result
 from tests.reliability.servers import Life
+from tests.reliability.verdict import Verdict
 from tests.reliability.watch_traps import BRISK, CROWDED, SILENT
 
 TOLD: Final = "watch-compaction-told"

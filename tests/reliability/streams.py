@@ -18,12 +18,13 @@ import autoglm
 from autoglm.model import PlanOptions, StepDraft
 from autoglm.v1 import plan_service_pb2, plan_service_pb2_grpc
 from autoglm.wire import from_message, to_json
-from tests.reliability.checker import PROMISES, Verdict
+from tests.reliability.checker import PROMISES
 from tests.reliability.history import History, Logged, Seen
 from tests.reliability.proxy import Proxy
 from tests.reliability.rows import Result
 from tests.reliability.servers import Life
 from tests.reliability.slow import COST_MAX, FROZEN, FROZEN_SECONDS, READERS, SLOW, cost, let_go
+from tests.reliability.verdict import Verdict
 from tests.reliability.watch_traps import HEEDLESS
 
 PLANS: Final = 20

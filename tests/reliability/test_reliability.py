@@ -13,12 +13,13 @@ import pytest
 
 from tests.reliability.__main__ import CORES, _next, _turn
 from tests.reliability.breakages import BREAKAGES
-from tests.reliability.checker import PROMISES, Verdict, check
+from tests.reliability.checker import PROMISES, check
 from tests.reliability.hangs import EXIT_STATUS
 from tests.reliability.history import History
 from tests.reliability.parts import PARTS, Unit, units
 from tests.reliability.rows import Result, Row, holds, render, table
 from tests.reliability.simulation import PLANS, Simulation
+from tests.reliability.verdict import Verdict
 
 ROOT = Path(__file__).parents[2]
 DIGEST = """

@@ -9,8 +9,15 @@ from __future__ import annotations
 import asyncio
 import gc
 import hashlib
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    ExitStack,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+)
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from random import Random
@@ -22,14 +29,25 @@ from autoglm.errors import AutoglmError
 from autoglm.model import Event, StepDraft
 from autoglm.wire import decode, to_json
 from autoglm_server.journal.follow import Feed
-from autoglm_server.journal.journal import Append, FencedError, JournalError, JournalFailedError, PlanRow, Record
+from autoglm_server.journal.journal import (
+    Append,
+    Compaction,
+    FencedError,
+    Journal,
+    JournalError,
+    JournalFailedError,
+    PlanRow,
+    Record,
+)
 from autoglm_server.journal.memory import MemoryJournal
 from autoglm_server.planner.planner import Planner
 from autoglm_server.scheduler.limits import Limits
 from autoglm_server.scheduler.scheduler import Scheduler
+from autoglm_server.scheduler.subplans import SubPlans
 from autoglm_server.tools.catalog import Catalog
 from autoglm_server.tools.tool import Invocation, Provider
-from tests.reliability.history import Asked, Call, History, Logged, Seen
+from tests.reliability import sweeps
+from tests.reliability.history import Asked, Call, History, Keeping, Kept, Logged, Seen, Swept, Told
 from tests.reliability.loop import PROCESS, Killed, Process, VirtualLoop
 from tests.reliability.platters import SimSqliteJournal, SqliteDisk
 from tests.server.scheduler.harness import DEFAULTS
@@ -67,6 +85,8 @@ class Faults:
     few_places: bool = False
     sqlite: bool = False
     """The journal is the product's, on platters; otherwise the reference one."""
+    keeping: Keeping | None = None
+    """What retention keeps; None: there is none, and everything is kept."""
 
     @classmethod
     def drawn(cls, random: Random) -> Faults:
@@ -110,8 +130,15 @@ class SimClock:
         return self._loop.time()
 
 
+Stored = tuple[bytes, int | None, int]
+"""An event, when it was durable, and under which epoch it was stored."""
+
+
 class Disk(Protocol):
     """What outlives the processes."""
+
+    taken: dict[str, list[Stored]]
+    """The logs that retention took, as they were right before."""
 
     full: bool
     broken: bool
@@ -135,8 +162,8 @@ class Disk(Protocol):
         """Whether a second process beside the one that has the journal is turned away."""
         ...
 
-    async def log(self) -> Iterable[tuple[str, bytes, int | None, int]]:
-        """Give what is there at the end: plan, event, when it was durable, and under which epoch it was stored."""
+    def log(self) -> AbstractAsyncContextManager[tuple[Journal, Iterable[tuple[str, Stored]]]]:
+        """Give the journal at the end, and all events in it, by plan."""
         ...
 
     def scope(self) -> AbstractContextManager[object]:
@@ -156,6 +183,7 @@ class MemoryDisk:
     def __init__(self, world: World) -> None:
         self._world = world
         self.content = MemoryJournal()
+        self.taken: dict[str, list[Stored]] = {}
         self.durable_at: dict[tuple[str, int], int] = {}
         self.epochs: dict[str, list[int]] = {}
         """Under which epoch each event of a plan was stored."""
@@ -171,11 +199,15 @@ class MemoryDisk:
     def refuses_another(self) -> bool:
         return False
 
-    async def log(self) -> Iterable[tuple[str, bytes, int | None, int]]:
+    @asynccontextmanager
+    async def log(self) -> AsyncIterator[tuple[Journal, Iterable[tuple[str, Stored]]]]:
+        yield self.content, [(plan_id, one) for plan_id in self.content._plans for one in self.stored(plan_id)]
+
+    def stored(self, plan_id: str) -> list[Stored]:
+        """Give the events that are there of a plan."""
         return [
-            (plan_id, body, self.durable_at.get((plan_id, number)), self.epochs[plan_id][number - 1])
-            for plan_id, plan in self.content._plans.items()
-            for number, body in enumerate(plan.bodies, 1)
+            (body, self.durable_at.get((plan_id, number)), self.epochs[plan_id][number - 1])
+            for number, body in enumerate(self.content._plans[plan_id].bodies, 1)
         ]
 
     def scope(self) -> AbstractContextManager[object]:
@@ -300,6 +332,51 @@ class SimJournal(MemoryJournal):
             self._world.history.fault("read refused")
             raise JournalError("the disk does not read")
 
+    # --- retention
+
+    async def compact(self, compactions: Sequence[Compaction]) -> None:
+        self._world.note_meant(one.plan_id for one in compactions)
+        await self._writing()
+        plans = self._disk.content._plans
+        there = {one.plan_id: self._disk.stored(one.plan_id) for one in compactions if one.plan_id in plans}
+        await super().compact(compactions)
+        for plan_id, stored in there.items():
+            if len(plans[plan_id].bodies) < len(stored):
+                self._world.note_taken(self._process, plan_id, stored)
+
+        self._world.point("swept")
+
+    async def purge(self, limit: int) -> int:
+        await self._writing()
+        freed = await super().purge(limit)
+        self._world.point("swept")
+        return freed
+
+    async def remove(self, plan_ids: Sequence[str]) -> Sequence[str]:
+        await self._writing()
+        gone = await super().remove(plan_ids)
+        for plan_id in gone:
+            self._world.note_removed(self._process, plan_id)
+
+        self._world.point("swept")
+        return gone
+
+    async def _writing(self) -> None:
+        """Take as long as a commit. Who was overtaken removes nothing: SQLite's lock sees to that in the product."""
+        self._world.point("sweep")
+        await asyncio.sleep(self._world.commit_seconds())
+        while self._disk.full:  # noqa: ASYNC110 - a disk tells nobody that there is room
+            await asyncio.sleep(1.0)
+
+        if self._disk.broken:
+            self._break()
+
+        if self._failed is not None:
+            raise self._failed
+
+        if self._world.overtaken(self._process):
+            raise FencedError("another process has taken over the data")
+
     def _store(self, append: Append) -> None:
         self._disk.epochs.setdefault(append.plan_id, []).extend([append.epoch] * len(append.bodies))
         super()._store(append)
@@ -377,7 +454,12 @@ class Server:
         self.booting: asyncio.Task[None] | None = None
         self.journal = world.disk.journal(self.process)
         self.feed = Feed(self.journal)
-        self.catalog = Catalog([world.provider])
+        keeping = world.faults.keeping
+        self.sweeping: asyncio.Task[None] | None = None
+        self.retention = None if keeping is None else sweeps.SimRetention(world, self, keeping)
+        # Sub-plans are played where retention may take them: in other worlds every seed would play something else than it has.
+        subplans = None if keeping is None else SubPlans()
+        self.catalog = Catalog([world.provider, *([] if subplans is None else [subplans])])
         self.scheduler = Scheduler(
             journal=self.journal,
             feed=self.feed,
@@ -387,6 +469,7 @@ class Server:
             jitter=world.random.random,
             defaults=DEFAULTS,
             limits=world.limits,
+            subplans=subplans,
         )
 
     async def boot(self) -> None:
@@ -397,6 +480,8 @@ class Server:
             await self.scheduler.start()
             self.ready = True
             self.world.opened()
+            if self.retention is not None:
+                self.sweeping = self.process.spawn(self.world.loop, self.retention.live())
         except JournalError:
             self.world.kill(self, "start")
 
@@ -407,10 +492,17 @@ class World:
     def __init__(self, seed: int, faults: Faults | None = None, *, traced: bool = False) -> None:
         self.random = Random(seed)
         # What was added later is drawn apart, so that the seeds of before go on to play what they played.
-        self.faults = faults or Faults.drawn(self.random).with_more(Random(seed * 2 + 3))
+        self.faults = faults or replace(
+            Faults.drawn(self.random).with_more(Random(seed * 2 + 3)), keeping=sweeps.drawn(seed)
+        )
         self.loop = VirtualLoop(Random(seed * 2 + 1))
         self.clock = SimClock(self.loop)
         self.history = History(seed)
+        if self.faults.keeping is not None:
+            self.history.kept = Kept(self.faults.keeping)
+
+        self.sweep_began: dict[str, float] = {}
+        """What the clock on the wall said when a process began its last sweep."""
         # Not drawn, or every seed would play something else than it has.
         limits = Limits(taken_up_first=(128, 3, 0)[seed % 3])
         self.limits = replace(limits, running_plans=2, running_calls=2) if self.faults.few_places else limits
@@ -479,7 +571,8 @@ class World:
             if server is self.current:
                 self.disk.ended()
                 self.disk.broken = False
-                seconds = self.random.choice([0.0, 0.1, 2.0])
+                away = [30.0] if self.faults.keeping is not None and self.chaos else []
+                seconds = self.random.choice([0.0, 0.1, 2.0, *away])
                 self.loop.call_later(seconds, self.start, context=self.context)
 
     def _end_stalls(self, server: Server) -> None:
@@ -652,6 +745,35 @@ class World:
         self.history.seen.append(seen)
         self.trace("saw", watcher, event.plan_id, event.sequence)
 
+    def note_told(self, who: str, plan_id: str, reason: str) -> None:
+        self.history.told.append(Told(self.tick(), who, plan_id, reason))
+        self.trace("told", who, plan_id, reason)
+
+    def note_meant(self, plan_ids: Iterable[str]) -> None:
+        """Note that the journal is asked to let the events of plans go."""
+        if self.history.kept is not None:
+            for plan_id in plan_ids:
+                self.history.kept.meant.setdefault(plan_id, self.tick())
+
+    def note_taken(self, process: Process, plan_id: str, stored: list[Stored]) -> None:
+        """Note that the events of a plan are about to be gone, and what they were."""
+        before = self.disk.taken.setdefault(plan_id, stored)
+        if [one[0] for one in before] != [one[0] for one in stored]:
+            self.history.broken.append(
+                f"plan {plan_id} was there again, with other events, after retention had taken it"
+            )
+
+        self._note_swept(process, plan_id, whole=False)
+
+    def note_removed(self, process: Process, plan_id: str) -> None:
+        """Note that a plan is about to be gone."""
+        self._note_swept(process, plan_id, whole=True)
+
+    def _note_swept(self, process: Process, plan_id: str, *, whole: bool) -> None:
+        if self.history.kept is not None:
+            self.history.kept.swept.append(Swept(self.tick(), plan_id, whole, self.sweep_began[process.name]))
+            self.trace("swept", plan_id, whole)
+
     def decoded(self, body: bytes) -> Event:
         """Read an event; each of its readers would find the same."""
         event = self._decoded.get(body)
@@ -668,7 +790,11 @@ class World:
 
     def run(self, main: Callable[[], Coroutine[Any, Any, None]]) -> History:
         """Run to the end, and give what was recorded."""
-        with seeded_ids(Random(self.random.random())), self.disk.scope(), _collected_after():
+        with ExitStack() as stack:
+            stack.enter_context(seeded_ids(Random(self.random.random())))
+            stack.enter_context(self.disk.scope())
+            stack.enter_context(sweeps.in_small_batches(self.faults.keeping))
+            stack.enter_context(_collected_after())
             try:
                 self._complete(main())
             finally:
@@ -684,15 +810,36 @@ class World:
     async def _collect(self) -> None:
         logs: dict[str, list[Logged]] = {}
         try:
-            for plan_id, body, durable_at, epoch in await self.disk.log():
-                event = self.decoded(body)
-                logs.setdefault(plan_id, []).append(Logged(event, body, durable_at, epoch))
-                if self._trace is not None:
-                    self.trace(to_json(event))
+            async with self.disk.log() as (journal, stored):
+                for plan_id, one in stored:
+                    logs.setdefault(plan_id, []).append(self._logged(one))
+
+                if self.history.kept is not None:
+                    await self._collect_kept(journal, self.history.kept, logs)
         except JournalError as error:
             self.history.broken.append(f"the journal at the end: {error}")
 
         self.history.logs = logs
+
+    def _logged(self, stored: Stored) -> Logged:
+        body, durable_at, epoch = stored
+        event = self.decoded(body)
+        if self._trace is not None:
+            self.trace(to_json(event))
+
+        return Logged(event, body, durable_at, epoch)
+
+    async def _collect_kept(self, journal: Journal, kept: Kept, logs: dict[str, list[Logged]]) -> None:
+        """Note what there is, and put what retention took beside it."""
+        kept.events = set(logs)
+        for plan_id, stored in self.disk.taken.items():
+            before = [body for body, _, _ in stored]
+            if plan_id not in logs:
+                logs[plan_id] = [self._logged(one) for one in stored]
+            elif [one.body for one in logs[plan_id]] != before:
+                self.history.broken.append(f"plan {plan_id} is there again, with other events than retention took")
+
+        await sweeps.look(journal, kept, logs)
 
     def _reap(self) -> None:
         """Let what is left end quietly; nothing of it is recorded."""

@@ -15,7 +15,10 @@ from autoglm_server.journal.journal import Compaction, Ended, JournalDamagedErro
 _ENDED = """
     WITH found AS MATERIALIZED (
         SELECT key, id, end_time, compacted FROM plan
-        WHERE end_time IS NOT NULL AND kept = :kept AND end_time < :before ORDER BY end_time, key LIMIT :limit
+        WHERE end_time IS NOT NULL AND kept = :kept AND end_time < :before AND (:kept <> 0 OR parent = '' OR NOT EXISTS (
+            SELECT 1 FROM plan AS above WHERE above.id = plan.parent AND above.end_time IS NULL
+        ))
+        ORDER BY end_time, key LIMIT :limit
     )
     SELECT json_group_array(json_array(
         id,
@@ -24,6 +27,11 @@ _ENDED = """
         coalesce((SELECT event.id FROM event WHERE plan = key ORDER BY sequence DESC LIMIT 1), 0)
     ) ORDER BY end_time, key) FROM found
 """
+_STAY = """
+    SELECT count(*) FROM plan AS above CROSS JOIN plan AS below ON below.parent = above.id
+    WHERE above.state < 6 AND below.parent <> '' AND +below.end_time IS NOT NULL AND +below.kept = 0
+"""
+"""Sub-plans without events of plans that have not ended. There are few of the latter, and CROSS and + let it begin with them."""
 _COMPACT = """
     UPDATE plan SET kept = 1, compacted = :sequence
     WHERE id = :id AND kept = 2 AND end_time IS NOT NULL
@@ -48,7 +56,8 @@ def ended_plans(db: apsw.Connection, before: datetime | None, limit: int, *, com
 
 def count_ended(db: apsw.Connection, *, compacted: bool) -> int:
     kept = 0 if compacted else 2
-    return int(db.execute("SELECT count(*) FROM plan WHERE end_time IS NOT NULL AND kept = ?", (kept,)).get)
+    count = int(db.execute("SELECT count(*) FROM plan WHERE end_time IS NOT NULL AND kept = ?", (kept,)).get)
+    return count - int(db.execute(_STAY).get) if compacted else count
 
 
 def get_snapshot(db: apsw.Connection, plan_id: str) -> bytes | None:

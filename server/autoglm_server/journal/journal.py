@@ -303,7 +303,8 @@ class Journal(Protocol):
     ) -> Sequence[Ended]:
         """Give the plans that ended (before a time), oldest end first: those that have their events.
 
-        Or, ``compacted``, those whose events have been removed and purged.
+        Or, ``compacted``, those whose events have been removed and purged. A sub-plan is none of these before the plan whose
+        step made it has ended: that step may be attempted again, and must find it.
         """
         ...
 

@@ -259,10 +259,8 @@ class MemoryJournal:
     ) -> Sequence[Ended]:
         found = [
             plan
-            for plan in self._by_end()
-            if bool(plan.compacted) is compacted
-            and not plan.unpurged
-            and (before is None or plan.row.end_time is None or plan.row.end_time < before)
+            for plan in self._left(compacted=compacted)
+            if before is None or plan.row.end_time is None or plan.row.end_time < before
         ]
         return [
             Ended(plan.row.plan_id, plan.sequence, *(plan.positions[:1] + plan.positions[-1:] or (0, 0)))
@@ -274,7 +272,16 @@ class MemoryJournal:
         return [plan for _, _, plan in sorted(ended, key=lambda one: one[:2])]
 
     async def count_ended(self, *, compacted: bool) -> int:
-        return sum(bool(plan.compacted) is compacted and not plan.unpurged for plan in self._by_end())
+        return len(self._left(compacted=compacted))
+
+    def _left(self, *, compacted: bool) -> list[_Plan]:
+        found = [plan for plan in self._by_end() if bool(plan.compacted) is compacted and not plan.unpurged]
+        return [plan for plan in found if not compacted or not self._is_needed(plan)]
+
+    def _is_needed(self, plan: _Plan) -> bool:
+        """Whether a plan that has not ended may still ask for this one, its sub-plan."""
+        above = self._plans.get(plan.row.parent_plan_id)
+        return above is not None and above.row.end_time is None
 
     async def compact(self, compactions: Sequence[Compaction]) -> None:
         gone: set[str] = set()

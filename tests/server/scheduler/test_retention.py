@@ -341,3 +341,29 @@ async def test_a_sweep_that_fails_is_not_the_last(world: World, caplog: pytest.L
     await asyncio.wait_for(swept.wait(), 5.0)
     task.cancel()
     assert "retention stopped, and goes on later: the test says so" in caplog.text
+
+
+async def test_a_sub_plan_stays_until_the_plan_above_it_has_ended(world: World) -> None:
+    """After a crash the step that made it may be attempted again; it would make it, and what it does, a second time."""
+    steps = [{"id": "c", "tool": "echo", "arguments": {}}]
+    plan = await world.create(step("sub", "plan.run", steps=steps), step("s", "guarded"))
+    below = ""
+    for _ in range(100):
+        await world.settle()
+        rows = (await world.journal.list_rows(PlanQuery(parent_plan_id=plan.id))).rows
+        if rows and rows[0].state.terminal:
+            below = rows[0].plan_id
+            break
+
+    rules = Rules(plans=timedelta(days=1), max_plans=1)
+    for _ in range(3):
+        await done(world)
+
+    world.clock.advance(5 * DAY)
+    assert (await sweeping(world, rules).sweep()).removed == 3
+    assert (await world.scheduler.get(below)).state is PlanState.SUCCEEDED
+    assert await world.journal.count_ended(compacted=True) == 0
+    await world.scheduler.cancel(plan.id, reason="", principal="")
+    await world.ended(plan)
+    assert (await sweeping(world, rules).sweep()).removed == 1
+    assert below not in await listed(world)
