@@ -415,8 +415,8 @@ class _Parts:
         self.admission = Admission(
             settings.limits,
             lambda: 0.0 if journal.stalled else journal.delay,
-            turn=scheduler.turns.ask,
-            behind=lambda: scheduler.behind,
+            turn=scheduler.turns.ask_new,
+            behind=lambda: scheduler.turns.wait,
             busy=lambda: scheduler.progressing,
         )
         self.boundary = Boundary(

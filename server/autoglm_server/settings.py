@@ -460,8 +460,8 @@ class LimitSettings(Section):
     create_wait: Annotated[Duration | None, BeforeValidator(_or_none)] = Field(
         default=timedelta(milliseconds=100), gt=_ZERO, le=timedelta(minutes=1)
     )
-    """How long new plans and calls of tools may stand in line for the process. When it is longer, there is more to do than
-    it can, and new plans are refused until it has caught up; never while fewer than 16 make progress. `none`: they wait."""
+    """How long a new plan may stand in line for the process. One that would wait longer, as far as can be told, is refused:
+    there is more to do than can be done; never while fewer than 16 plans make progress. `none`: they wait."""
     journal_wait: Annotated[Duration | None, BeforeValidator(_or_none)] = Field(
         default=timedelta(seconds=1), gt=_ZERO, le=timedelta(minutes=10)
     )

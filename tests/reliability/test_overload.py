@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from autoglm.model import PlanState
-from tests.reliability.overload import GOODPUT, HEALTH, KEPT, REFUSED, Measured, Seconds, judge
+from tests.reliability.overload import GOODPUT, HEALTH, KEPT, REFUSED, SETTLE_SECONDS, Measured, Seconds, judge
 from tests.reliability.rows import Result
 
 
 def measured(*, good: tuple[int, ...] = (90, 50), refused: tuple[float, ...] = (0.05, 0.5)) -> Measured:
-    """Rounds of a second with a peak of 100: so many plans came to their end in time, and so long it took to refuse."""
+    """Rounds with a peak of 100 a second: so many came to their end in time, and so long it took to refuse."""
     found = Measured(health=[0.01] * 100)
     for number, (count, took) in enumerate(zip(good, refused, strict=True)):
-        closed, over = Seconds("closed", 1.0), Seconds("open", 1.0, asked=300, refused=[took] * 100)
+        closed, over = (
+            Seconds("closed", 1.0, began_wall=10),
+            Seconds("open", 1.0 + SETTLE_SECONDS, asked=300, refused=[took] * 100, began_wall=19.5),
+        )
         closed.acknowledged = {f"c{number}-{index}": 10.0 for index in range(100)}
-        over.acknowledged = {f"o{number}-{index}": 20.0 for index in range(100)}
+        over.acknowledged = {f"o{number}-{index}": 20.5 for index in range(100)}
         found.ends |= dict.fromkeys(closed.acknowledged, 10.5)
-        found.ends |= {name: 20.5 if at < count else 23.0 for at, name in enumerate(over.acknowledged)}
+        found.ends |= {name: 21.0 if at < count else 23.0 for at, name in enumerate(over.acknowledged)}
         found.rounds.append(([closed], over))
 
     found.states = dict.fromkeys(found.ends, PlanState.SUCCEEDED)
@@ -34,8 +37,16 @@ def test_one_round_that_holds_is_enough_for_speed() -> None:
 
 
 def test_less_than_is_promised_in_every_round_is_told() -> None:
-    assert broken(measured(good=(24, 10))) == {GOODPUT}
+    assert broken(measured(good=(39, 10))) == {GOODPUT}
     assert broken(measured(refused=(0.21, 0.8))) == {REFUSED}
+
+
+def test_what_an_overload_begins_with_does_not_count() -> None:
+    found = measured()
+    for _, over in found.rounds:
+        over.began_wall += 0.2
+
+    assert broken(found) == {GOODPUT}
 
 
 def test_calls_that_meet_their_deadline_in_every_round_are_told() -> None:

@@ -673,7 +673,7 @@ class PlanRun:
             task.add_done_callback(self.following.discard)
 
     async def _call(self, attempt: Attempt) -> None:
-        if (turn := self.host.turns.ask()) is not None:
+        if (turn := self.host.turns.ask(self)) is not None:
             await turn
 
         attempt.began = True

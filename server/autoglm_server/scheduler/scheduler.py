@@ -142,14 +142,14 @@ class Scheduler:
         """What a request without options gets, and of which defaults it was made."""
         self.limits = limits or Limits()
         self.timers = Timers(clock)
-        self.turns = Turns()
+        self.turns = Turns(self._starving_of_the_loop)
         self.owner = new_id()
         """New at every start of a process, so that nobody mistakes an earlier one for this one."""
         self._kinds = Kinds()
         self._runs: dict[str, PlanRun] = {}
         self._admission = Admission(self.limits.running_plans)
-        self._starving: dict[PlanRun, float] = {}
-        """Plans that wait for a place for a call, and since when."""
+        self._starving: dict[PlanRun, None] = {}
+        """Plans that wait for a place for a call, in the order in which they came."""
         self._serving = False
         self._calls = 0
         self._draining = False
@@ -218,18 +218,6 @@ class Scheduler:
         return self.progressing > 0
 
     @property
-    def behind(self) -> float:
-        """For how many seconds what is next has waited for the loop.
-
-        While most calls that are under way only wait for their turn, so do in truth the plans that wait for a place among them.
-        """
-        waited = self.turns.waited
-        if self._starving and 2 * len(self.turns) > self.limits.running_calls:
-            waited = max(waited, asyncio.get_running_loop().time() - next(iter(self._starving.values())))
-
-        return waited
-
-    @property
     def progressing(self) -> int:
         """How many plans make progress, or would if it were their turn."""
         return len(self._admission) + len(self._recovery)
@@ -291,9 +279,13 @@ class Scheduler:
     def starving(self, run: PlanRun, *, starved: bool) -> None:
         """Note whether the plan could start more calls if there were places."""
         if starved:
-            self._starving.setdefault(run, asyncio.get_running_loop().time())
+            self._starving.setdefault(run)
         else:
             self._starving.pop(run, None)
+
+    def _starving_of_the_loop(self) -> int:
+        """Give how many plans wait for a place among calls of which most only wait for their turn."""
+        return len(self._starving) if 2 * len(self.turns) > self.limits.running_calls else 0
 
     def moved(self, run: PlanRun) -> None:
         """Let a plan that only waits, or has ended, leave its place to the next in the queue."""

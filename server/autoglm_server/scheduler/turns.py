@@ -1,65 +1,127 @@
-"""Whose turn it is on the loop: new plans and calls of tools begin in the order in which they came, a few in each pass.
+"""Whose turn it is on the loop: new plans and calls of tools begin a few in each pass, each kind in the order in which it came.
 
 The loop runs all that is ready before it looks at its connections again, and the transport needs five such passes to take calls
 up. If all that may begin did so at once, callers would wait for it in the transport, where nothing tells of them. So it stands in
-line here: the age of the first one tells how much more there is to do than can be done.
+line here.
+
+The next new plan has its turn when each plan that waits here with its calls could have had one. So what was begun gets done, one
+large plan keeps nobody out, and where more is asked than can be done it is new plans that wait, before anything was done for
+them. How long the next of them would wait tells how much more there is to do than can be done.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable, Hashable
 from typing import Final
 
-MOST: Final = 8
-"""How many turns are given in each pass: two milliseconds of work."""
+MOST: Final = 12
+"""How many turns are given in each pass: three milliseconds of work."""
+_LATELY: Final = 0.1
+"""Over so many seconds, or the time that one turn took, it is counted how soon new plans have their turns."""
 
 
 class Turns:
-    """The line of work that waits for the loop. One instance a process; everything happens on its loop."""
+    """The lines of work that waits for the loop. One instance a process; everything happens on its loop."""
 
-    def __init__(self) -> None:
-        """Begin with an empty line."""
-        self._line: deque[tuple[asyncio.Future[None], float]] = deque()
+    def __init__(self, others: Callable[[], int] = lambda: 0) -> None:
+        """Begin with empty lines. ``others`` gives how many plans wait elsewhere because of the calls that wait here."""
+        self._others = others
+        self._calls: deque[tuple[asyncio.Future[None], Hashable]] = deque()
+        self._plans: dict[Hashable, int] = {}
+        """Those that have calls in line, and how many."""
+        self._since_new = 0
+        """How many calls had their turn since the last new plan had."""
+        self._new: deque[tuple[asyncio.Future[None], float]] = deque()
+        """New plans, and since when they wait."""
+        self._begun = 0
+        self._begun_since = 0.0
+        """How many new plans had their turn since then."""
+        self._pace = 0.0
+        """Seconds from one new plan's turn to the next's, lately; 0 while that is not known."""
         self._left = MOST
         """How many may begin in this pass."""
         self._armed = False
 
     def __len__(self) -> int:
-        """How many wait, and some that have gone away."""
-        return len(self._line)
+        """How many calls wait, and some that have gone away."""
+        return len(self._calls)
 
-    def ask(self) -> asyncio.Future[None] | None:
-        """Give what to await before work begins; None: it may begin at once."""
-        loop = asyncio.get_running_loop()
-        if not self._armed:
-            self._armed = True
-            loop.call_soon(self._next_pass)
-
-        if self._left and not self._line:
-            self._left -= 1
+    def ask(self, plan: Hashable) -> asyncio.Future[None] | None:
+        """Give what to await before a call of a plan begins; None: it may begin at once."""
+        if self._at_once():
             return None
 
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._calls.append((turn, plan))
+        self._plans[plan] = self._plans.get(plan, 0) + 1
+        return turn
+
+    def ask_new(self) -> asyncio.Future[None] | None:
+        """Give what to await before a plan is made; None: it may be made at once."""
+        if self._at_once():
+            return None
+
+        loop = asyncio.get_running_loop()
         turn: asyncio.Future[None] = loop.create_future()
-        self._line.append((turn, loop.time()))
+        if not self._new:
+            self._begun, self._begun_since, self._pace = 0, loop.time(), 0.0
+
+        self._new.append((turn, loop.time()))
         return turn
 
     @property
-    def waited(self) -> float:
-        """For how many seconds the first of the line has waited."""
-        while self._line and self._line[0][0].done():
-            self._line.popleft()
+    def wait(self) -> float:
+        """For how many seconds a new plan would wait that came now: as long as the first has waited, or longer."""
+        while self._new and self._new[0][0].done():
+            self._new.popleft()
 
-        return asyncio.get_running_loop().time() - self._line[0][1] if self._line else 0.0
+        if not self._new:
+            return 0.0
+
+        return max(asyncio.get_running_loop().time() - self._new[0][1], len(self._new) * self._pace)
+
+    def _at_once(self) -> bool:
+        if not self._armed:
+            self._armed = True
+            asyncio.get_running_loop().call_soon(self._next_pass)
+
+        if self._left and not self._calls and not self._new:
+            self._left -= 1
+            return True
+
+        return False
 
     def _next_pass(self) -> None:
         self._left = MOST
-        while self._line and self._left:
-            turn, _ = self._line.popleft()
+        while self._left and (self._calls or self._new):
+            turn = self._next()
             if not turn.done():  # else who asked has gone away
                 turn.set_result(None)
                 self._left -= 1
 
-        self._armed = bool(self._line)
+        self._armed = bool(self._calls or self._new)
         if self._armed:
             asyncio.get_running_loop().call_soon(self._next_pass)
+
+    def _next(self) -> asyncio.Future[None]:
+        if self._new and (not self._calls or self._since_new >= len(self._plans) + self._others()):
+            return self._next_new()
+
+        turn, plan = self._calls.popleft()
+        self._since_new += 1
+        self._plans[plan] -= 1
+        if not self._plans[plan]:
+            del self._plans[plan]
+
+        return turn
+
+    def _next_new(self) -> asyncio.Future[None]:
+        self._since_new = 0
+        self._begun += 1
+        took = asyncio.get_running_loop().time() - self._begun_since
+        if took >= _LATELY:
+            self._begun, self._begun_since, self._pace = 0, self._begun_since + took, took / self._begun
+
+        return self._new.popleft()[0]

@@ -75,7 +75,7 @@ class Admission:
     ) -> None:
         """``journal_delay`` gives for how many seconds the oldest event that is handed over has not been durable.
 
-        ``turn`` gives what to await before work begins, ``behind`` for how many seconds what is next has waited for its turn;
+        ``turn`` gives what to await before a plan is made, ``behind`` for how many seconds one that came now would wait for that;
         ``busy`` gives how many plans make progress.
         """
         self._places = {
