@@ -248,7 +248,7 @@ class PlanRun:
     __slots__ = (
         "__weakref__",
         "_accepted",
-        "_again",
+        "_due",
         "_launches",
         "_out",
         "_out_first",
@@ -307,6 +307,8 @@ class PlanRun:
         # What is taken up has its row already, of the state that it had then.
         self._row_state: PlanState | None = state.plan.state if durable else None
         self._route = (host.journal.journal_id,)
+        self._due = False
+        """Whether something was taken in that a turn in the loop's next pass is to hand over."""
         self._starved = False
         """Whether the scheduler was told that the plan could start more calls if there were places."""
         self._ready: deque[Attempt] = deque()
@@ -482,8 +484,12 @@ class PlanRun:
 
     # --- the turn
 
-    def turn(self, happened: Callable[[], None] | None = None) -> None:
-        """Take in what ``happened``, then decide and do until there is nothing more to do now."""
+    def turn(self, happened: Callable[[], None] | None = None, *, may_wait: bool = False) -> None:
+        """Take in what ``happened``, then decide and do until there is nothing more to do now.
+
+        Where that ``may_wait``, and no step has become ready, it is left to a turn in the loop's next pass: of many calls that
+        end at about the same time each would else pay for an append, a decision about nothing and a share in a commit.
+        """
         if self.gone:
             return
 
@@ -492,6 +498,11 @@ class PlanRun:
             if happened is not None:
                 happened()
 
+            if may_wait and not self.plan.ready and not self.plan.unapproved:
+                self._turn_in_next_pass()
+                return
+
+            self._due = False
             while True:
                 root = self if self.parent is None else families.root_of(self)
                 hold = host.holding or not root.admitted
@@ -521,6 +532,16 @@ class PlanRun:
             host.starving(self, starved=decided.starved)
 
         host.moved(self)
+
+    def _turn_in_next_pass(self) -> None:
+        if not self._due:
+            self._due = True
+            asyncio.get_running_loop().call_soon(self.turn_if_due)
+
+    def turn_if_due(self) -> None:
+        """Take the turn that was left to the loop's next pass, unless there has been one since."""
+        if self._due:
+            self.turn()
 
     def _only_started(self, commands: Sequence[Command]) -> bool:
         """Whether what was decided was to start calls, and they did start: then there is nothing more to decide.
@@ -709,7 +730,8 @@ class PlanRun:
         if isinstance(outcome, Stopped) and self.plan.stopping is None:
             outcome = Failure(ErrorReason.CANCELLED.name, DOMAIN, "the call stopped by itself", outcome_unknown=True)
 
-        self.turn(partial(self._record, attempt, outcome))
+        among_others = type(outcome) is ToolResult and len(self.plan.running) > 1 and self.plan.stopping is None
+        self.turn(partial(self._record, attempt, outcome), may_wait=among_others)
 
     def _leave(self, attempt: Attempt) -> None:
         """Let go of an attempt, and give its place back; one that runs a sub-plan has none."""

@@ -187,6 +187,7 @@ class Scheduler:
         self.timers.stop()
         tasks: list[asyncio.Task[None]] = []
         for run in list(self._runs.values()):
+            run.turn_if_due()  # what has ended is not to be done again
             tasks += run.let_go()
 
         self._runs.clear()
