@@ -1,7 +1,8 @@
 """``python -m tests.reliability --level push``: put every promise to the test, and print what came of it.
 
 Work is cut into units, each of which runs in a process of its own, as many at a time as two cores hold. Exit status: 0 when
-every promise was put to the test, none was broken and every control was caught; 1 otherwise; 2 wrong usage.
+every promise was put to the test, none was broken and every control was caught; 1 otherwise; 2 wrong usage. SIGINT and SIGTERM
+stop it: what is under way is given up, what is done is told and kept (``--state``), and the status is 128 plus the number.
 """
 
 # ruff: noqa: T201 - a command line prints
@@ -21,23 +22,24 @@ from contextlib import suppress
 from pathlib import Path
 
 from tests.reliability.hangs import STACKS, tell_where_on_request
-from tests.reliability.parts import PARTS, Part, Unit, promises, units
+from tests.reliability.parts import CORES, PARTS, Part, Unit, promises, units, work_of
 from tests.reliability.rows import Result, holds, render, table, write
+from tests.reliability.state import State, StateError
 
-CORES = 2.0
-"""Of the machine that this is sized for: units run beside each other as long as they find room on them."""
 TOGETHER = 4
 """Units at a time, at most."""
-UNIT_SECONDS = {"push": 300.0, "night": 1800.0}
-"""A unit that takes longer hangs; that is a violation."""
+UNIT_SECONDS = {"push": 300.0, "night": 7200.0}
+"""A unit that takes longer hangs; that is a violation. At night the machine may have other things to do as well."""
 TELL_SECONDS = 5.0
-"""A unit that hangs has so long to say where."""
+"""A unit that hangs has so long to say where, and one that is stopped so long to leave nothing behind."""
+STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 def main() -> int:
     """Run; gives the exit status."""
     given = _flags().parse_args()
     if given.unit:
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
         unit = Unit(**json.loads(given.unit))
         tell_where_on_request(Path(given.out).with_suffix(STACKS))
         result = PARTS[unit.part].run(unit.seed, unit.size)
@@ -54,14 +56,28 @@ def main() -> int:
     if given.size:
         work = [Unit(unit.part, unit.seed, given.size) for unit in work[:1]]
 
-    state = _State(given.state, f"{given.level}/{given.seed}")
-    results = _run(work, state, UNIT_SECONDS[given.level])
+    stop = _Stop()
+    try:
+        state = State(given.state, f"{given.level}/{given.seed}", mixed=given.mixed)
+        results = _run(work, state, UNIT_SECONDS[given.level], stop)
+    except StateError as error:
+        print(f"--state: {error}", file=sys.stderr)
+        return 2
+
     rows = [row for row in table(results, promises()) if given.only in ("", *PARTS, row.promise)]
-    whole = not given.only
+    whole = not given.only and not stop.asked
     print(render(rows, whole=whole))
     _tell_more(results, given, time.monotonic() - start)
     if given.json:
         write(rows, given.json)
+
+    for line in state.told():
+        print(line)
+
+    if stop.asked:
+        kept = f"they are kept in {given.state}, and the same command goes on" if given.state else "none is kept"
+        print(f"STOPPED: {len(results)} of {len(work)} units are done; {kept}")
+        return 128 + stop.asked
 
     # A part alone may have no controls for its promises: then only what it found counts.
     good = holds(rows) if whole else bool(rows) and not any(row.violations for row in rows) and _caught(results)
@@ -77,6 +93,7 @@ def _flags() -> argparse.ArgumentParser:
     flags.add_argument("--size", type=int, default=0, help="one unit of this size alone, such as one simulated run")
     flags.add_argument("--json", type=Path, metavar="FILE", help="write the table's rows there")
     flags.add_argument("--state", type=Path, metavar="FILE", help="keep what is done there, and go on from it")
+    flags.add_argument("--mixed", action="store_true", help="go on from a --state of other code, too")
     flags.add_argument("--unit", default="", help=argparse.SUPPRESS)
     flags.add_argument("--out", default="", help=argparse.SUPPRESS)
     return flags
@@ -86,59 +103,97 @@ def _caught(results: list[Result]) -> bool:
     return all(all(controls.values()) for result in results for controls in result.controls.values())
 
 
-class _State:
-    """The units that are done, in a file, so that a night that was interrupted goes on."""
+class _Stop:
+    """Whether a signal has asked to stop: which, or 0."""
 
-    def __init__(self, path: Path | None, run: str) -> None:
-        self._path = path
-        self._run = run
-        self.done: dict[str, Result] = {}
-        if path is not None and path.exists():
-            found = json.loads(path.read_text())
-            if found.get("run") == run:
-                self.done = {name: Result.from_json(one) for name, one in found["done"].items()}
+    def __init__(self) -> None:
+        self.asked = 0
+        for number in STOPS:
+            signal.signal(number, self._ask)
 
-    def add(self, unit: Unit, result: Result) -> None:
-        self.done[unit.name] = result
-        if self._path is not None:
-            content = {"run": self._run, "done": {name: one.to_json() for name, one in self.done.items()}}
-            new = self._path.with_suffix(".new")
-            new.write_text(json.dumps(content))
-            new.replace(self._path)
+    def _ask(self, number: int, _frame: object) -> None:
+        self.asked = number
 
 
-def _run(work: list[Unit], state: _State, limit: float) -> list[Result]:
-    """Run what is not done yet, the longest first, each for ``limit`` seconds at most, and give the results of all."""
+def _run(work: list[Unit], state: State, limit: float, stop: _Stop) -> list[Result]:
+    """Run what is not done yet, the longest first, each for ``limit`` seconds at most, and give the results of all.
+
+    Raises:
+        StateError: what is done cannot be kept.
+    """
     waiting = sorted((unit for unit in work if unit.name not in state.done), key=_turn)
-    with tempfile.TemporaryDirectory(prefix="autoglm-reliability-") as folder:
+    progress = _Progress(work, waiting)
+    with tempfile.TemporaryDirectory(prefix="autoglm-reliability-", ignore_cleanup_errors=True) as folder:
         running: dict[subprocess.Popen[bytes], tuple[Unit, Path, float]] = {}
-        while waiting or running:
-            while (unit := _next(waiting, [unit for unit, _, _ in running.values()])) is not None:
-                waiting.remove(unit)
-                out = Path(folder) / f"{len(state.done)}-{time.monotonic_ns()}.json"
-                running[_begin(unit, out)] = (unit, out, time.monotonic())
+        try:
+            while (waiting or running) and not stop.asked:
+                while (unit := _next(waiting, [unit for unit, _, _ in running.values()])) is not None:
+                    waiting.remove(unit)
+                    out = Path(folder) / f"{len(state.done)}-{time.monotonic_ns()}.json"
+                    running[_begin(unit, out)] = (unit, out, time.monotonic())
 
-            time.sleep(0.05)
-            for process in list(running):
-                unit, out, began = running[process]
-                patience = limit + unit.size * PARTS[unit.part].timed
-                before = _processor_seconds()
-                if process.poll() is None and time.monotonic() - began < patience:
-                    continue
+                time.sleep(0.05)
+                for process in list(running):
+                    unit, out, began = running[process]
+                    patience = limit + unit.size * PARTS[unit.part].timed
+                    before = _processor_seconds()
+                    if process.poll() is None and time.monotonic() - began < patience:
+                        continue
 
-                del running[process]
-                result = _ended(process, unit, out, time.monotonic() - began)
-                took = f"{time.monotonic() - began:.0f} s, {_processor_seconds() - before:.0f} s of processor time"
-                print(f"  {unit.part} ({unit.name}): {took}", flush=True)
-                state.add(unit, result)
+                    del running[process]
+                    result = _ended(process, unit, out, time.monotonic() - began)
+                    took = f"{time.monotonic() - began:.0f} s, {_processor_seconds() - before:.0f} s of processor time"
+                    print(f"  {unit.part} ({unit.name}): {took}; {progress.told(unit)}", flush=True)
+                    for text in result.told if sum(result.violations.values()) else ():
+                        print(f"    {text[:1000]}", flush=True)
 
-    return [state.done[unit.name] for unit in work]
+                    state.add(unit, result)
+        finally:
+            _end_all(list(running))
+
+    return [state.done[unit.name] for unit in work if unit.name in state.done]
+
+
+class _Progress:
+    """How far it is, by what units take about."""
+
+    def __init__(self, work: list[Unit], waiting: list[Unit]) -> None:
+        self._all = sum(map(work_of, work))
+        self._left = sum(map(work_of, waiting))
+        self._units, self._units_left = len(work), len(waiting)
+        self._began, self._done = time.monotonic(), 0.0
+
+    def told(self, ended: Unit) -> str:
+        """Say it, after another unit has ended."""
+        self._done += work_of(ended)
+        self._left -= work_of(ended)
+        self._units_left -= 1
+        seconds = (time.monotonic() - self._began) * self._left / self._done
+        far = f"{self._units - self._units_left} of {self._units} units, {1 - self._left / self._all:.0%}"
+        return f"{far}, about {seconds / 60:.0f} min left"
+
+
+def _end_all(running: list[subprocess.Popen[bytes]]) -> None:
+    """End units that are under way, with the servers that they started; what they found is not kept."""
+    for process in running:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+
+    end = time.monotonic() + TELL_SECONDS
+    for process in running:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.0, end - time.monotonic()))
+
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+        process.wait()
 
 
 def _turn(unit: Unit) -> tuple[bool, float]:
     """Those that measure come last: the cores empty once for all of them."""
     part = PARTS[unit.part]
-    return part.alone, -part.seconds
+    return part.alone, -work_of(unit) / part.cores
 
 
 def _next(waiting: list[Unit], running: list[Unit]) -> Unit | None:
@@ -164,7 +219,7 @@ def _processor_seconds() -> float:
 def _begin(unit: Unit, out: Path) -> subprocess.Popen[bytes]:
     content = json.dumps({"part": unit.part, "seed": unit.seed, "size": unit.size, "number": unit.number})
     command = [sys.executable, "-m", "tests.reliability", "--unit", content, "--out", str(out)]
-    kept = {**os.environ, "GRPC_ENABLE_FORK_SUPPORT": "0", "GRPC_VERBOSITY": "NONE"}
+    kept = {**os.environ, "GRPC_ENABLE_FORK_SUPPORT": "0", "GRPC_VERBOSITY": "NONE", "TMPDIR": str(out.parent)}
     kept.pop("PYTHONDONTWRITEBYTECODE", None)  # a hundred servers are started, and each would compile all of it again
     return subprocess.Popen(command, env=kept, start_new_session=True)
 

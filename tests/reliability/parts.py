@@ -26,6 +26,8 @@ from tests.reliability.soak import DISK, GONE, MEMORY, soak
 from tests.reliability.storms import RECOVERED, TOLD, storm
 from tests.reliability.streams import WATCH_PROMISES, watch
 
+CORES: Final = 2.0
+"""Of the machine that this is sized for: units run beside each other as long as they find room on them."""
 REGRESSIONS: Final = Path(__file__).parent / "regressions.txt"
 """Seeds that failed once. They are run at every level, for ever."""
 WORLDS_A_UNIT: Final = 105
@@ -43,7 +45,7 @@ class Unit:
 
     @property
     def name(self) -> str:
-        return f"{self.part}/{self.seed}/{self.number}"
+        return f"{self.part}/{self.seed}/{self.size}/{self.number}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,12 @@ PARTS: Final[dict[str, Part]] = {
     "soak": Part(soak, (1, 24), (1, 1800), (MEMORY, DISK, GONE), cores=0.5, seconds=26.0, timed=True),
     "overload": Part(overload, (1, 3), (1, 20), (GOODPUT, REFUSED, HEALTH, KEPT), seconds=37.0, alone=True),
 }
+
+
+def work_of(unit: Unit) -> float:
+    """Give about how many seconds of a core a unit takes, by what its part takes at a push."""
+    part = PARTS[unit.part]
+    return part.seconds * unit.size / part.push[1] * (CORES if part.alone else part.cores)
 
 
 def units(level: str, seed: int, only: str = "") -> list[Unit]:

@@ -7,16 +7,18 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.reliability.__main__ import CORES, _next, _turn
+from tests.reliability import state
+from tests.reliability.__main__ import _next, _turn
 from tests.reliability.breakages import BREAKAGES
 from tests.reliability.checker import PROMISES, check
 from tests.reliability.hangs import EXIT_STATUS
 from tests.reliability.history import History
-from tests.reliability.parts import PARTS, Unit, units
+from tests.reliability.parts import CORES, PARTS, Unit, units
 from tests.reliability.rows import Result, Row, holds, render, table
 from tests.reliability.simulation import PLANS, Simulation
 from tests.reliability.verdict import Verdict
@@ -30,7 +32,9 @@ print(simulation.world.digest)
 """
 
 
-@pytest.mark.parametrize("seed", [14, 29])  # the second has the SQLite journal, and all that can happen to its disk
+@pytest.mark.parametrize(
+    "seed", [14, 29, 73]
+)  # the others have the SQLite journal, and all that can happen to its disk; the last, retention
 def test_a_seed_reproduces_a_run_exactly_in_any_process(seed: int) -> None:
     def digest(hash_seed: str) -> str:
         command = [sys.executable, "-c", DIGEST.format(seed=seed)]
@@ -104,9 +108,9 @@ def test_units_that_wait_run_beside_others_and_those_that_measure_alone() -> Non
 
 
 def test_one_simulated_run_from_the_command_line(tmp_path: Path) -> None:
-    out, state = tmp_path / "rows.json", tmp_path / "state.json"
+    out, kept = tmp_path / "rows.json", tmp_path / "state.json"
     command = [sys.executable, "-m", "tests.reliability", "--only", "simulation", "--size", "1", "--seed", "9"]
-    command += ["--json", str(out), "--state", str(state)]
+    command += ["--json", str(out), "--state", str(kept)]
     told = ""
     for _ in range(2):  # the second time, nothing is left to do
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
@@ -117,6 +121,59 @@ def test_one_simulated_run_from_the_command_line(tmp_path: Path) -> None:
         assert "plan lives" in told
 
     assert "simulation (" not in told
+
+
+def test_a_state_is_of_one_run_and_of_one_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, unit = tmp_path / "state.json", Unit("simulation", 1, 105)
+    monkeypatch.setattr(state, "code", lambda: "abc, sources 1")
+    state.State(file, "night/1").add(unit, Result(tries={"dense": 3}))
+    monkeypatch.setattr(state, "code", lambda: "def, sources 1")  # a commit that changed no source
+    assert state.State(file, "night/1").done[unit.name].tries == {"dense": 3}
+    with pytest.raises(state.StateError, match="night/1, and this is push/1"):
+        state.State(file, "push/1")
+
+    monkeypatch.setattr(state, "code", lambda: "def, sources 2")
+    with pytest.raises(state.StateError, match=r"1 units of other code \(abc, sources 1\)"):
+        state.State(file, "night/1")
+
+    mixed = state.State(file, "night/1", mixed=True)
+    mixed.add(Unit("simulation", 106, 105, 1), Result())
+    assert mixed.told() == ["1 units ran abc, sources 1", "1 units ran def, sources 2"]
+    file.write_text("{}")
+    with pytest.raises(state.StateError, match="no state of this programme"):
+        state.State(file, "night/1")
+
+
+def test_what_runs_has_a_name() -> None:
+    assert state.code() == state.code()
+    assert " sources " in state.code()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_stopped_leaves_its_state_and_nothing_else(tmp_path: Path, number: signal.Signals) -> None:
+    kept = tmp_path / "state.json"
+    command = [
+        sys.executable,
+        "-m",
+        "tests.reliability",
+        "--only",
+        "simulation",
+        "--size",
+        "4000",
+        "--state",
+        str(kept),
+    ]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as run:
+        while run.poll() is None and not list(tmp_path.glob("autoglm-reliability-*")):  # it has begun
+            time.sleep(0.01)
+
+        run.send_signal(number)
+        told, _ = run.communicate(timeout=15)
+
+    assert run.returncode == 128 + number
+    assert "STOPPED: 0 of 1 units are done; they are kept in" in told
+    assert [path.name for path in tmp_path.iterdir()] == ["state.json"]
 
 
 HANGS = """
