@@ -46,6 +46,8 @@ NO_KEEPALIVE: Final = "no-keepalive"
 """Never asks whether a peer is still there."""
 BRISK: Final = "brisk"
 """Keeps what has ended for seconds instead of days, and little in memory, so that a soak of minutes meets all bounds."""
+PAGES_KIB: Final = 512
+"""Of the journal in memory: with its 16 MiB the file itself is the bound, which grows with each burst for half an hour."""
 EVENTS_SECONDS: Final = 2.0
 PLANS_SECONDS: Final = 6.0
 LEAKY: Final = "leaky"
@@ -175,9 +177,10 @@ def hurry_retention() -> None:
 
 
 def bound_caches() -> None:
-    """Let what is kept in memory for watchers be a hundredth, so that its bounds are reached within seconds."""
-    from autoglm_server.journal import follow
+    """Let what is kept in memory for watchers, and of the journal's pages, be little, so that its bounds are reached."""
+    from autoglm_server.journal import follow, sqlite
 
+    sqlite.PRAGMAS["cache_size"] = -PAGES_KIB
     made: Any = follow.Feed.__init__
     follow.LABELS_MAX = 100
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from autoglm_server.rest import ARENAS, Rest, release, share_heaps
+from autoglm_server.rest import ARENAS, BUSY_LOOKS, Rest, release, share_heaps
 
 
 class Server:
@@ -20,10 +20,14 @@ class Server:
         self.calls = 0
         self.busy = False
         self.rested: list[int] = []
-        self.rest = Rest(lambda: self.calls, lambda: self.busy, [self._note])
+        self.relieved: list[int] = []
+        self.rest = Rest(lambda: self.calls, lambda: self.busy, [self._note], meanwhile=self._relieve)
 
     def _note(self) -> None:
         self.rested.append(self.calls)
+
+    def _relieve(self) -> None:
+        self.relieved.append(self.calls)
 
 
 def test_rests_once_when_nothing_was_done_between_two_looks() -> None:
@@ -74,6 +78,26 @@ def test_rests_again_after_work() -> None:
             server.rest.look()
 
     assert server.rested == [1, 2, 3]
+
+
+def test_is_relieved_now_and_then_while_there_is_always_work() -> None:
+    server = Server()
+    for _ in range(2 * BUSY_LOOKS + 1):
+        server.calls += 1
+        server.rest.look()
+
+    assert server.relieved == [BUSY_LOOKS, 2 * BUSY_LOOKS]
+    assert not server.rested
+
+
+def test_a_quiet_time_puts_off_the_next_relief() -> None:
+    server = Server()
+    for calls in [*range(1, BUSY_LOOKS), BUSY_LOOKS - 1, *range(BUSY_LOOKS, 2 * BUSY_LOOKS - 1)]:
+        server.calls = calls
+        server.rest.look()
+
+    assert server.rested == [BUSY_LOOKS - 1]
+    assert not server.relieved
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt and malloc_info are glibc's")
