@@ -172,7 +172,7 @@ class Recovery:
                 log.error("%d plans are not taken up yet: %s", left, failed)  # noqa: TRY400 - it is told whole
                 await asyncio.sleep(_RETRY_SECONDS)
 
-        log.info("took up the other plans that had not ended")
+        log.info("no plan is left to be taken up")
 
     async def _take_up_once(self) -> None:
         """Take up what can be.
