@@ -196,7 +196,7 @@ class Host(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Attempt:
-    """A call decided upon. It has no task until it may leave the process."""
+    """A call decided upon. It has no task until it may leave the process and it is its turn on the loop."""
 
     step_id: str
     number: int
@@ -675,28 +675,28 @@ class PlanRun:
             host.call_began()
 
     def _launch(self) -> None:
-        """Start the calls that may leave the process by now."""
+        """Let the calls that may leave the process by now stand in line for the loop."""
+        turns = self.host.turns
         while self._ready:
-            self._begin(self._ready.popleft())
+            turns.call(self, self._ready.popleft())
 
         launches = self._launches
         while launches and (launches[0].intent <= self.durable or not launches[0].waits):
-            self._begin(launches.popleft())
+            turns.call(self, launches.popleft())
 
-    def _begin(self, attempt: Attempt) -> None:
-        """Start a call, unless it has been given up."""
+    def begin(self, attempt: Attempt) -> bool:
+        """Start a call whose turn it is, unless it has been given up; gives whether it did."""
         if self.attempts.get(attempt.step_id) is not attempt:
-            return
+            return False
 
         task = attempt.task = self.host.spawn(self, self._call(attempt))
         if attempt.invocation.child_plan_id:
             self.following.add(task)
             task.add_done_callback(self.following.discard)
 
-    async def _call(self, attempt: Attempt) -> None:
-        if (turn := self.host.turns.ask(self)) is not None:
-            await turn
+        return True
 
+    async def _call(self, attempt: Attempt) -> None:
         attempt.began = True
         outcome: Outcome
         try:

@@ -169,10 +169,14 @@ class Scheduler:
         self._draining = True
         self._recovery.pause()
         end = self.clock.monotonic() + seconds
-        while tasks := self._busy_tasks():
+        while (tasks := self._busy_tasks()) or self.turns:
             left = end - self.clock.monotonic()
             if left <= 0:
                 break
+
+            if not tasks:
+                await asyncio.sleep(0)  # whose turn it is in the next pass
+                continue
 
             await asyncio.wait(tasks, timeout=left, return_when=asyncio.FIRST_COMPLETED)
 

@@ -14,12 +14,20 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Hashable
-from typing import Final
+from typing import Any, Final, Protocol
 
 MOST: Final = 12
 """How many turns are given in each pass: three milliseconds of work."""
 _LATELY: Final = 0.1
 """Over so many seconds, or the time that one turn took, it is counted how soon new plans have their turns."""
+
+
+class Caller(Hashable, Protocol):
+    """A plan whose calls stand in line."""
+
+    def begin(self, call: Any, /) -> bool:
+        """Begin a call whose turn it is; False if it has been given up meanwhile."""
+        ...
 
 
 class Turns:
@@ -28,8 +36,8 @@ class Turns:
     def __init__(self, others: Callable[[], int] = lambda: 0) -> None:
         """Begin with empty lines. ``others`` gives how many plans wait elsewhere because of the calls that wait here."""
         self._others = others
-        self._calls: deque[tuple[asyncio.Future[None], Hashable]] = deque()
-        self._plans: dict[Hashable, int] = {}
+        self._calls: deque[tuple[Caller, object]] = deque()
+        self._plans: dict[Caller, int] = {}
         """Those that have calls in line, and how many."""
         self._since_new = 0
         """How many calls had their turn since the last new plan had."""
@@ -48,15 +56,14 @@ class Turns:
         """How many calls wait, and some that have gone away."""
         return len(self._calls)
 
-    def ask(self, plan: Hashable) -> asyncio.Future[None] | None:
-        """Give what to await before a call of a plan begins; None: it may begin at once."""
+    def call(self, plan: Caller, call: object) -> None:
+        """Let a call of a plan begin, at once or when it is its turn."""
         if self._at_once():
-            return None
+            plan.begin(call)
+            return
 
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._calls.append((turn, plan))
+        self._calls.append((plan, call))
         self._plans[plan] = self._plans.get(plan, 0) + 1
-        return turn
 
     def ask_new(self) -> asyncio.Future[None] | None:
         """Give what to await before a plan is made; None: it may be made at once."""
@@ -96,32 +103,36 @@ class Turns:
     def _next_pass(self) -> None:
         self._left = MOST
         while self._left and (self._calls or self._new):
-            turn = self._next()
-            if not turn.done():  # else who asked has gone away
-                turn.set_result(None)
+            if self._next():  # else who asked has gone away
                 self._left -= 1
 
         self._armed = bool(self._calls or self._new)
         if self._armed:
             asyncio.get_running_loop().call_soon(self._next_pass)
 
-    def _next(self) -> asyncio.Future[None]:
+    def _next(self) -> bool:
+        """Give the next one its turn; False if nobody wants it any more."""
         if self._new and (not self._calls or self._since_new >= len(self._plans) + self._others()):
             return self._next_new()
 
-        turn, plan = self._calls.popleft()
+        plan, call = self._calls.popleft()
         self._since_new += 1
         self._plans[plan] -= 1
         if not self._plans[plan]:
             del self._plans[plan]
 
-        return turn
+        return plan.begin(call)
 
-    def _next_new(self) -> asyncio.Future[None]:
+    def _next_new(self) -> bool:
         self._since_new = 0
         self._begun += 1
         took = asyncio.get_running_loop().time() - self._begun_since
         if took >= _LATELY:
             self._begun, self._begun_since, self._pace = 0, self._begun_since + took, took / self._begun
 
-        return self._new.popleft()[0]
+        turn, _ = self._new.popleft()
+        if turn.done():
+            return False
+
+        turn.set_result(None)
+        return True
