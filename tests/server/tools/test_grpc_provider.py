@@ -31,6 +31,7 @@ from autoglm_server.service.tools import ToolService
 from autoglm_server.settings import LimitSettings
 from autoglm_server.tools.builtin import builtin_tools
 from autoglm_server.tools.catalog import Catalog
+from autoglm_server.tools.providers import grpc as grpc_provider
 from autoglm_server.tools.providers import open_provider
 from autoglm_server.tools.providers.endpoints import Endpoint
 from autoglm_server.tools.providers.functions import FunctionProvider
@@ -170,6 +171,32 @@ async def test_a_call_is_not_cancelled_while_it_ends(last: Any, monkeypatch: pyt
             await catalog.call(invocation())
 
     assert not peer.cancelled.is_set()
+
+
+async def test_a_result_that_has_come_counts_also_when_the_call_is_cancelled_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("autoglm_server.tools.providers.grpc._STATUS_SECONDS", 10.0)
+    ending, end = asyncio.Event(), grpc_provider._end
+
+    async def told(call: Any) -> None:
+        ending.set()
+        await end(call)
+
+    monkeypatch.setattr(grpc_provider, "_end", told)
+    peer = Peer(tool())
+
+    async def behave(context: Any) -> None:
+        await answer("done")(context)
+        await hang(context)
+
+    peer.behave = behave
+    async with served(peer) as address, catalog_of(provider(address)) as catalog:
+        call = asyncio.ensure_future(catalog.call(invocation()))
+        await ending.wait()
+        call.cancel()
+        assert (await call).output == "done"
+        await peer.cancelled.wait()
 
 
 async def test_a_call_that_does_not_end_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

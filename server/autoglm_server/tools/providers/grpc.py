@@ -235,8 +235,11 @@ async def _outcome(call: Any, invocation: Invocation, name: str) -> ToolResult:
 
 
 async def _end(call: Any) -> None:
-    """Let a call end by itself, for a moment: cancelled now, its provider would log a fault and gRPC lose memory there."""
-    with suppress(TimeoutError):
+    """Let a call end by itself, for a moment: cancelled now, its provider would log a fault and gRPC lose memory there.
+
+    Who is told to stop meanwhile stops waiting. What the call came to is known, and counts.
+    """
+    with suppress(TimeoutError, asyncio.CancelledError):
         async with asyncio.timeout(_STATUS_SECONDS):
             await call.code()
 
