@@ -62,6 +62,8 @@ class Taken:
     improper: list[str] = field(default_factory=list)
     dear: list[str] = field(default_factory=list)
     dearest: float = 0.0
+    used: float = 0.0
+    """Seconds of the processor, a few requests ago."""
     grown: int = 0
     stuck: str = ""
 
@@ -125,11 +127,18 @@ async def _send(edge: Inside, random: Random, taken: Taken, count: int) -> None:
 
 
 async def _put(edge: Inside, method: str, content: str | bytes, taken: Taken) -> None:
+    if taken.sent % PAUSE_EVERY == 0 or len(content) > _SMALL:
+        taken.used = time.process_time()
+
     taken.sent += 1
-    began = time.process_time()
+    began = time.perf_counter()
     fault = await put(edge, method, content, taken)
-    took = time.process_time() - began
-    taken.dearest = max(taken.dearest, took)
+    took = time.perf_counter() - began
+    if took > taken.dearest or took > CPU_SECONDS:
+        # The time of the processor costs a system call, so it is asked for only then; few others are counted with this one.
+        took = min(took, time.process_time() - taken.used)
+        taken.dearest = max(taken.dearest, took)
+
     if fault and len(taken.improper) < TOLD_MAX:
         taken.improper.append(f"{fault}; {_told(method, content)}")
 
@@ -256,6 +265,7 @@ _TOKENS_OFTEN: Final = tuple(map(_tokens_of, _OFTEN))
 _MESSAGES: Final = [(method, message.SerializeToString()) for method, message in _messages()]
 _CREATES: Final = (_PLANS + "CreatePlan", _PLANS + "RunPlan")
 _LARGE: Final = 200 << 10
+_SMALL: Final = 10 << 10
 
 
 def _request(random: Random, *, large: bool) -> tuple[str, str | bytes]:
@@ -360,10 +370,14 @@ def a_handler_that_raises(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_boundary_that_lets_errors_out(patch: pytest.MonkeyPatch) -> None:
-    async def unguarded(self: object, method: str, context: object, body: Callable[[], Any], *_: object) -> Any:
-        return await body()
+    def unguarded(_: object, __: str, behaviour: Any, read: Any, answer: Any = None) -> Any:
+        async def call(raw: Any, context: object) -> Any:
+            message = await behaviour(read(raw), context)
+            return answer(message) if answer else None
 
-    patch.setattr(Boundary, "_guard", unguarded)
+        return call
+
+    patch.setattr(Boundary, "_guarded", unguarded)
 
 
 def a_reader_that_raises(patch: pytest.MonkeyPatch) -> None:

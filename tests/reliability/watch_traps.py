@@ -11,8 +11,8 @@ import asyncio
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -85,36 +85,37 @@ def keep_places() -> None:
     """Break the bound of watches: a place that was taken is never free again."""
     taken: list[str] = []
 
-    @contextmanager
-    def admits(self: Watches, peer: str) -> Iterator[None]:
+    def admits(self: Watches, peer: str) -> AbstractContextManager[None]:
         if len(taken) >= PLACES:
             raise too_many(PLACES, "of this server")
 
         taken.append(peer)
-        yield
+        return nullcontext()
 
-    Watches.admit = admits  # type: ignore[method-assign]
+    Watches.admit = admits  # type: ignore[method-assign, assignment]
 
 
 def hoard() -> None:
     """Break the streams: each has a mailbox without bound, that is filled as fast as the journal can be read."""
     follow = AllCursor.next
+    boxes: dict[AllCursor, tuple[deque[Any], asyncio.Event, asyncio.Task[None]]] = {}
 
     async def fill(cursor: AllCursor, box: deque[Any], news: asyncio.Event) -> None:
         while True:
             box.append(await follow(cursor, 1.0))
             news.set()
 
-    async def following(self: Any, timeout: float) -> Any:  # noqa: ASYNC109 - as it is
-        if not hasattr(self, "box"):
-            self.box, self.news = deque(), asyncio.Event()
-            self.filling = asyncio.create_task(fill(self, self.box, self.news))
+    async def following(self: AllCursor, timeout: float) -> Any:  # noqa: ASYNC109 - as it is
+        if self not in boxes:
+            box, news = deque[Any](), asyncio.Event()
+            boxes[self] = box, news, asyncio.create_task(fill(self, box, news))
 
-        while not self.box:
-            self.news.clear()
-            await self.news.wait()
+        box, news, _ = boxes[self]
+        while not box:
+            news.clear()
+            await news.wait()
 
-        return self.box.popleft()
+        return box.popleft()
 
     AllCursor.next = following  # type: ignore[method-assign]
 

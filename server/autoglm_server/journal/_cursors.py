@@ -50,6 +50,8 @@ class AllBatch:
 class Cursor:
     """A place in the log of one plan. Not for two tasks at once; close it when done."""
 
+    __slots__ = ("_checked", "_closed", "_feed", "_seen", "_sequence", "_tail", "_waiter")
+
     def __init__(self, feed: Feed, tail: PlanTail, after_sequence: int, *, durable_only: bool) -> None:
         self._feed = feed
         self._tail = tail
@@ -181,6 +183,19 @@ class Cursor:
 
 class AllCursor:
     """A place in the log of all plans. Not for two tasks at once; close it when done."""
+
+    __slots__ = (
+        "_all_kept",
+        "_checked",
+        "_closed",
+        "_feed",
+        "_from_now",
+        "_labels",
+        "_position",
+        "_removing",
+        "_seen",
+        "_waiter",
+    )
 
     def __init__(self, feed: Feed, position: int | None, labels: Mapping[str, str], *, durable_only: bool) -> None:
         self._feed = feed

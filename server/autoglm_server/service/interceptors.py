@@ -12,7 +12,7 @@ import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import grpc
@@ -25,6 +25,7 @@ from autoglm.model import ErrorReason, Violation
 from autoglm_server.journal.journal import JournalDamagedError
 from autoglm_server.service.accepting import method_of
 from autoglm_server.service.admission import KINDS
+from autoglm_server.service.deadlines import Deadlines, PassedError
 from autoglm_server.service.status import code_of, to_status, trailing
 
 if TYPE_CHECKING:
@@ -85,68 +86,31 @@ class Boundary(grpc.aio.ServerInterceptor):
         """Wrap by arity. Requests arrive as bytes; answers of streams are serialised where they are written."""
         read, write = handler.request_deserializer, handler.response_serializer
 
+        def answer(message: Any) -> bytes:
+            return self._answer(message, write)
+
         if handler.unary_unary:
-            return grpc.unary_unary_rpc_method_handler(self._unary_unary(method, handler.unary_unary, read, write))
+            call = self._guarded(method, handler.unary_unary, partial(_read, read), answer)
+            return grpc.unary_unary_rpc_method_handler(call)
 
         if handler.stream_unary:
-            return grpc.stream_unary_rpc_method_handler(self._stream_unary(method, handler.stream_unary, read, write))
+            call = self._guarded(method, handler.stream_unary, partial(_read_each, read), answer)
+            return grpc.stream_unary_rpc_method_handler(call)
 
         if handler.unary_stream:
-            behaviour = self._unary_stream(method, _written(handler.unary_stream), read)
-            return grpc.unary_stream_rpc_method_handler(behaviour, response_serializer=write)
+            call = self._guarded(method, _written(handler.unary_stream), partial(_read, read))
+            return grpc.unary_stream_rpc_method_handler(call, response_serializer=write)
 
-        behaviour = self._stream_stream(method, _written(handler.stream_stream), read)
-        return grpc.stream_stream_rpc_method_handler(behaviour, response_serializer=write)
-
-    def _unary_unary(self, method: str, behaviour: Any, read: Any, write: Any) -> Any:
-        async def call(raw: bytes, context: _Context) -> bytes:
-            async def body() -> bytes:
-                return self._answer(await behaviour(_read(read, raw), context), write)
-
-            answer: bytes = await self._guard(method, context, body, self._deadlines)
-            return answer
-
-        return call
-
-    def _stream_unary(self, method: str, behaviour: Any, read: Any, write: Any) -> Any:
-        async def call(raws: AsyncIterator[bytes], context: _Context) -> bytes:
-            async def body() -> bytes:
-                return self._answer(await behaviour(_read_each(read, raws), context), write)
-
-            answer: bytes = await self._guard(method, context, body, self._deadlines)
-            return answer
-
-        return call
-
-    def _unary_stream(self, method: str, behaviour: Any, read: Any) -> Any:
-        async def call(raw: bytes, context: _Context) -> None:
-            async def body() -> None:
-                await behaviour(_read(read, raw), context)
-
-            await self._guard(method, context, body)
-
-        return call
-
-    def _stream_stream(self, method: str, behaviour: Any, read: Any) -> Any:
-        async def call(raws: AsyncIterator[bytes], context: _Context) -> None:
-            async def body() -> None:
-                await behaviour(_read_each(read, raws), context)
-
-            await self._guard(method, context, body)
-
-        return call
+        call = self._guarded(method, _written(handler.stream_stream), partial(_read_each, read))
+        return grpc.stream_stream_rpc_method_handler(call, response_serializer=write)
 
     def _unknown(self, method: str) -> _Handler:
         """Refuse a method that is not there; a unary refusal serves every arity."""
 
-        async def call(_raw: bytes, context: _Context) -> bytes:
-            async def body() -> bytes:
-                raise error(ErrorReason.UNIMPLEMENTED, f"there is no method {method[:200]!r}; list them by reflection")
+        async def refuse(_request: bytes, _context: _Context) -> None:
+            raise error(ErrorReason.UNIMPLEMENTED, f"there is no method {method[:200]!r}; list them by reflection")
 
-            await self._guard(method, context, body)
-            return b""
-
-        return grpc.unary_unary_rpc_method_handler(call)
+        return grpc.unary_unary_rpc_method_handler(self._guarded(method, refuse, partial(_read, None)))
 
     def _answer(self, message: Any, write: Any) -> bytes:
         raw: bytes = write(message) if write else message
@@ -156,121 +120,83 @@ class Boundary(grpc.aio.ServerInterceptor):
 
         return raw
 
-    async def _guard(
-        self, method: str, context: _Context, body: Callable[[], Awaitable[Any]], deadlines: Deadlines | None = None
-    ) -> Any:
-        """Run a call's body and turn what it raises into a status."""
-        kind = KINDS.get(method)
-        self.active += 1
-        self.calls += 1
-        started, code = self._clock.monotonic(), "OK"
-        caller: str | None = None
+    def _guarded(
+        self,
+        method: str,
+        behaviour: Callable[[Any, Any], Awaitable[Any]],
+        read: Callable[[Any], Any],
+        answer: Callable[[Any], bytes] | None = None,
+    ) -> Callable[[Any, _Context], Awaitable[Any]]:
+        """Give what runs a call and turns what it raises into a status; what is answered at once has a deadline.
 
-        try:
-            if kind is not None:
-                caller = self.admission.enter(kind, context.peer())
-
-            if deadlines is None or context.time_remaining() is not None:  # a client's own is kept by the transport
-                return await body()
-
-            return await deadlines.within(body)
-        except asyncio.CancelledError:
-            if (task := asyncio.current_task()) and task.cancelling():
-                code = "CANCELLED"
-                raise
-
-            # Something inside was cancelled, not the call: without a status of ours its client would wait for ever.
-            code = "UNAVAILABLE"
-            refusal = error(ErrorReason.SERVER_DRAINING, "the call was stopped inside the server; try again")
-            refusal.retry_after = timedelta(seconds=1)
-            await _refuse(context, refusal)
-        except AutoglmError as refusal:
-            code = code_of(refusal).name
-            await _refuse(context, refusal)
-        except JournalDamagedError as damaged:
-            code = "FAILED_PRECONDITION"
-            await _refuse(context, error(ErrorReason.JOURNAL_DAMAGED, str(damaged)))
-        except grpc.aio.InternalError:
-            # A write could not be sent: the client went away, and the transport has not said so yet. It would log that as
-            # a fault of ours, once for each watch.
-            code = "CANCELLED"
-            raise asyncio.CancelledError from None
-        except grpc.aio.BaseError:
-            code = "ABORTED_BY_TRANSPORT"
-            raise
-        except Exception:  # noqa: BLE001 - the documented boundary: see the module's docstring
-            code = "INTERNAL"
-            error_id = _ids.new_id()
-            _log.exception("call failed", extra={"method": method, "error_id": error_id})
-            message = f"a fault of the server's own; its log says more under {error_id}"
-            await _refuse(context, error(ErrorReason.INTERNAL, message, error_id=error_id))
-        finally:
-            if kind is not None and caller is not None:
-                self.admission.leave(kind, caller)
-
-            self.active -= 1
-            if _log.isEnabledFor(logging.DEBUG):
-                took = round(self._clock.monotonic() - started, 6)
-                _log.debug("call", extra={"method": method, "code": code, "seconds": took})
-
-
-class Deadlines:
-    """The server's deadline of calls that have none of their own; it is the same for all, so one timer serves them."""
-
-    def __init__(self, seconds: float) -> None:
-        """Give calls so many seconds."""
-        self._seconds = seconds
-        self._due: dict[asyncio.Task[Any], float] = {}  # in the order in which they are due
-        self._passed: set[asyncio.Task[Any]] = set()
-        self._armed = False
-
-    async def within(self, body: Callable[[], Awaitable[Any]]) -> Any:
-        """Run a call's body.
-
-        Raises:
-            DeadlineError: it took too long, and was cancelled.
+        It is one coroutine: thousands of idle streams hold each as long as they last.
         """
-        task = asyncio.current_task()
-        assert task is not None
-        loop = asyncio.get_running_loop()
-        self._due[task] = loop.time() + self._seconds
+        kind = KINDS.get(method)
 
-        if not self._armed:
-            self._armed = True
-            loop.call_later(self._seconds, self._look)
+        async def call(raw: Any, context: _Context) -> Any:
+            self.active += 1
+            self.calls += 1
+            started, code = self._clock.monotonic(), "OK"
+            caller: str | None = None
 
-        try:
-            return await body()
-        except asyncio.CancelledError:
-            if task not in self._passed or task.cancelling() > 1:  # the call itself was cancelled, or something inside
+            try:
+                if kind is not None:
+                    caller = self.admission.enter(kind, context.peer())
+
+                doing = behaviour(read(raw), context)
+
+                if answer is None:
+                    await doing
+                    return None
+
+                if context.time_remaining() is None:  # a client's own is kept by the transport
+                    doing = self._deadlines.within(doing)
+
+                return answer(await doing)
+            except PassedError as passed:
+                code = "DEADLINE_EXCEEDED"
+                message = f"{passed}, the server's deadline (server.timeout); set a longer one in the call"
+                await _refuse(context, error(ErrorReason.DEADLINE_EXCEEDED, message))
+            except asyncio.CancelledError:
+                if (task := asyncio.current_task()) and task.cancelling():
+                    code = "CANCELLED"
+                    raise
+
+                # Something inside was cancelled, not the call: without a status of ours its client would wait for ever.
+                code = "UNAVAILABLE"
+                refusal = error(ErrorReason.SERVER_DRAINING, "the call was stopped inside the server; try again")
+                refusal.retry_after = timedelta(seconds=1)
+                await _refuse(context, refusal)
+            except AutoglmError as refusal:
+                code = code_of(refusal).name
+                await _refuse(context, refusal)
+            except JournalDamagedError as damaged:
+                code = "FAILED_PRECONDITION"
+                await _refuse(context, error(ErrorReason.JOURNAL_DAMAGED, str(damaged)))
+            except grpc.aio.InternalError:
+                # A write could not be sent: the client went away, and the transport has not said so yet. It would log that as
+                # a fault of ours, once for each watch.
+                code = "CANCELLED"
+                raise asyncio.CancelledError from None
+            except grpc.aio.BaseError:
+                code = "ABORTED_BY_TRANSPORT"
                 raise
+            except Exception:  # noqa: BLE001 - the documented boundary: see the module's docstring
+                code = "INTERNAL"
+                error_id = _ids.new_id()
+                _log.exception("call failed", extra={"method": method, "error_id": error_id})
+                message = f"a fault of the server's own; its log says more under {error_id}"
+                await _refuse(context, error(ErrorReason.INTERNAL, message, error_id=error_id))
+            finally:
+                if kind is not None and caller is not None:
+                    self.admission.leave(kind, caller)
 
-            message = f"not done within {self._seconds:g} s, the server's deadline (server.timeout); set a longer one in the call"
-            raise error(ErrorReason.DEADLINE_EXCEEDED, message) from None
-        finally:
-            self._due.pop(task, None)
+                self.active -= 1
+                if _log.isEnabledFor(logging.DEBUG):
+                    took = round(self._clock.monotonic() - started, 6)
+                    _log.debug("call", extra={"method": method, "code": code, "seconds": took})
 
-            if task in self._passed:
-                self._passed.discard(task)
-                task.uncancel()
-
-    def _look(self) -> None:
-        """Cancel what is too late, and look again when the next one would be."""
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-
-        while self._due:
-            task, due = next(iter(self._due.items()))
-
-            if due > now:
-                loop.call_later(due - now, self._look)
-                return
-
-            del self._due[task]
-            self._passed.add(task)
-            task.cancel()
-
-        self._armed = False
+        return call
 
 
 @lru_cache(64)

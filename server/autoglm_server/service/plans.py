@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from itertools import islice
@@ -253,12 +253,12 @@ class PlanService(plan_service_pb2_grpc.PlanServiceServicer):
         meaning = islice(self._plans.check(request), VIOLATIONS_MAX)
         return [*shape, *(fault for fault in meaning if not any(_overlap(fault.field, field) for field in fields))]
 
-    async def _stream(self, context: _Context, asked: pb.WatchPlanRequest) -> None:
+    def _stream(self, context: _Context, asked: pb.WatchPlanRequest) -> Coroutine[Any, Any, None]:
         plan_id, after, durable_only = asked.plan_id, asked.after_sequence, asked.durable_only
         cursor = self._feed.follow(plan_id, after, durable_only=durable_only)
         seal = Seal.of_plan(plan_id, after, durable_only=durable_only, journal_id=asked.journal_id)
         journal_id = self._journal.journal_id
-        await self._watches.stream_plan(context, cursor, after_sequence=after, journal_id=journal_id, seal=seal)
+        return self._watches.stream_plan(context, cursor, after_sequence=after, journal_id=journal_id, seal=seal)
 
     async def _page(self, query: PlanQuery) -> PlanPage:
         """Read a page; of rows that are too large together, as many as fit."""

@@ -21,6 +21,7 @@ from autoglm import wire
 from autoglm._dataclasses import dataclass
 from autoglm.errors import AutoglmError, error
 from autoglm.model import ErrorReason
+from autoglm_server.service.deadlines import Deadlines, PassedError
 from autoglm_server.service.ports import AllCursor, Cursor, PlanPort
 
 if TYPE_CHECKING:
@@ -46,6 +47,23 @@ class WatchTimes:
     disconnect: float = DISCONNECT_SECONDS
 
 
+class Place:
+    """The place of one open stream; a generator's frame is a good deal more, and thousands are held."""
+
+    __slots__ = ("_own", "_watches")
+
+    def __init__(self, watches: Watches, own: str) -> None:
+        self._watches = watches
+        self._own = own
+
+    def __enter__(self) -> None:
+        """It is taken already."""
+
+    def __exit__(self, *_: object) -> None:
+        """Give it back."""
+        self._watches.leave(self._own)
+
+
 class Watches:
     """All open streams of events: their number is bounded, per process and per connection."""
 
@@ -53,6 +71,7 @@ class Watches:
         """``times`` are the contract's unless a test cannot wait."""
         self._limits = limits
         self._times = times or WatchTimes()
+        self._writes = Deadlines(self._times.write)
         self._open = 0
         self._peers: Counter[str] = Counter()
 
@@ -61,9 +80,8 @@ class Watches:
         """How many are open."""
         return self._open
 
-    @contextmanager
-    def admit(self, peer: str) -> Iterator[None]:
-        """Take a place for a stream.
+    def admit(self, peer: str) -> Place:
+        """Take a place for a stream; leaving its block gives it back.
 
         Raises:
             LimitError: TOO_MANY_WATCHES.
@@ -79,15 +97,15 @@ class Watches:
 
         self._open += 1
         self._peers[own] += 1
+        return Place(self, own)
 
-        try:
-            yield
-        finally:
-            self._open -= 1
-            self._peers[own] -= 1
+    def leave(self, own: str) -> None:
+        """Give a place back."""
+        self._open -= 1
+        self._peers[own] -= 1
 
-            if not self._peers[own]:
-                del self._peers[own]
+        if not self._peers[own]:
+            del self._peers[own]
 
     async def stream_plan(
         self,
@@ -104,14 +122,13 @@ class Watches:
             UnavailableError: WATCH_ENDED.
         """
         sent, named, timeout = after_sequence, journal_id, FIRST_SECONDS
-        writing = _Writing(self._times.write)
 
         try:
             while True:
                 batch = await cursor.next(timeout)
                 raw = seal.put(wire.encode_watch(batch.events, batch.sequence, named))
 
-                if not await writing.write(context, raw):
+                if not await self._write(context, raw):
                     raise unread(self._times.write, {"after_sequence": str(sent), "journal_id": journal_id})
 
                 sent, named, timeout = batch.sequence, "", self._times.heartbeat
@@ -122,7 +139,6 @@ class Watches:
                 if batch.drained:
                     raise draining({"after_sequence": str(sent), "journal_id": journal_id})
         finally:
-            writing.close()
             cursor.close()
 
     async def stream_all(
@@ -134,14 +150,13 @@ class Watches:
             UnavailableError: WATCH_ENDED.
         """
         sent, timeout = start, FIRST_SECONDS
-        writing = _Writing(self._times.write)
 
         try:
             while True:
                 batch = await cursor.next(timeout)
                 raw = seal.put(wire.encode_watch_all(wire.join_events(batch.bodies), batch.cursor))
 
-                if not await writing.write(context, raw):
+                if not await self._write(context, raw):
                     raise unread(self._times.write, {"cursor": sent})
 
                 sent, timeout = batch.cursor, self._times.heartbeat
@@ -149,61 +164,16 @@ class Watches:
                 if batch.drained:
                     raise draining({"cursor": sent})
         finally:
-            writing.close()
             cursor.close()
 
-
-class _Writing:
-    """Bounds each write of a stream in time, by one timer that is set anew only when it fires during a younger write."""
-
-    __slots__ = ("_began", "_fired", "_seconds", "_task", "_timer")
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._task = asyncio.current_task()
-        self._timer: asyncio.TimerHandle | None = None
-        self._began: float | None = None
-        self._fired = False
-
-    async def write(self, context: grpc.aio.ServicerContext[Any, Any], raw: bytes) -> bool:
+    async def _write(self, context: grpc.aio.ServicerContext[Any, Any], raw: bytes) -> bool:
         """Write; gives False when it took too long."""
-        loop = asyncio.get_running_loop()
-        self._began = loop.time()
-
-        if self._timer is None:
-            self._timer = loop.call_later(self._seconds, self._look)
-
         try:
-            await context.write(raw)
-        except asyncio.CancelledError:
-            if self._fired and self._task is not None and not self._task.uncancel():
-                return False
-
-            raise
-        finally:
-            self._began = None
+            await self._writes.within(context.write(raw))
+        except PassedError:
+            return False
 
         return True
-
-    def close(self) -> None:
-        """Let go of the timer."""
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def _look(self) -> None:
-        self._timer = None
-
-        if self._began is None or self._task is None:
-            return  # the next write sets it again
-
-        loop = self._task.get_loop()
-        left = self._began + self._seconds - loop.time()
-
-        if left > 0:
-            self._timer = loop.call_later(left, self._look)
-        else:
-            self._fired = True
-            self._task.cancel()
 
 
 class Disconnects:
