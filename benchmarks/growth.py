@@ -32,7 +32,7 @@ def row(name: str, unit: str, costs: Costs, note: str) -> Row:
 
 
 async def steps(options: Options) -> list[Row]:
-    """Steps of a plan: a chain, or all at once. Always two plans at once, so that as many share a commit."""
+    """Steps of a plan, its gate among them: a chain, or all at once. Always two plans, so that as many share a commit."""
     sizes = (10, 100, 1000) if options.quick else (10, 100, 1000, 10_000)
     costs: defaultdict[str, defaultdict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
 
@@ -40,7 +40,7 @@ async def steps(options: Options) -> list[Row]:
         for size in sizes:
             for shape in ("chain", "wide"):
                 repeat = max(1, 500 // size)
-                asked = {"plans": 2, "steps": size, "repeat": repeat, "wide": shape == "wide", "parallel": 256}
+                asked = {"plans": 2, "steps": size - 1, "repeat": repeat, "wide": shape == "wide", "parallel": 256}
                 found = await child("inprocess", {**asked, "under": options.data_dir})
                 each = 2 * repeat * size / 1e6
                 costs[f"growth.steps.{shape}"][size].append(found["cpu"] / each)
