@@ -200,7 +200,12 @@ class Attempt:
 
     step_id: str
     number: int
-    invocation: Invocation
+    arguments: JsonObject
+    key: str
+    """To de-duplicate by."""
+    checked: str
+    """The digest of the tool that the arguments were found exactly right for; empty: the call checks them."""
+    child_plan_id: str
     tool_digest: str
     """The tool that is meant; empty where any of this name will do."""
     intent: int
@@ -353,9 +358,12 @@ class PlanRun:
 
     def now(self) -> datetime:
         """Give the time of the next event: the wall clock's, but never before the event before it."""
-        now = self.host.clock.now()
+        return self._at(self.host.clock.now())
+
+    def _at(self, time: datetime) -> datetime:
+        """Give ``time``, or that of the last event if it was later."""
         last = self.plan.last_event_time
-        return now if last is None or now > last else last
+        return time if last is None or time > last else last
 
     @property
     def unhanded(self) -> Sequence[bytes]:
@@ -513,8 +521,9 @@ class PlanRun:
                     break
 
                 began = self.plan.start_time is not None
+                now = self.now()
                 for command in decided.commands:
-                    self._execute(command)
+                    self._execute(command, now)
 
                 if began and self._only_started(decided.commands):
                     break
@@ -554,15 +563,15 @@ class PlanRun:
         attempts = self.attempts
         for command in commands:
             attempt = attempts.get(command.step_id) if type(command) is StartStep else None
-            if attempt is None or attempt.invocation.child_plan_id:
+            if attempt is None or attempt.child_plan_id:
                 return False
 
         return True
 
-    def _execute(self, command: Command) -> None:
+    def _execute(self, command: Command, now: datetime) -> None:
         match command:
             case StartStep(step_id):
-                self._start(step_id)
+                self._start(step_id, now)
             case SkipStep(step_id, by):
                 self.emit(StepSkipped(by), step_id=step_id)
             case FailStep(step_id, failure):
@@ -622,7 +631,8 @@ class PlanRun:
         result = self.plan.steps[step_id].result
         return result.output if result is not None else None
 
-    def _start(self, step_id: str) -> None:
+    def _start(self, step_id: str, now: datetime) -> None:
+        """Start a step; those that start together do so at one time, ``now``, or after what happened meanwhile."""
         host, step = self.host, self.plan.steps[step_id]
         added = step.added
         try:
@@ -647,28 +657,12 @@ class PlanRun:
         child = host.child_of(step)
         digest = "" if small else digest_text(text)
         started = StepStarted(key, arguments if small else None, child, digest)
-        self.emit(started, step_id=step_id, attempt=number)
+        self.emit(started, step_id=step_id, attempt=number, now=self._at(now))
         sequence = self.plan.sequence
         ahead = sequence - self.durable > host.limits.run_ahead
-        attempt = Attempt(
-            step_id,
-            number,
-            Invocation(
-                tool=added.tool,
-                arguments=arguments,
-                idempotency_key=key,
-                timeout=added.timeout.total_seconds() if added.timeout is not None else 0.0,
-                context=CallContext(self.plan.id, step_id, number, self.plan.principal, None, self._route),
-                report=partial(self._progressed, step_id, number),
-                spent=partial(self._spent, step_id, number),
-                artifacts=host.artifacts(self.plan.id),
-                checked=checked if exact else "",
-                child_plan_id=child,
-            ),
-            tool_digest=meant,
-            intent=sequence,
-            waits=ahead or added.effect is not Effect.READ_ONLY,
-        )
+        waits = ahead or added.effect is not Effect.READ_ONLY
+        right = checked if exact else ""
+        attempt = Attempt(step_id, number, arguments, key, right, child, meant, sequence, waits)
         self.attempts[step_id] = attempt
         (self._launches if attempt.waits else self._ready).append(attempt)
         if not child:
@@ -690,7 +684,7 @@ class PlanRun:
             return False
 
         task = attempt.task = self.host.spawn(self, self._call(attempt))
-        if attempt.invocation.child_plan_id:
+        if attempt.child_plan_id:
             self.following.add(task)
             task.add_done_callback(self.following.discard)
 
@@ -700,7 +694,7 @@ class PlanRun:
         attempt.began = True
         outcome: Outcome
         try:
-            outcome = await self.host.catalog.call(attempt.invocation, tool_digest=attempt.tool_digest)
+            outcome = await self.host.catalog.call(self._invocation(attempt), tool_digest=attempt.tool_digest)
         except ToolCallError as error:
             outcome = error.failure
         except AbandonedError:
@@ -713,6 +707,22 @@ class PlanRun:
             outcome = failure_of(ErrorReason.TOOL_ERROR, "the call broke inside the server; its log says how")
 
         self._ended(attempt, outcome)
+
+    def _invocation(self, attempt: Attempt) -> Invocation:
+        step_id, number, plan = attempt.step_id, attempt.number, self.plan
+        added = plan.steps[step_id].added
+        return Invocation(
+            added.tool,
+            attempt.arguments,
+            attempt.key,
+            added.timeout.total_seconds() if added.timeout is not None else 0.0,
+            CallContext(plan.id, step_id, number, plan.principal, None, self._route),
+            partial(self._progressed, step_id, number),
+            partial(self._spent, step_id, number),
+            self.host.artifacts(plan.id),
+            attempt.checked,
+            attempt.child_plan_id,
+        )
 
     def _ended(self, attempt: Attempt, outcome: Outcome) -> None:
         """Record how a call ended."""
@@ -736,7 +746,7 @@ class PlanRun:
     def _leave(self, attempt: Attempt) -> None:
         """Let go of an attempt, and give its place back; one that runs a sub-plan has none."""
         del self.attempts[attempt.step_id]
-        if not attempt.invocation.child_plan_id:
+        if not attempt.child_plan_id:
             self.host.call_ended()
 
     def _part(self, step_id: str, usage: Usage | None) -> Usage | None:
