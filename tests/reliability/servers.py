@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -20,16 +19,9 @@ START_SECONDS: Final = 60.0
 class Life:
     """The lives of a server: one process at a time."""
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        traps: str = "tests.reliability.launcher",
-        environment: Mapping[str, str] | None = None,
-    ) -> None:
-        """``traps`` is the module that starts a process with a trap in it; ``environment`` is what it has besides."""
+    def __init__(self, folder: Path, *, traps: str = "tests.reliability.launcher") -> None:
+        """``traps`` is the module that starts a process with a trap in it."""
         self.folder = folder
-        self._environment = environment or {}
         self._traps = traps
         self.data_dir = folder / "data"
         self.address = ""
@@ -62,7 +54,6 @@ class Life:
         command = [sys.executable, "-m", module, *trap, "--data-dir", str(self.data_dir), "--port", port]
         command += ["--provider", f"ledger=python:{EFFECTS}", "--log-level", "warning", *flags]
         kept = {key: value for key, value in os.environ.items() if not key.startswith("AUTOGLM_")}
-        kept |= self._environment
         with self._log.open("ab") as log:
             return subprocess.Popen(command, cwd=ROOT, env=kept, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
