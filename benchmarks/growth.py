@@ -7,6 +7,8 @@ but of what is asked of a server with many plans in its journal it is the time t
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -60,6 +62,7 @@ async def plans(options: Options) -> list[Row]:
     for size in sizes:
         async with folder(options.data_dir) as directory:
             await child("filling", {"directory": str(directory / "data"), "plans": size}, seconds=1800)
+            await asyncio.to_thread(os.sync)  # gigabytes on their way to the disk would be in every commit
 
             for _ in range(min(3, options.rounds)):
                 served = await start_product(directory / "data")
