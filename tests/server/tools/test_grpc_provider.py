@@ -506,6 +506,7 @@ async def test_a_provider_that_freezes_and_thaws(process: Process, monkeypatch: 
         process.send(signal.SIGSTOP)
         await until(lambda: not catalog.tools()[0].available)
         assert (await failure(catalog.call(invocation()))).reason == "TOOL_UNAVAILABLE"
+        monkeypatch.setattr("autoglm_server.tools.providers.grpc.LIST_SECONDS", 15.0)  # what thaws takes its time
         process.send(signal.SIGCONT)
         await until(lambda: catalog.tools()[0].available)
         await catalog.call(invocation())
