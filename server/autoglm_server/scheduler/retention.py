@@ -42,6 +42,10 @@ _COMPACTED_AT_ONCE = 20
 _PURGED_AT_ONCE = 500
 _REMOVED_AT_ONCE = 50
 _PAGE = 2_000
+_FEW_EVENTS = 64
+_FEW_BYTES = 16 << 10
+"""A log this small is folded on the loop, in a millisecond or two: to ask a thread for it takes as long, and on a busy server
+retention waited twice for each plan until it was its turn, and fell behind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +165,7 @@ class Retention:
             most = None if most is None else most - len(plans)
 
     async def _snapshot(self, ended: Ended) -> bytes:
-        fold = PlanFold(ended.plan_id)
+        fold, few = PlanFold(ended.plan_id), False
         try:
             while fold.sequence < ended.sequence:
                 bodies = await self._journal.read(ended.plan_id, fold.sequence, limit=_PAGE)
@@ -170,11 +174,15 @@ class Retention:
                         f"plan {ended.plan_id} has events up to {ended.sequence}, and {fold.sequence} could be read"
                     )
 
-                await asyncio.to_thread(_apply, fold, bodies)
+                few = len(bodies) == ended.sequence <= _FEW_EVENTS and sum(map(len, bodies)) <= _FEW_BYTES
+                if few:
+                    _apply(fold, bodies)
+                else:
+                    await asyncio.to_thread(_apply, fold, bodies)
         except EventsRemovedError:  # by another sweep: then this compaction changes nothing
             return b""
 
-        return await asyncio.to_thread(_encoded, fold)
+        return _encoded(fold) if few else await asyncio.to_thread(_encoded, fold)
 
     async def _purge(self, swept: Swept) -> None:
         while self._able and (freed := await self._journal.purge(_PURGED_AT_ONCE)):

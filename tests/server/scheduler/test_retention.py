@@ -91,6 +91,27 @@ async def test_events_go_then_the_plan(world: World) -> None:
     assert made_anew.id != plan.id
 
 
+@pytest.mark.parametrize(("limit", "value"), [("_FEW_EVENTS", 0), ("_FEW_BYTES", 0), ("_FEW_EVENTS", 64)])
+async def test_only_a_long_log_asks_for_a_thread(
+    world: World, monkeypatch: pytest.MonkeyPatch, limit: str, value: int
+) -> None:
+    asked: list[Any] = []
+    to_thread = asyncio.to_thread
+
+    async def counted(function: Callable[..., Any], *arguments: Any) -> Any:
+        asked.append(function)
+        return await to_thread(function, *arguments)
+
+    plan = await done(world)
+    before = await world.get(plan)
+    world.clock.advance(8 * DAY)
+    monkeypatch.setattr(retention, limit, value)
+    monkeypatch.setattr(retention.asyncio, "to_thread", counted)  # type: ignore[attr-defined]
+    assert (await sweeping(world).sweep()).compacted == 1
+    assert asked == ([] if value else [retention._apply, retention._encoded])
+    assert await world.get(plan) == before
+
+
 async def test_a_watch_of_what_is_gone_says_what_to_do(world: World) -> None:
     plan = await done(world)
     last = (await world.get(plan)).sequence
