@@ -90,7 +90,7 @@ def codecs() -> Mapping[type, Codec]:
 
     exec(compile(source(), "<autoglm codec>", "exec"), names)  # noqa: S102 - of our own descriptors, as dataclasses do it
     return {
-        cls: Codec(message, names[f"write_{cls.__name__}"], names[f"read_{cls.__name__}"])
+        cls: Codec(message, names[f"{_way(cls)}_{cls.__name__}"], names[f"read_{cls.__name__}"])
         for cls, message in MESSAGES.items()
     }
 
@@ -207,8 +207,7 @@ def _put(field: Field) -> str:
             return f"raw = it.encode(); {head}"
 
         case Kind.MESSAGE:
-            way = "shared" if field.type in _SHARED else "write"
-            return f"raw = {way}_{field.type.__name__}(it); {head}"
+            return f"raw = {_way(field.type)}_{field.type.__name__}(it); {head}"
 
         case Kind.TIME | Kind.DURATION | Kind.STRUCT | Kind.VALUE:
             return f"raw = {_WRITERS[field.kind]}(it); {head}"
@@ -220,6 +219,10 @@ def _put(field: Field) -> str:
             return f"add({tag(field.number, VARINT)!r}); add({_VARINTS[field.kind]}[it])"
 
 
+def _way(cls: type) -> str:
+    return "shared" if cls in _SHARED else "write"
+
+
 def _read(field: Field, owner: str) -> str:
     """Write the expression that gives one field."""
     name = f"message.{field.name}"
@@ -228,13 +231,13 @@ def _read(field: Field, owner: str) -> str:
 
     match field.label:
         case Label.MAP:
-            return f"dict({name})"
+            return f"{{key: it[key] for key in it}} if (it := {name}) else {{}}"
 
         case Label.REPEATED if field.kind is Kind.STRING:
-            return f"tuple({name})"
+            return f"tuple(it) if (it := {name}) else ()"
 
         case Label.REPEATED:
-            return f"tuple([{_get(field, 'each')} for each in {name}])"
+            return f"tuple([{_get(field, 'each')} for each in it]) if (it := {name}) else ()"
 
         case Label.OPTIONAL:
             return f'{_get(field, name)} if has("{field.name}") else None'

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import field
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from operator import attrgetter
 from typing import Any, Final, TypeAlias
 
 from google.protobuf.descriptor import EnumDescriptor
@@ -32,33 +31,38 @@ _INTEGER: Final = re.compile(r"-?\d{1,20}", re.ASCII)
 
 def to_object(value: Any) -> JsonObject:
     """Give a dataclass as the object of its JSON text; raises ValueError or TypeError if it cannot be carried."""
-    members: JsonObject = {}
     cls: type = type(value)
-    parts, writers = _members(cls)
-    for part, (each, write, optional) in zip(parts(value), writers, strict=True):
-        if write is None:
-            if (member := _chosen(each, part)) is not None:
-                members[member.json_name] = _WRITERS[member.kind](member, part)
-
-        elif part is not None and (part or optional):
-            members[each.json_name] = write(each, part)
-
-    return members
+    return _object_of(cls)(value)
 
 
 _Writer: TypeAlias = Callable[[Field, Any], Json]
 
 
 @cache
-def _members(cls: type) -> tuple[Callable[[Any], tuple[Any, ...]], tuple[tuple[Field, _Writer | None, bool], ...]]:
-    """Give what takes a dataclass's parts, and for each its field, what writes it, and whether it is written if empty.
+def _object_of(cls: type) -> Callable[[Any], JsonObject]:
+    """Write what makes the object of a dataclass, a line for each field, as :mod:`autoglm._codec` does for its bytes."""
+    names: dict[str, Any] = {"choose": _choose}
+    lines = ["def make(value):", "    members = {}"]
+    for number, each in enumerate(shape_of(cls).fields):
+        names[f"field_{number}"], names[f"write_{number}"] = each, _writer(each)
+        if each.kind is Kind.ONEOF:
+            lines.append(f"    choose(members, field_{number}, value.{each.name})")
+            continue
 
-    Of a oneof there is nothing yet that writes it: that goes by the part.
-    """
-    fields = shape_of(cls).fields
-    names = [each.name for each in fields]
-    parts = attrgetter(*names) if len(names) > 1 else lambda value: tuple([getattr(value, name) for name in names])
-    return parts, tuple([(each, _writer(each), each.label is Label.OPTIONAL) for each in fields])
+        given = f"(it := value.{each.name}){' is not None' if each.label is Label.OPTIONAL else ''}"
+        plain = "it if type(it) is str else " if names[f"write_{number}"] is _write_string else ""
+        lines.append(f"    if {given}: members[{each.json_name!r}] = {plain}write_{number}(field_{number}, it)")
+
+    exec("\n".join([*lines, "    return members"]), names)  # noqa: S102 - of our own shapes, as dataclasses do it
+    make: Callable[[Any], JsonObject] = names["make"]
+    return make
+
+
+def _choose(members: JsonObject, oneof: Field, part: Any) -> None:
+    """Add the member of a oneof that is set: that goes by the part."""
+    member = _chosen(oneof, part)
+    if member is not None:
+        members[member.json_name] = _WRITERS[member.kind](member, part)
 
 
 def _writer(each: Field) -> _Writer | None:
@@ -71,6 +75,8 @@ def _writer(each: Field) -> _Writer | None:
             return lambda field, part: {
                 _write_string(field, key): _write_string(field, text) for key, text in part.items()
             }
+        case Label.REPEATED if each.kind is Kind.MESSAGE:
+            return lambda _, part: [to_object(one) for one in part]
         case Label.REPEATED:
             return lambda field, part: [write(field, one) for one in part]
         case _:

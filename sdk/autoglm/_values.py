@@ -137,7 +137,8 @@ def read_value(message: Value) -> Json:
 
 def read_struct(message: Struct) -> JsonObject:
     """Give the JSON object of ``message``; raises as :func:`read_value`."""
-    return {key: read_value(item) for key, item in message.fields.items()}
+    fields = message.fields  # its own items() are Python's, and take twice as long
+    return {key: read_value(fields[key]) for key in fields}
 
 
 def write_double(number: float) -> bytes:

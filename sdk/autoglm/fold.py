@@ -121,7 +121,7 @@ class StepFold:
     """How many of its dependencies have not succeeded yet."""
     dependents: list[str] = field(default_factory=list)
     attempt: int = 0
-    calls: list[CallFold] = field(default_factory=list)
+    calls: tuple[CallFold, ...] = ()
     result: ToolResult | None = None
     failure: Failure | None = None
     waiting: Waiting | None = None
@@ -544,7 +544,7 @@ class PlanFold:
         if not fact.child_plan_id or step.child_plan_id != fact.child_plan_id:
             self._calls += 1
 
-        step.calls.append(CallFold(step_id, event.attempt, fact, now))
+        step.calls += (CallFold(step_id, event.attempt, fact, now),)
 
     def _step_retry_scheduled(self, event: Event, fact: StepRetryScheduled) -> None:
         step = self.steps[event.step_id]

@@ -41,7 +41,7 @@ from autoglm._json import (
 from autoglm._shape import CLASSES, MESSAGES
 from autoglm._text import Reader, to_object
 from autoglm.errors import InvalidRequestError
-from autoglm.model import Json, JsonObject, Step, Violation
+from autoglm.model import Json, JsonObject, Violation
 
 __all__ = [
     "DEPTH_MAX",
@@ -60,7 +60,6 @@ __all__ = [
     "digest_text",
     "encode",
     "encode_created",
-    "encode_steps",
     "encode_watch",
     "encode_watch_all",
     "from_json",
@@ -68,6 +67,7 @@ __all__ = [
     "join_events",
     "normal_json",
     "parse_json",
+    "struct_bytes",
     "time_bytes",
     "to_json",
     "to_message",
@@ -79,6 +79,8 @@ T = TypeVar("T")
 
 time_bytes: Final = _values.write_time
 """Gives the bytes of a time's message, for a :class:`Form`; raises TypeError if it has no time zone."""
+struct_bytes: Final = _values.write_struct
+"""Gives the bytes of an object's Struct, likewise; raises ValueError, TypeError or AttributeError if it cannot be carried."""
 _TEXT_DEPTH_MAX: Final = 2 * DEPTH_MAX
 """A JSON value may be DEPTH_MAX deep and stands inside the objects of the message that has it."""
 _WELL_KNOWN: Final[Mapping[type, Any]] = {
@@ -89,8 +91,8 @@ _WELL_KNOWN: Final[Mapping[type, Any]] = {
 }
 _EVENTS, _SEQUENCE, _JOURNAL_ID, _CURSOR = Heads(1), tag(2, VARINT), Heads(3), Heads(2)
 """What stands before the fields of WatchPlanResponse, 1, 2, 3, and of WatchPlansResponse, 1 and 2."""
-_PLAN, _STEPS = Heads(1), Heads(6)
-"""Likewise of CreatePlanResponse, 1, and of Plan, 6."""
+_PLAN = Heads(1)
+"""Likewise of CreatePlanResponse, 1."""
 
 
 def encode(value: object) -> bytes:
@@ -316,12 +318,6 @@ def encode_watch_all(events: bytes, cursor: str) -> bytes:
         parts += (_CURSOR[len(text)], text)
 
     return b"".join(parts)
-
-
-def encode_steps(steps: Iterable[Step]) -> bytes:
-    """Give the bytes of a Plan that has nothing but these steps."""
-    bodies = [encode(step) for step in steps]
-    return b"".join([part for body in bodies for part in (_STEPS[len(body)], body)])
 
 
 def encode_created(*plan: bytes) -> bytes:

@@ -31,7 +31,7 @@ def _reason(append: Append) -> str:
     if append.request_key is not None and not first:
         return "a request key belongs to the first append alone"
 
-    if first and any("\0" in text for text in _texts(append)):
+    if first and "\0" in "".join(_texts(append)):
         return "a NUL character cannot be stored in text"
 
     return ""

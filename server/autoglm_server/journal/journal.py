@@ -59,8 +59,7 @@ class EventsRemovedError(JournalError):
         self.sequence = sequence
 
 
-@dataclass(frozen=True, slots=True)
-class RequestKey:
+class RequestKey(NamedTuple):
     """What makes a create idempotent. ``tenant`` is empty until there are tenants."""
 
     tenant: str

@@ -6,7 +6,9 @@ import re
 from dataclasses import replace
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
+from functools import cache
 from itertools import islice
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from autoglm._dataclasses import dataclass
@@ -20,7 +22,7 @@ from autoglm_server.tools.references import References, compile_references
 from autoglm_server.tools.tool import PLAN_RUN
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from autoglm.fold import StepFold
     from autoglm_server.scheduler.limits import Limits
@@ -32,9 +34,19 @@ RETRY_POLICY = RetryPolicy(3, timedelta(seconds=0.5), timedelta(seconds=30), 2.0
 NO_RETRY = replace(RETRY_POLICY, max_attempts=1)
 """NON_IDEMPOTENT calls are made once."""
 
+CHECKS_MAX = 256
+"""Of how many lists of steps it is known what was found."""
+
+NO_ARGUMENTS: JsonObject = {}
+"""Of all steps that have none: nobody changes a step's arguments, a call is made with a copy."""
+
 VIOLATIONS_MAX = 1_000
 """How many faults of a request are looked for: a caller is told the first twenty or so."""
 
+# In a module's own names a member of an enum is found at a tenth of what its class takes.
+_NON_IDEMPOTENT, _PENDING = Effect.NON_IDEMPOTENT, StepState.PENDING
+
+_DEPENDS_ON = attrgetter("depends_on")
 _ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}\Z")
 
 
@@ -81,18 +93,17 @@ def check_given(drafts: Sequence[StepDraft], rules: Rules) -> tuple[list[Checked
         description = f"{len(drafts)} steps are more than the limit of {rules.limits.steps}; split the plan"
         return [], [Violation("steps", description, "TOO_MANY")]
 
-    first: dict[str, int] = {}
-    for index, draft in enumerate(drafts):
-        known = first.setdefault(draft.id, index)
-        if known != index:
-            description = f"id {draft.id!r} is steps[{known}]'s already; ids are unique in the plan"
-            violations.append(Violation(f"steps[{index}].id", description, "DUPLICATE"))
-
     given = Given({draft.id: draft.tool for draft in drafts})
-    checked: list[Checked | None] = []
+    if len(given.tools) < len(drafts):
+        violations += _repeated(drafts)
+
+    checked: list[Checked] = []
     for index, draft in enumerate(drafts):
         one, faults = _check(draft, f"steps[{index}]", rules, given)
-        checked.append(one)
+        if one is not None:
+            checked.append(one)
+            continue
+
         violations += faults
         if len(violations) >= VIOLATIONS_MAX:
             break
@@ -100,7 +111,44 @@ def check_given(drafts: Sequence[StepDraft], rules: Rules) -> tuple[list[Checked
     if violations:
         return [], violations[:VIOLATIONS_MAX]
 
-    return _sorted([one for one in checked if one is not None])
+    return _sorted(checked) if any(map(_DEPENDS_ON, checked)) else (checked, [])
+
+
+class Checks:
+    """What was found of given steps that are asked for again and again, by which object they are and by what rules.
+
+    It is the same each time while each step is as it was written, with nothing in it that is filled in, such as a secret.
+    """
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._known: dict[int, tuple[Sequence[StepDraft], object, Rules, list[Checked]]] = {}
+
+    def check(self, drafts: Sequence[StepDraft], rules: Rules) -> tuple[list[Checked], list[Violation]]:
+        """Do as :func:`check_given`, but not twice by the same tools, options and limits."""
+        known, offer = self._known.get(id(drafts)), rules.catalog.offer
+        if known is not None and known[0] is drafts and known[1] is offer:
+            by = known[2]
+            if by.options is rules.options and by.limits is rules.limits and by.depth == rules.depth:
+                return known[3], []
+
+        checked, violations = check_given(drafts, rules)
+        if not violations and all(one.references.as_written for one in checked):
+            if len(self._known) >= CHECKS_MAX:
+                self._known.clear()
+
+            self._known[id(drafts)] = drafts, offer, rules, checked
+
+        return checked, violations
+
+
+def _repeated(drafts: Sequence[StepDraft]) -> Iterator[Violation]:
+    first: dict[str, int] = {}
+    for index, draft in enumerate(drafts):
+        known = first.setdefault(draft.id, index)
+        if known != index:
+            description = f"id {draft.id!r} is steps[{known}]'s already; ids are unique in the plan"
+            yield Violation(f"steps[{index}].id", description, "DUPLICATE")
 
 
 def check_planned(
@@ -138,13 +186,13 @@ def _check(draft: StepDraft, field: str, rules: Rules, known: Known) -> tuple[Ch
         description = f"id {draft.id[:80]!r} must be 1 to 64 letters, digits, '_' or '-', not beginning with '-'"
         violations.append(Violation(f"{at}id", description, "MALFORMED" if draft.id else "REQUIRED"))
 
-    arguments = draft.arguments or {}
+    arguments = draft.arguments or NO_ARGUMENTS
     _, text, oversize = carried(arguments, f"{at}arguments", bytes_max=rules.limits.arguments_bytes)
     violations += oversize
     references: References | None = None
     if not oversize:
         try:
-            references = compile_references(arguments, f"{at}arguments")
+            references = compile_references(arguments, f"{at}arguments", text=text)
         except InvalidRequestError as error:
             violations += error.violations
 
@@ -162,7 +210,7 @@ def _check(draft: StepDraft, field: str, rules: Rules, known: Known) -> tuple[Ch
         near = rules.catalog.nearest(draft.tool[:128]) if known.hints.take() else []
         hint = f"; did you mean {' or '.join(near)}?" if near else "; `autoglm tools` lists them"
         violations.append(Violation(f"{at}tool", f"there is no tool {draft.tool[:128]!r}{hint}", "UNKNOWN_TOOL"))
-    elif not allowed(draft.tool, rules.options):
+    elif rules.options.allowed_tools and not allowed(draft.tool, rules.options):
         description = f"tool {draft.tool!r} is not among options.allowed_tools {list(rules.options.allowed_tools)}"
         violations.append(Violation(f"{at}tool", description, "NOT_ALLOWED"))
     elif draft.tool == PLAN_RUN and not rules.may_nest:
@@ -221,35 +269,41 @@ def _sorted(checked: list[Checked]) -> tuple[list[Checked], list[Violation]]:
     return list(done.values()), []
 
 
-def resolve(checked: Checked, rules: Rules, round_number: int, now: datetime) -> Step:
+def resolve(checked: Checked, rules: Rules, round_number: int, now: datetime | None) -> Step:
     """Make the step: what the draft leaves open comes from the tool, then from the defaults, and is frozen."""
     draft, tool = checked.draft, checked.tool
-    effect = tool.effect if tool.effect is not Effect.UNSPECIFIED else Effect.NON_IDEMPOTENT
-    default = NO_RETRY if effect is Effect.NON_IDEMPOTENT else RETRY_POLICY
+    effect = tool.effect or _NON_IDEMPOTENT
+    policy = NO_RETRY if effect is _NON_IDEMPOTENT else RETRY_POLICY
+    for wanted in (tool.retry_policy, draft.retry_policy):
+        policy = policy if wanted is None else _completed(wanted, policy)
+
+    globs = rules.options.approval_tools
     return Step(
-        id=draft.id,
-        title=draft.title,
-        tool=draft.tool,
-        arguments=draft.arguments if draft.arguments is not None else {},
-        depends_on=checked.depends_on,
-        retry_policy=_policy(draft.retry_policy, _policy(tool.retry_policy, default)),
-        timeout=draft.timeout or tool.timeout or timedelta(seconds=rules.limits.step_timeout),
-        requires_approval=draft.requires_approval
+        draft.id,
+        draft.title,
+        draft.tool,
+        draft.arguments or NO_ARGUMENTS,
+        checked.depends_on,
+        policy,
+        draft.timeout or tool.timeout or _seconds(rules.limits.step_timeout),
+        draft.requires_approval
         or tool.requires_approval
-        or any(fnmatchcase(draft.tool, glob) for glob in rules.options.approval_tools),
-        effect=effect,
-        tool_digest=tool.digest,
-        state=StepState.PENDING,
-        round=round_number,
+        or (len(globs) > 0 and any(fnmatchcase(draft.tool, glob) for glob in globs)),
+        effect,
+        tool.digest,
+        _PENDING,
+        round_number,
         create_time=now,
         provider=tool.provider,
     )
 
 
-def _policy(wanted: RetryPolicy | None, default: RetryPolicy) -> RetryPolicy:
-    if wanted is None:
-        return default
+@cache
+def _seconds(number: float) -> timedelta:
+    return timedelta(seconds=number)
 
+
+def _completed(wanted: RetryPolicy, default: RetryPolicy) -> RetryPolicy:
     return RetryPolicy(
         wanted.max_attempts or default.max_attempts,
         default.initial_backoff if wanted.initial_backoff is None else wanted.initial_backoff,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -305,7 +304,7 @@ class PlanRun:
         self.making: Making | None = None
         self.request_key: RequestKey | None = None
         self.tasks: dict[asyncio.Task[None], None] = {}  # in the order they began, so that a simulation can be replayed
-        self.following: set[asyncio.Task[None]] = set()
+        self.following: dict[asyncio.Task[None], None] = {}
         """Those of the tasks that follow a sub-plan."""
         self._out: list[bytes] = []
         self._out_first = durable + 1
@@ -316,11 +315,12 @@ class PlanRun:
         """Whether something was taken in that a turn in the loop's next pass is to hand over."""
         self._starved = False
         """Whether the scheduler was told that the plan could start more calls if there were places."""
-        self._ready: deque[Attempt] = deque()
+        # Lists: these three are short, and a deque that is empty takes ten times the memory.
+        self._ready: list[Attempt] = []
         """Calls that need not wait for their intents to be durable."""
-        self._launches: deque[Attempt] = deque()
+        self._launches: list[Attempt] = []
         """Those that must, in the order of their intents."""
-        self._waiters: deque[tuple[int, asyncio.Future[bool]]] = deque()
+        self._waiters: list[tuple[int, asyncio.Future[bool]]] = []
         self._readers: dict[asyncio.Future[bool], None] = {}
         """Those of the waiters that do not wait for a full disk."""
         self.references: dict[str, References] = {}
@@ -344,15 +344,13 @@ class PlanRun:
         plan = self.plan
         time = now or self.now()
         event = Event(plan.id, plan.sequence + 1, time, step_id, attempt, False, round_number, principal, fact)  # noqa: FBT003
-        body = encode(event)
-        if len(body) > self.host.limits.event_bytes:
-            raise InternalError(f"event {event.sequence} of plan {plan.id} has {len(body)} bytes")
-
-        apply(self.state, event, self.host.clock.monotonic())
-        self._out.append(body)
+        self.take(event, encode(event))
 
     def take(self, event: Event, body: bytes) -> None:
-        """Do the same with the next event, which has been written and is known to be small."""
+        """Fold the next event, and keep its bytes for this turn's append."""
+        if len(body) > self.host.limits.event_bytes:
+            raise InternalError(f"event {event.sequence} of plan {event.plan_id} has {len(body)} bytes")
+
         apply(self.state, event, self.host.clock.monotonic())
         self._out.append(body)
 
@@ -370,15 +368,13 @@ class PlanRun:
         """The events that have not been handed to the journal yet."""
         return self._out
 
-    def flush(self, basic: bytes = b"") -> PlanRow | None:
+    def flush(self, basic: bytes = b"") -> None:
         """Hand this turn's events to the journal as one append, and start what need not wait for it.
 
-        Gives the row that went with them, if the plan's has changed. ``basic`` is the plan in view BASIC, if it has been
-        written.
+        ``basic`` is the plan in view BASIC, if it has been written.
         """
-        row: PlanRow | None = None
         if self._out:
-            plan = self.plan
+            plan, row = self.plan, None
             if plan.state is not self._row_state:
                 self._row_state = plan.state
                 row = self._row(basic)
@@ -401,7 +397,6 @@ class PlanRun:
             self.host.journal.append(append)
 
         self._launch()
-        return row
 
     def _row(self, basic: bytes) -> PlanRow:
         plan = self.plan
@@ -429,7 +424,7 @@ class PlanRun:
 
         before, self.durable = self.durable, last
         while self._waiters and self._waiters[0][0] <= last:
-            _, future = self._waiters.popleft()
+            _, future = self._waiters.pop(0)
             if not future.done():
                 future.set_result(True)
 
@@ -446,7 +441,7 @@ class PlanRun:
 
     def _fail_waiters(self, error: Exception) -> None:
         while self._waiters:
-            _, future = self._waiters.popleft()
+            _, future = self._waiters.pop(0)
             if not future.done():
                 future.set_exception(error)
 
@@ -672,11 +667,11 @@ class PlanRun:
         """Let the calls that may leave the process by now stand in line for the loop."""
         turns = self.host.turns
         while self._ready:
-            turns.call(self, self._ready.popleft())
+            turns.call(self, self._ready.pop(0))
 
         launches = self._launches
         while launches and (launches[0].intent <= self.durable or not launches[0].waits):
-            turns.call(self, launches.popleft())
+            turns.call(self, launches.pop(0))
 
     def begin(self, attempt: Attempt) -> bool:
         """Start a call whose turn it is, unless it has been given up; gives whether it did."""
@@ -685,8 +680,8 @@ class PlanRun:
 
         task = attempt.task = self.host.spawn(self, self._call(attempt))
         if attempt.child_plan_id:
-            self.following.add(task)
-            task.add_done_callback(self.following.discard)
+            self.following[task] = None
+            task.add_done_callback(self.following.pop)
 
         return True
 
@@ -913,7 +908,7 @@ class PlanRun:
     def _make(self, number: int, attempt: int) -> None:
         options = self.state.options
         planner = self.host.planners.get(options.planner)
-        rejected = tuple(self.state.rejected)
+        rejected = self.state.rejected
         self.emit(PlanningStarted(options.planner, options.model, attempt), round_number=number)
         making = self.making = Making(number, attempt)
         if planner is None:

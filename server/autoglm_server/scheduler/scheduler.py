@@ -7,7 +7,6 @@ import logging
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from autoglm._dataclasses import dataclass
@@ -38,7 +37,7 @@ from autoglm.model import (
     Violation,
     WaitingReason,
 )
-from autoglm.wire import decode, digest_text, encode, encode_steps, to_json
+from autoglm.wire import decode, digest_text, encode, to_json
 from autoglm_server.journal.journal import (
     DuplicateRequestError,
     EventsRemovedError,
@@ -49,8 +48,8 @@ from autoglm_server.journal.journal import (
 from autoglm_server.planner.planner import OptionsChecker, PlannerError
 from autoglm_server.scheduler import families
 from autoglm_server.scheduler.admission import Admission
-from autoglm_server.scheduler.drafts import Checked, Rules, check_given, check_planned, resolve
-from autoglm_server.scheduler.forms import Kind, Kinds, Mould
+from autoglm_server.scheduler.drafts import Checked, Checks, Rules, check_given, check_planned, resolve
+from autoglm_server.scheduler.forms import Beginnings
 from autoglm_server.scheduler.limits import Limits
 from autoglm_server.scheduler.recovery import PAGE, PARENT_ENDED, Recovery
 from autoglm_server.scheduler.run import PlanRun
@@ -77,6 +76,8 @@ log = logging.getLogger(__name__)
 _RETRY_LATER = timedelta(seconds=5)
 _STEPS_BESIDE = 200
 """A request of more given steps than this is made into a plan beside the loop, which others need meanwhile."""
+_OPTIONS_MAX = 256
+"""So many options are known with their defaults filled in; what reads requests gives those that are alike as one object."""
 _CUT_SECONDS = 2.0
 """How long calls that are cut at the end of a drain may take to notice."""
 
@@ -138,14 +139,15 @@ class Scheduler:
         self.jitter = jitter
         self.artifacts = artifacts
         self.defaults = defaults
-        self._filled = PlanOptions(), defaults
-        """What a request without options gets, and of which defaults it was made."""
+        self._filled: dict[int, tuple[PlanOptions | None, PlanOptions, PlanOptions]] = {}
+        """What requests with the same options get, by which object these are, and of which defaults it was made."""
         self.limits = limits or Limits()
         self.timers = Timers(clock)
         self.turns = Turns(self._starving_of_the_loop)
         self.owner = new_id()
         """New at every start of a process, so that nobody mistakes an earlier one for this one."""
-        self._kinds = Kinds()
+        self._checks = Checks()
+        self._beginnings = Beginnings()
         self._runs: dict[str, PlanRun] = {}
         self._admission = Admission(self.limits.running_plans)
         self._starving: dict[PlanRun, None] = {}
@@ -410,9 +412,10 @@ class Scheduler:
             raise InvalidRequestError.of(violations)
 
         digest = digest_text(to_json(replace(request, request_id="")))
-        child = self._new(request, checked, options, holder.plan.principal, digest, plan_id=plan_id, parent=parent)
+        principal = holder.plan.principal
+        child, _, _ = self._new(request, checked, options, principal, digest, plan_id=plan_id, parent=parent)
         child.depth = holder.depth + 1
-        child.request_key = RequestKey("", holder.plan.principal, request.request_id, digest)
+        child.request_key = RequestKey("", principal, request.request_id, digest)
         return child
 
     def join(self, holder: PlanRun, step_id: str, child: PlanRun) -> None:
@@ -478,13 +481,16 @@ class Scheduler:
 
     def options(self, request: CreatePlanRequest) -> PlanOptions:
         """Fill in every default: what a plan is created with never changes with the configuration."""
-        if request.options is None and self._filled[0] is self.defaults:
-            return self._filled[1]
+        asked, defaults = request.options, self.defaults
+        known = self._filled.get(id(asked))
+        if known is not None and known[0] is asked and known[1] is defaults:
+            return known[2]
 
-        filled = self._filled_in(request.options or PlanOptions())
-        if request.options is None:
-            self._filled = self.defaults, filled
+        filled = self._filled_in(asked or PlanOptions())
+        if len(self._filled) >= _OPTIONS_MAX:
+            self._filled.clear()
 
+        self._filled[id(asked)] = asked, defaults, filled
         return filled
 
     def _filled_in(self, asked: PlanOptions) -> PlanOptions:
@@ -509,9 +515,10 @@ class Scheduler:
         return self._check(request, self.options(request))[1]
 
     def _check(
-        self, request: CreatePlanRequest, options: PlanOptions, depth: int = 0
+        self, request: CreatePlanRequest, options: PlanOptions, depth: int = 0, *, again: bool = False
     ) -> tuple[list[Checked], list[Violation]]:
-        checked, violations = check_given(request.steps, Rules(self.catalog, options, self.limits, depth))
+        check = self._checks.check if again else check_given
+        checked, violations = check(request.steps, Rules(self.catalog, options, self.limits, depth))
         if request.request:
             violations += self._check_planner(options)
 
@@ -559,8 +566,12 @@ class Scheduler:
         made = await self.submit(request, principal=principal, digest=digest)
         return decode(Plan, made.basic + made.rest), made.existing
 
-    async def submit(self, request: CreatePlanRequest, *, principal: str, digest: str) -> Submitted:
+    async def submit(
+        self, request: CreatePlanRequest, *, principal: str, digest: str, again: bool = False
+    ) -> Submitted:
         """Create a plan, or find the one that this request made before.
+
+        ``again``: a request whose parts are these very objects was asked for before, and is small.
 
         Raises:
             InvalidRequestError: with every violation.
@@ -568,18 +579,14 @@ class Scheduler:
             LimitError: too many plans are open, or the disk is full.
             UnavailableError: the server is going away.
         """
-        tools, defaults, limits = self.catalog.offer, self.defaults, self.limits
-        kind = self._kinds.find(request, tools, defaults, limits)
-        beside = kind is None and len(request.steps) > _STEPS_BESIDE
-        if kind is not None:
-            options, checked = kind.options, kind.checked
-            violations = self._check_planner(options) if request.request else []
+        options, beside = self.options(request), len(request.steps) > _STEPS_BESIDE
+        if beside:
+            checked, violations = await asyncio.to_thread(self._check, request, options)
         else:
-            options = self.options(request)
-            found = await asyncio.to_thread(self._check, request, options) if beside else self._check(request, options)
-            checked, violations = found
-            if request.context:
-                violations += await self._check_context(request.context)
+            checked, violations = self._check(request, options, again=again)
+
+        if request.context:
+            violations += await self._check_context(request.context)
 
         if violations:
             known = await self._known(request.request_id, principal, digest)
@@ -601,33 +608,21 @@ class Scheduler:
             return Submitted.of(known, existing=True)
 
         key = RequestKey("", principal, request.request_id, digest) if request.request_id else None
-        if kind is not None and kind.mould is not None:
-            run = self._blank(options)
-            basic, rest = kind.mould.make(run, request, options, principal, digest)
-            return await self._submit(run, key, basic, rest)
-
         if beside:
-            make = partial(self._new, request, checked, options, principal, digest)
-            run = await asyncio.to_thread(make)
+            made = await asyncio.to_thread(self._new, request, checked, options, principal, digest)
             self._refuse_when_full()
         else:
-            run = self._new(request, checked, options, principal, digest)
+            made = self._new(request, checked, options, principal, digest)
 
-        if kind is not None:
-            kind.mould = Mould(run, checked)
-        elif not beside:
-            self._kinds.keep(Kind(request, tools, defaults, limits, options, checked), run.unhanded)
+        return await self._submit(*made, key)
 
-        return await self._submit(run, key, b"", _rest(run.plan))
-
-    async def _submit(self, run: PlanRun, key: RequestKey | None, basic: bytes, rest: bytes) -> Submitted:
+    async def _submit(self, run: PlanRun, basic: bytes, rest: bytes, key: RequestKey | None) -> Submitted:
         """Hand a new plan to the journal; it goes on also when the caller does not wait any more."""
         plan = run.plan
         sequence = plan.sequence
         self._runs[plan.id] = run
         run.request_key = key
-        row = run.flush(basic)
-        assert row is not None, "the first append has the plan's row"
+        run.flush(basic)
         try:
             await run.until_durable(sequence)
         except DuplicateRequestError as duplicate:
@@ -641,7 +636,7 @@ class Scheduler:
             message = "another process has taken the plan up; ask again"
             raise error(ErrorReason.SERVER_DRAINING, message, plan_id=plan.id) from None
 
-        return Submitted(plan.id, row.body, rest)
+        return Submitted(plan.id, basic, rest)
 
     async def _known(self, request_id: str, principal: str, digest: str) -> Plan | None:
         """Give the plan that this very request made before, whatever became of its tools since."""
@@ -662,7 +657,7 @@ class Scheduler:
         self._refuse_above_limit()
 
     def _refuse_above_limit(self) -> None:
-        if self.open_plans >= self.limits.open_plans:
+        if len(self._runs) + len(self._recovery) >= self.limits.open_plans:  # as open_plans is, without a call
             message = f"{self.open_plans} plans are open, the limit limits.open_plans; try again when some have ended"
             raise error(ErrorReason.TOO_MANY_PLANS, message, retry_after=_RETRY_LATER)
 
@@ -676,9 +671,9 @@ class Scheduler:
         *,
         plan_id: str = "",
         parent: StepRef | None = None,
-    ) -> PlanRun:
+    ) -> tuple[PlanRun, bytes, bytes]:
+        """Give a new plan, which has its first events; and it in view BASIC, and what view FULL has besides."""
         run = self._blank(options, plan_id)
-        now = run.now()
         created = PlanCreated(
             request=request.request,
             options=options,
@@ -689,19 +684,8 @@ class Scheduler:
             context_id=request.context_id,
             context=request.context,
         )
-        try:
-            run.emit(created, principal=principal, now=now)
-        except InternalError as large:
-            description = (
-                f"{large}, at most {self.limits.event_bytes}; leave out or shorten what came before the request"
-            )
-            raise InvalidRequestError.of([Violation("context", description, "TOO_LARGE")]) from None
-
         rules = Rules(self.catalog, options, self.limits)
-        for one in checked:
-            run.added(resolve(one, rules, 0, now), one.references, round_number=0, now=now)
-
-        return run
+        return run, *self._beginnings.begin(run, created, checked, principal, rules)
 
     def _blank(self, options: PlanOptions, plan_id: str = "") -> PlanRun:
         """Give a plan that has no events yet."""
@@ -716,7 +700,7 @@ class Scheduler:
 
         Nothing is written and nothing is called.
         """
-        run = self._new(request, checked, options, principal, "")
+        run, _, _ = self._new(request, checked, options, principal, "")
         planner = self.planners.get(options.planner)
         if not request.request or request.steps or planner is None:
             return replace(run.plan.snapshot(), id="")
@@ -871,13 +855,6 @@ class Scheduler:
                 fold.apply(decode(Event, body))
 
         return fold
-
-
-def _rest(plan: PlanFold) -> bytes:
-    """Give what a new plan has in view FULL and not in BASIC: its steps are as they were added."""
-    context = plan.created.context
-    steps = encode_steps([step.added for step in plan.steps.values()])
-    return steps + encode(Plan(context=context)) if context else steps
 
 
 def _budget(asked: Budget | None, default: Budget | None) -> Budget | None:

@@ -62,9 +62,9 @@ class State:
     """Whether the plan's planner can find another way when a step failed."""
     steps_planned: int = 0
     """Steps that planners added, over all rounds; ``max_steps`` bounds it."""
-    rejected: list[StepRejected] = field(default_factory=list)
+    rejected: tuple[StepRejected, ...] = ()
     """Refused drafts that the planner has not been told of."""
-    told: list[StepRejected] = field(default_factory=list)
+    told: tuple[StepRejected, ...] = ()
     """Refused drafts that the round under way was told of."""
     repairable: int = 0
     """Drafts refused in this making of the round that another making could mend."""
@@ -144,13 +144,13 @@ def apply(state: State, event: Event, now: float) -> None:
                 state.failures.pop(event.step_id, None)
                 state.interruptions.pop(event.step_id, None)
         case StepRejected() as fact:
-            state.rejected.append(fact)
+            state.rejected += (fact,)
             if not any(violation.reason in BOUND_REASONS for violation in fact.violations):
                 state.repairable += 1
         case PlanningStarted(attempt=attempt):
             _start_round(state, event, attempt)
         case PlanningFinished():
-            state.told = []
+            state.told = ()
             state.cuts_in_a_row = 0
         case PlanningFailed() as fact:
             _fail_round(state, event, fact, now)
@@ -199,7 +199,7 @@ def _schedule_retry(state: State, event: Event, fact: StepRetryScheduled, now: f
 
 def _start_round(state: State, event: Event, attempt: int) -> None:
     state.repaired = attempt > 1 and (state.repaired or state.repairable > 0)
-    state.told, state.rejected = state.rejected, []
+    state.told, state.rejected = state.rejected, ()
     state.repairable = 0
     state.round_due = None
     counted = event.round - state.rounds_cut
@@ -208,7 +208,7 @@ def _start_round(state: State, event: Event, attempt: int) -> None:
 
 def _fail_round(state: State, event: Event, fact: PlanningFailed, now: float) -> None:
     state.rejected = state.told + state.rejected
-    state.told = []
+    state.told = ()
     if fact.next_attempt_time is not None and event.event_time is not None:
         delay = max(0.0, (fact.next_attempt_time - event.event_time).total_seconds())
         state.round_due = (now + delay, delay)
@@ -223,7 +223,7 @@ def _resume(state: State, cut: tuple[str, ...], *, planning: bool) -> None:
 
     if planning:
         state.rejected = state.told + state.rejected
-        state.told = []
+        state.told = ()
         if plan.rounds[-1].steps_added:
             state.rounds_cut += 1
         else:

@@ -29,15 +29,20 @@ class Asked:
         """How many are known."""
         return len(self._known)
 
-    def find(self, message: pb.CreatePlanRequest | pb.RunPlanRequest) -> tuple[CreatePlanRequest, str] | None:
-        """Give a request and its digest, if one like it is known and its request_id is sound."""
+    def content(self, message: pb.CreatePlanRequest | pb.RunPlanRequest) -> bytes:
+        """Give what a request is known by; empty if it is not kept: it makes nothing, has no digest, or is large."""
         request_id = message.request_id
-        if not request_id or type(message) is not pb.CreatePlanRequest:
-            return None
+        if not request_id or type(message) is not pb.CreatePlanRequest or message.validate_only:
+            return b""
 
         message.request_id = ""
-        known = self._known.get(message.SerializeToString())
+        content = message.SerializeToString()
         message.request_id = request_id
+        return content if len(content) <= self._room else b""
+
+    def find(self, content: bytes, request_id: str) -> tuple[CreatePlanRequest, str] | None:
+        """Give a request and its digest, if one like it is known and its request_id is sound."""
+        known = self._known.get(content)
         if known is None or len(request_id) > REQUEST_ID_MAX or not PRINTABLE.fullmatch(request_id):
             return None
 
@@ -47,18 +52,10 @@ class Asked:
         )
         return request, digest
 
-    def keep(self, message: pb.CreatePlanRequest | pb.RunPlanRequest, request: CreatePlanRequest, digest: str) -> None:
-        """Keep a request that was found sound, if it has a digest."""
-        if not digest or type(message) is not pb.CreatePlanRequest or request.validate_only:
-            return
+    def keep(self, content: bytes, request: CreatePlanRequest, digest: str) -> None:
+        """Keep a request that was found sound."""
+        if content:
+            if len(self._known) >= REQUESTS_MAX:
+                self._known.clear()
 
-        message.request_id = ""
-        content = message.SerializeToString()
-        message.request_id = request.request_id
-        if len(content) > self._room:
-            return
-
-        if len(self._known) >= REQUESTS_MAX:
-            self._known.clear()
-
-        self._known[content] = request, digest
+            self._known[content] = request, digest

@@ -195,18 +195,20 @@ class Checks:
 def sound(value: Struct | Value | ListValue, room: int) -> bool:
     """Whether a value is nothing but finite numbers and at most ``room`` deep; names no place, so it is quick."""
     if isinstance(value, Value):
-        match value.WhichOneof("kind"):
-            case "number_value":
-                return math.isfinite(value.number_value)
-            case "struct_value":
-                return sound(value.struct_value, room)
-            case "list_value":
-                return sound(value.list_value, room)
-            case _:
-                return True
+        kind = value.WhichOneof("kind")
+        if kind == "number_value":
+            return math.isfinite(value.number_value)
 
-    items = value.fields.values() if isinstance(value, Struct) else value.values
-    return not items or (room > 1 and all(sound(item, room - 1) for item in items))
+        if kind == "struct_value":
+            return sound(value.struct_value, room)
+
+        return kind != "list_value" or sound(value.list_value, room)
+
+    if isinstance(value, Struct):
+        fields = value.fields
+        return not fields or (room > 1 and all(sound(fields[key], room - 1) for key in fields))
+
+    return not value.values or (room > 1 and all(sound(item, room - 1) for item in value.values))
 
 
 def shown(value: str) -> str:

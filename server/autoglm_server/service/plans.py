@@ -209,16 +209,18 @@ class PlanService(plan_service_pb2_grpc.PlanServiceServicer):
         if (turn := self._admission.turn()) is not None:
             await turn
 
-        found = self._asked.find(message)
+        content = self._asked.content(message)
+        found = self._asked.find(content, message.request_id)
+        again = found is not None
         if found is None:
             if message.ByteSize() > OFF_LOOP_BYTES:
                 found = await asyncio.to_thread(self._read, message)
             else:
                 found = self._read(message)
-                self._asked.keep(message, *found)
+                self._asked.keep(content, *found)
 
         request, digest = found
-        return await self._plans.submit(request, principal=principal, digest=digest)
+        return await self._plans.submit(request, principal=principal, digest=digest, again=again)
 
     def _read(self, message: pb.CreatePlanRequest | pb.RunPlanRequest) -> tuple[CreatePlanRequest, str]:
         """Give a request whose shape is sound, and its digest, as :func:`read_create`.

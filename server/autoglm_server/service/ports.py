@@ -39,8 +39,12 @@ class PlanPort(Protocol):
         """Give every fault that only the catalog and the other steps show, also of a request whose shape is not sound."""
         ...
 
-    async def submit(self, request: CreatePlanRequest, *, principal: str, digest: str) -> Submitted:
+    async def submit(
+        self, request: CreatePlanRequest, *, principal: str, digest: str, again: bool = False
+    ) -> Submitted:
         """Make a plan, durable when this returns, unless its request_id is known.
+
+        ``again``: a request whose parts are these very objects was asked for before, and is small.
 
         Raises:
             InvalidRequestError: with every fault that only the catalog and the other steps show.

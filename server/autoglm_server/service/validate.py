@@ -26,6 +26,7 @@ BUDGET_DURATION_MAX: Final = timedelta(days=366)
 STEP_TIMEOUT_MAX: Final = timedelta(hours=24)
 BACKOFF_MAX: Final = timedelta(hours=24)
 ATTEMPTS_MAX: Final = 100
+TITLE_MAX: Final = 256
 CONTEXT_ITEMS_MAX: Final = 256
 GLOBS_MAX: Final = 256
 NOTE_BYTES_MAX: Final = 4 << 10
@@ -49,15 +50,16 @@ def create_plan(
         )
         return checks.violations
 
-    if not request.request.strip() and not request.steps:
+    text, steps = request.request, request.steps
+    if not steps and not text.strip():
         checks.add("request", "is required: say what is wanted, or give steps", "REQUIRED")
 
     # What was left out is sound, so nothing looks at it: most requests have little of all this.
-    if request.request:
-        checks.utf8("request", request.request, limits.request_text, "limits.request_text")
+    if text:
+        checks.utf8("request", text, limits.request_text, "limits.request_text")
 
-    if request.steps and checks.count("steps", request.steps, limits.steps, "limits.steps"):
-        _drafts(checks, request.steps, limits)
+    if steps and (len(steps) <= limits.steps or checks.count("steps", steps, limits.steps, "limits.steps")):
+        _drafts(checks, steps, limits)
 
     if request.HasField("options"):
         _options(checks, request.options)
@@ -65,7 +67,8 @@ def create_plan(
     if request.labels:
         checks.labels(request.labels, limits.labels)
 
-    if request_id := request.request_id:
+    request_id = request.request_id
+    if len(request_id) > REQUEST_ID_MAX or not PRINTABLE.fullmatch(request_id):
         checks.characters("request_id", request_id, REQUEST_ID_MAX)
         checks.matches("request_id", request_id, PRINTABLE, "printable ASCII, best a UUID")
 
@@ -79,18 +82,20 @@ def create_plan(
 
 
 def _drafts(checks: Checks, drafts: Iterable[plan_pb2.StepDraft], limits: LimitSettings) -> None:
+    # Most drafts are sound: what they are made of is named, and looked at closely, only where it is not.
     for index, draft in enumerate(drafts):
-        at = f"steps[{index}]"
-        checks.id(f"{at}.id", draft.id, what="what other steps refer to this one by")
+        if not ID.fullmatch(draft.id):
+            checks.id(f"steps[{index}].id", draft.id, what="what other steps refer to this one by")
 
-        if draft.title:
-            checks.characters(f"{at}.title", draft.title, 256)
+        if len(draft.title) > TITLE_MAX:
+            checks.characters(f"steps[{index}].title", draft.title, TITLE_MAX)
 
-        checks.matches(f"{at}.tool", draft.tool, TOOL_NAME, _TOOL_RULE)
+        if not TOOL_NAME.fullmatch(draft.tool):
+            checks.matches(f"steps[{index}].tool", draft.tool, TOOL_NAME, _TOOL_RULE)
 
         if draft.HasField("arguments"):
             checks.json(
-                f"{at}.arguments",
+                f"steps[{index}].arguments",
                 draft.arguments,
                 bytes_max=limits.arguments,
                 depth_max=limits.json_depth,
@@ -99,17 +104,18 @@ def _drafts(checks: Checks, drafts: Iterable[plan_pb2.StepDraft], limits: LimitS
 
         before = draft.depends_on
 
-        if before and checks.count(f"{at}.depends_on", before, limits.steps, "limits.steps"):
+        if before and checks.count(f"steps[{index}].depends_on", before, limits.steps, "limits.steps"):
             for position, other in enumerate(before):
-                checks.id(f"{at}.depends_on[{position}]", other, what="the id of a step")
+                if not ID.fullmatch(other):
+                    checks.id(f"steps[{index}].depends_on[{position}]", other, what="the id of a step")
 
         if draft.HasField("retry_policy"):
-            _retry_policy(checks, f"{at}.retry_policy", draft.retry_policy)
+            _retry_policy(checks, f"steps[{index}].retry_policy", draft.retry_policy)
 
         if draft.HasField("timeout"):
-            checks.duration(f"{at}.timeout", draft.timeout, STEP_TIMEOUT_MAX)
+            checks.duration(f"steps[{index}].timeout", draft.timeout, STEP_TIMEOUT_MAX)
 
-        if checks.full:
+        if checks.violations and checks.full:
             return
 
 

@@ -71,7 +71,7 @@ class _Problem(Exception):  # noqa: N818  # never leaves this module
 class References:
     """The arguments of one step, read: which steps they need, and how to fill them in."""
 
-    __slots__ = ("_compiled", "as_written", "field", "found", "paths", "step_ids")
+    __slots__ = ("_compiled", "as_written", "field", "found", "paths")
 
     def __init__(
         self,
@@ -88,8 +88,6 @@ class References:
         """Where references stand."""
         self.found = found
         """Every reference, and what the place it stands at is called in violations."""
-        self.step_ids = tuple(dict.fromkeys(reference.step_id for _, reference in found))
-        """The steps referred to, each once, in the order of their first mention."""
         self.as_written = False
         """Whether they were found right, and small, as they are written: there is nothing in them that is filled in."""
 
@@ -126,12 +124,17 @@ class References:
         return resolved
 
 
-def compile_references(arguments: JsonObject | None, field: str) -> References:
+def compile_references(arguments: JsonObject | None, field: str, *, text: str = "${") -> References:
     """Read the references of a step's arguments; ``field`` is what violations call them, as ``steps[3].arguments``.
+
+    Where it is known, ``text`` is their JSON: if that refers to nothing, neither do they, and they are not looked through.
 
     Raises:
         InvalidRequestError: with every reference that cannot be read.
     """
+    if "${" not in text:
+        return References(arguments if arguments is not None else {}, "arguments", (), ())
+
     reader = _Reader()
     compiled = reader.read(arguments or {}, (), field)
     if len(reader.paths) > REFERENCES_MAX:

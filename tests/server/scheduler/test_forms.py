@@ -1,4 +1,4 @@
-"""Plans that are asked for alike are what they would be if each were made by itself, byte for byte."""
+"""How plans begin: what is put together from parts is what the codec writes, byte for byte."""
 
 from __future__ import annotations
 
@@ -15,25 +15,36 @@ from autoglm.model import (
     ContextMessage,
     CreatePlanRequest,
     Event,
+    JsonObject,
     Plan,
     PlanCreated,
     PlanOptions,
     RetryPolicy,
     StepAdded,
     StepDraft,
+    StepRef,
 )
 from autoglm.wire import FieldHeads, Form, decode, encode, time_bytes
 from autoglm_server.clock import FakeClock
-from autoglm_server.scheduler.forms import BYTES_MAX, KINDS_MAX, Kind, Kinds
+from autoglm_server.scheduler.drafts import CHECKS_MAX
+from autoglm_server.scheduler.forms import STEPS_MAX
 from autoglm_server.scheduler.limits import Limits
 from autoglm_server.scheduler.scheduler import Submitted
-from tests.server.scheduler.harness import DEFAULTS, World, step
+from tests.server.scheduler.harness import World, step
 
 RICH = StepDraft("a", "First", "add", {"a": 1, "b": 2}, retry_policy=RetryPolicy(2), timeout=timedelta(seconds=9))
 ASKED = [
     CreatePlanRequest(steps=(step("a"),)),
     CreatePlanRequest(steps=(RICH, step("b", "put", ["a"], x="${a}"), step("guarded", "guarded")), labels={"k": "v"}),
     CreatePlanRequest(request="do it", context_id="c", options=PlanOptions(max_steps=3)),
+    CreatePlanRequest(request="go on", context=(ContextItem(ContextMessage("user", "hello")),)),
+    CreatePlanRequest(
+        steps=(
+            StepDraft("b", "\u00e9" * 200, "put", {"n": [1, {"k": None}], "t": "x" * 5000}, depends_on=("a",)),
+            step("a"),
+        ),
+        options=PlanOptions(approval_tools=("pu*",)),
+    ),
     CreatePlanRequest(request="then tell", steps=(step("z", "send", ["y"]), step("y")), labels={"a": "1", "b": "2"}),
 ]
 
@@ -46,26 +57,16 @@ async def world() -> AsyncIterator[World]:
 
 async def submitted(world: World, asked: CreatePlanRequest, number: int) -> Submitted:
     return await world.scheduler.submit(
-        replace(asked, request_id=f"r{number}"), principal=f"p{number}", digest=f"d{number}"
+        replace(asked, request_id=f"r{number}"), principal=f"p{number}", digest=f"d{number}", again=True
     )
 
 
-def kinds(world: World) -> int:
-    return len(world.scheduler._kinds)
-
-
 @pytest.mark.parametrize("asked", ASKED, ids=range(len(ASKED)))
-async def test_plans_that_are_filled_in_are_as_those_made_in_full(asked: CreatePlanRequest) -> None:
+async def test_what_is_put_together_is_what_the_codec_writes(asked: CreatePlanRequest) -> None:
     async with World(limits=Limits(running_plans=0)) as world:
-        for number in range(5):
+        for number in range(3):
             world.clock.advance(0.123)
             made = await submitted(world, asked, number)
-            kind = world.scheduler._kinds.find(
-                asked, world.scheduler.catalog.offer, world.scheduler.defaults, world.limits
-            )
-            assert kind is not None
-            assert (kind.mould is not None) is (number > 0)
-
             live, fold = world.scheduler._runs[made.plan_id].plan, PlanFold(made.plan_id)
             facts = [live.created, *(StepAdded(one.added) for one in live.steps.values())]
             bodies = await world.journal.read(made.plan_id, 0, limit=len(facts))
@@ -83,11 +84,22 @@ async def test_plans_that_are_filled_in_are_as_those_made_in_full(asked: CreateP
                 f"d{number}",
             )
             assert fold.create_time == world.clock.now() == row.create_time
-            assert made.basic == encode(replace(fold.basic(), labels=live.created.labels))
+            assert made.basic == row.body == encode(replace(fold.basic(), labels=live.created.labels))
             assert decode(Plan, made.basic + made.rest) == fold.snapshot()
 
 
-async def test_they_are_known_again_and_refused_again() -> None:
+async def test_a_sub_plan_begins_as_the_codec_writes_it(world: World) -> None:
+    inner: JsonObject = {"steps": [{"id": "x", "tool": "put", "arguments": {"a": 1}}]}
+    made = await world.create(StepDraft("s", tool="plan.run", arguments=inner))
+    await world.tools.called("x")
+    child = next(run.plan for run in world.scheduler.runs.values() if run.plan.id != made.id)
+    created, added = (await world.journal.read(child.id, 0, limit=2))[:2]
+    assert child.created.parent == StepRef(made.id, "s")
+    for body in (created, added):
+        assert encode(decode(Event, body)) == body
+
+
+async def test_requests_are_known_again() -> None:
     async with World() as world:
         for number in (1, 2, 3):
             made = await submitted(world, ASKED[1], number)
@@ -115,6 +127,7 @@ async def test_when_a_rule_changes_they_are_checked_by_it(world: World, rule: st
     for number in range(3):
         await submitted(world, asked, number)
 
+    assert len(world.scheduler._checks._known) == 1
     match rule:
         case "tools":
             world.tools.offered = [tool for tool in world.tools.offered if tool.name != "read"]
@@ -133,22 +146,28 @@ async def test_when_a_rule_changes_they_are_checked_by_it(world: World, rule: st
             assert decode(Plan, made.basic + made.rest).steps[0].timeout == timedelta(seconds=5)
 
 
-async def test_what_is_large_or_has_a_context_is_made_in_full_each_time(world: World) -> None:
-    said = (ContextItem(ContextMessage("user", "hello")),)
-    for asked in (
-        CreatePlanRequest(steps=(step("a", x="x" * BYTES_MAX),)),
-        CreatePlanRequest(request="x", context=said),
-    ):
-        for number in range(3):
-            await world.scheduler.submit(replace(asked, request_id=f"{number}"), principal="", digest="")
-            assert kinds(world) == 0
+async def test_what_is_filled_in_is_checked_each_time(world: World) -> None:
+    for drafts in ((step("a"), step("b", "put", x="${a}")), (step("a", x="$${"),)):
+        for _ in range(2):
+            await world.scheduler.submit(CreatePlanRequest(steps=drafts), principal="", digest="", again=True)
+            assert len(world.scheduler._checks._known) == 0
 
 
-async def test_so_many_kinds_are_known(world: World) -> None:
-    for _ in range(KINDS_MAX + 1):
-        await world.scheduler.submit(CreatePlanRequest(steps=(step("a"),)), principal="", digest="")
+async def test_so_many_checks_are_known(world: World) -> None:
+    for number in range(CHECKS_MAX + 1):
+        await submitted(world, CreatePlanRequest(steps=(step("a"),)), number)
 
-    assert kinds(world) == 1
+    assert len(world.scheduler._checks._known) == 1
+
+
+async def test_what_steps_get_besides_is_known_of_so_many_kinds_of_them(world: World) -> None:
+    forms = world.scheduler._beginnings._steps
+    for number in range(STEPS_MAX + 1):
+        drafts = (StepDraft("a", tool="echo", timeout=timedelta(seconds=1 + number)),)
+        made = await world.scheduler.submit(CreatePlanRequest(steps=drafts), principal="", digest="")
+        assert decode(Plan, made.rest).steps[0].timeout == timedelta(seconds=1 + number)
+
+    assert len(forms) == 1
 
 
 def test_a_form_filled_in_is_the_value_written() -> None:
@@ -168,12 +187,3 @@ def test_a_form_filled_in_is_the_value_written() -> None:
 
     with pytest.raises(KeyError):
         FieldHeads(Event, "request")
-
-
-def test_what_names_a_secret_is_checked_each_time() -> None:
-    known = Kinds()
-    kind = Kind(ASKED[0], None, DEFAULTS, Limits(), DEFAULTS, [])
-    known.keep(kind, [b"... secret://key ..."])
-    assert len(known) == 0
-    known.keep(kind, [b"..."])
-    assert len(known) == 1

@@ -76,7 +76,9 @@ class TablePlans:
     def check(self, request: CreatePlanRequest) -> list[Violation]:
         return self.faults
 
-    async def submit(self, request: CreatePlanRequest, *, principal: str, digest: str) -> Submitted:
+    async def submit(
+        self, request: CreatePlanRequest, *, principal: str, digest: str, again: bool = False
+    ) -> Submitted:
         await self._before()
         self.created.append((request, digest))
         plan_id = f"plan-{len(self.created)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ByteSize
 
+from autoglm.model import CreatePlanRequest
 from autoglm.v1 import plan_service_pb2 as pb
 from autoglm_server.service.asked import BYTES_MAX, REQUESTS_MAX, Asked
 from autoglm_server.service.plans import read_create
@@ -22,16 +23,20 @@ def message(request_id: str = "r", **more: object) -> pb.CreatePlanRequest:
 def kept(*messages: pb.CreatePlanRequest, limits: LimitSettings = LIMITS) -> Asked:
     asked = Asked(limits)
     for each in messages:
-        asked.keep(each, *read_create(each, limits))
+        asked.keep(asked.content(each), *read_create(each, limits))
 
     return asked
+
+
+def found(asked: Asked, message: pb.CreatePlanRequest) -> tuple[CreatePlanRequest, str] | None:
+    return asked.find(asked.content(message), message.request_id)
 
 
 def test_one_like_it_gives_what_reading_it_gives_and_shares_its_parts() -> None:
     asked = kept(message("one", context_id="c"))
     other = message("two", context_id="c")
     before = pb.CreatePlanRequest.FromString(other.SerializeToString())
-    first, second = asked.find(other), asked.find(other)
+    first, second = found(asked, other), found(asked, other)
     assert first == read_create(other, LIMITS)
     assert first is not None
     assert second is not None
@@ -53,7 +58,7 @@ def test_one_like_it_gives_what_reading_it_gives_and_shares_its_parts() -> None:
     ids=["other content", "dry run", "no id", "a control character", "too long an id", "another method"],
 )
 def test_what_is_not_the_same_and_sound_is_read_anew(other: pb.CreatePlanRequest) -> None:
-    assert kept(message("one")).find(other) is None
+    assert found(kept(message("one")), other) is None
 
 
 def test_only_what_is_small_and_can_be_made_again_is_kept_and_only_so_many() -> None:

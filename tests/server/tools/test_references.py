@@ -101,7 +101,7 @@ def test_no_output_is_ever_expanded(output: Json) -> None:
 def test_what_was_escaped_stands_for_itself(value: Json) -> None:
     read = compile_references({"v": escape(value)}, FIELD)
 
-    assert read.step_ids == ()
+    assert read.found == ()
     assert read.resolve(lambda _: pytest.fail("nothing is asked for"))["v"] == value
 
 
@@ -119,10 +119,10 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         assert resolved == {"v": text}
 
 
-def test_step_ids_come_once_in_the_order_of_their_mention() -> None:
+def test_references_come_in_the_order_of_their_mention() -> None:
     read = compile_references({"p": ["${b} ${a.x}", "${b}", "$${c}"], "q": {"r": "${d[0]}"}}, FIELD)
 
-    assert read.step_ids == ("b", "a", "d")
+    assert [reference.step_id for _, reference in read.found] == ["b", "a", "b", "d"]
     assert read.paths == (("p", 0), ("p", 1), ("q", "r"))
 
 
