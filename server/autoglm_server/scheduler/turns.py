@@ -102,13 +102,13 @@ class Turns:
 
     def _next_pass(self) -> None:
         self._left = MOST
+        self._armed = bool(self._calls or self._new)
+        if self._armed:  # first, so that the line goes on whatever happens to one of it
+            asyncio.get_running_loop().call_soon(self._next_pass)
+
         while self._left and (self._calls or self._new):
             if self._next():  # else who asked has gone away
                 self._left -= 1
-
-        self._armed = bool(self._calls or self._new)
-        if self._armed:
-            asyncio.get_running_loop().call_soon(self._next_pass)
 
     def _next(self) -> bool:
         """Give the next one its turn; False if nobody wants it any more."""

@@ -181,3 +181,20 @@ async def test_a_drain_waits_for_calls_that_stand_in_line(monkeypatch: pytest.Mo
         asyncio.get_running_loop().call_soon(turns._next_pass)
         await world.scheduler.drain(5.0)
         assert run.plan.succeeded == 3
+
+
+async def test_the_line_goes_on_when_one_of_it_cannot_begin() -> None:
+    class Broken:
+        def begin(self, _: object) -> bool:
+            raise RuntimeError("it cannot")
+
+    told: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(str(context["exception"])))
+    turns = Turns()
+    turns._left = 1
+    assert turns.ask_new() is None
+    turns.call(Broken(), 1)
+    after = turns.ask_new()
+    assert after is not None
+    await after
+    assert told == ["it cannot"]
