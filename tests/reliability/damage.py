@@ -12,7 +12,6 @@ import hashlib
 import io
 import json
 import shutil
-import signal
 import struct
 import subprocess
 import sys
@@ -476,12 +475,8 @@ async def _versions(folder: Path, ground: Ground, *trap: str) -> list[str]:
         life = _copy(ground, folder / f"{name}{''.join(trap)}")
         change(life.data_dir)
         before = digests(life.data_dir)
-        process = life.start(*trap)
-        try:
-            status: int | None = await asyncio.to_thread(process.wait, 20)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            status = None
+        (life.data_dir / "server.json").unlink(missing_ok=True)
+        status = await _refusal(life, life.start(*trap))
 
         log = (life.folder / "log").read_text()
         clear = "schema version" in log if change is of_newer else "another program" in log
@@ -492,6 +487,20 @@ async def _versions(folder: Path, ground: Ground, *trap: str) -> list[str]:
             wrong.append(f"a server that is refused the file of {name} version changed it")
 
     return wrong
+
+
+async def _refusal(life: Life, process: subprocess.Popen[bytes]) -> int | None:
+    """Give the status with which a server ends that should not serve; None if it does."""
+    for _ in range(1000):
+        if process.poll() is not None or (life.data_dir / "server.json").exists():
+            break
+
+        await asyncio.sleep(0.02)
+
+    status = process.poll()
+    process.kill()
+    process.wait()
+    return status
 
 
 async def _older(folder: Path, ground: Ground) -> list[str]:

@@ -32,9 +32,14 @@ INPUT_SECONDS: Final = 10
 RSS_MIB: Final = 1024
 PACKAGES: Final = ("autoglm", "autoglm_server", "jmespath", "tests")
 INSTRUMENTED: Final = (
-    *(f"autoglm.{name}" for name in ("wire", "_codec", "_faults", "_json", "_shape", "_text", "_values", "errors")),
+    *(
+        f"autoglm.{name}"
+        for name in ("wire", "_watch", "_codec", "_faults", "_json", "_shape", "_text", "_values", "errors")
+    ),
     *(f"autoglm_server.service.{name}" for name in ("bounds", "interceptors", "plans", "status", "validate")),
     *(f"autoglm_server.scheduler.{name}" for name in ("dependencies", "drafts", "subplans")),
+    *(f"autoglm_server.planner.llm.{name}" for name in ("drafts", "reading", "scanner", "strings")),
+    "autoglm_server.tools.providers.grpc",
     *(f"autoglm_server.tools.{name}" for name in ("expressions", "fields", "references", "validation")),
     *(f"jmespath.{name}" for name in ("ast", "functions", "lexer", "parser", "visitor")),
     "tests.reliability.fuzz_planted",
@@ -158,6 +163,28 @@ def text() -> Eat:
     return eat
 
 
+def watch() -> Eat:
+    """Watch a plan at a server that sends what it likes."""
+    from tests.reliability.fuzz_answers import watched
+
+    return watched
+
+
+def answer() -> Eat:
+    """Call a tool at a service that answers what it likes."""
+    from tests.reliability.fuzz_answers import answered
+
+    loop = asyncio.new_event_loop()
+    return lambda data: loop.run_until_complete(answered(data))
+
+
+def plan() -> Eat:
+    """Plan by a model that writes what it likes."""
+    from tests.reliability.fuzz_answers import planned
+
+    return planned
+
+
 def planted() -> Eat:
     """Stumble over a bug that is there on purpose."""
     from tests.reliability.fuzz_planted import stumble
@@ -220,6 +247,13 @@ def _references() -> list[bytes]:
     return [b"${a}", b"$${a} and ${b.items[0].name}.", *(b"${a[" + one + b"]}" for one in _expressions())]
 
 
+def _of_answers(name: str) -> list[bytes]:
+    from tests.reliability import fuzz_answers
+
+    seeds: list[bytes] = getattr(fuzz_answers, name)()
+    return seeds
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """A parser, and what a fuzzer begins with."""
@@ -238,6 +272,11 @@ TARGETS: Final[dict[str, Target]] = {
     "reference": Target(reference, _references, _PATH_WORDS),
     "expression": Target(expression, _expressions, _PATH_WORDS),
     "text": Target(text, _texts, _JSON_WORDS),
+    "watch": Target(watch, lambda: _of_answers("watch_seeds"), ("01j0",)),
+    "answer": Target(answer, lambda: _of_answers("answer_seeds"), ("a.txt", "sha256:")),
+    "plan": Target(
+        plan, lambda: _of_answers("plan_seeds"), ("steps", "answer", "output", "note", "```", "\\ud83d\\ude00")
+    ),
     PLANTED: Target(planted, _references, ("a",)),
 }
 

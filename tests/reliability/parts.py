@@ -112,27 +112,27 @@ def break_on_purpose(seed: int, size: int) -> Result:
 
 
 PARTS: Final[dict[str, Part]] = {
-    "regressions": Part(regressions, (1, 1), (1, 1), seconds=4.0),
+    "regressions": Part(regressions, (1, 1), (1, 1), seconds=3.0),
     "simulation": Part(simulate, (4, WORLDS_A_UNIT), (160, WORLDS_A_UNIT), seconds=20.0),
-    "kills": Part(kills, (2, 20), (30, 50), seconds=28.0),
-    "failpoints": Part(failpoints, (1, 1), (4, 5), seconds=16.0),
-    "breakages": Part(break_on_purpose, (1, 1), (1, 1), seconds=12.0),
+    "kills": Part(kills, (2, 20), (30, 50), cores=0.7, seconds=23.0),
+    "failpoints": Part(failpoints, (1, 1), (4, 5), cores=0.6, seconds=16.0),
+    "breakages": Part(break_on_purpose, (1, 1), (1, 1), seconds=8.0),
     "watch": Part(
-        watch, (1, 100), (20, 500), (*WATCH_PROMISES, FROZEN, SLOW, "seen-is-durable", "dense"), cores=0.5, seconds=38.0
+        watch, (1, 100), (20, 500), (*WATCH_PROMISES, FROZEN, SLOW, "seen-is-durable", "dense"), cores=0.6, seconds=38.0
     ),
-    "corruption": Part(corruption, (1, 40), (10, 400), (UNDAMAGED,), seconds=12.0),
-    "storm": Part(storm, (1, 200), (10, 4_900), (TOLD, RECOVERED), seconds=13.0),
-    "hostile": Part(hostile, (1, 20_000), (20, 50_000), (UP, FLAT, PROPER), seconds=28.0),
-    "mutated": Part(mutated, (2, 500_000), (40, 500_000), (PROPER, CHEAP, FLAT, UP), seconds=58.0),
-    "fuzz": Part(fuzz, (1, 4), (2, 300), (PARSERS,), seconds=38.0, timed=True),
-    "models": Part(models, (1, 40), (10, 500), MODEL_PROMISES, seconds=34.0),
-    "power": Part(power_cuts, (1, 100), (10, 100), seconds=8.0),
-    "disks": Part(broken_disks, (1, 20), (5, 50), seconds=8.0),
-    "forgetful": Part(forgetful, (1, 4), (1, 4), cores=0.5, seconds=18.0),
-    "damage": Part(damage, (1, 4), (5, 60), (FOUND, NOT_WRITTEN_OVER, SAVED, BACKUP, VERSIONS), seconds=30.0),
-    "clocks": Part(clocks, (1, 1), (4, 5), (TIME, *PROMISES), cores=0.5, seconds=24.0),
-    "soak": Part(soak, (1, 24), (1, 1800), (MEMORY, DISK, GONE), cores=0.5, seconds=26.0, timed=True),
-    "overload": Part(overload, (1, 3), (1, 20), (GOODPUT, REFUSED, HEALTH, KEPT), seconds=37.0, alone=True),
+    "corruption": Part(corruption, (1, 40), (10, 400), (UNDAMAGED,), seconds=5.0),
+    "storm": Part(storm, (1, 200), (10, 4_900), (TOLD, RECOVERED), seconds=9.0),
+    "hostile": Part(hostile, (1, 20_000), (20, 50_000), (UP, FLAT, PROPER), seconds=32.0),
+    "mutated": Part(mutated, (2, 500_000), (40, 500_000), (PROPER, CHEAP, FLAT, UP), seconds=68.0),
+    "fuzz": Part(fuzz, (1, 3), (2, 300), (PARSERS,), cores=0.75, seconds=46.0, timed=True),
+    "models": Part(models, (1, 40), (10, 500), MODEL_PROMISES, seconds=28.0),
+    "power": Part(power_cuts, (1, 100), (10, 100), cores=0.7, seconds=9.0),
+    "disks": Part(broken_disks, (1, 20), (5, 50), cores=0.7, seconds=5.0),
+    "forgetful": Part(forgetful, (1, 4), (1, 4), cores=0.5, seconds=19.0),
+    "damage": Part(damage, (1, 4), (5, 60), (FOUND, NOT_WRITTEN_OVER, SAVED, BACKUP, VERSIONS), seconds=18.0),
+    "clocks": Part(clocks, (1, 1), (4, 5), (TIME, *PROMISES), cores=0.4, seconds=24.0),
+    "soak": Part(soak, (1, 24), (1, 1800), (MEMORY, DISK, GONE), cores=0.5, seconds=27.0, timed=True),
+    "overload": Part(overload, (1, 3), (1, 20), (GOODPUT, REFUSED, HEALTH, KEPT), seconds=34.0, alone=True),
 }
 
 

@@ -12,10 +12,22 @@ from typing import Any
 import grpc
 import pytest
 
+from autoglm import _watch
 from autoglm.errors import InvalidRequestError
 from autoglm.model import Violation
+from autoglm_server.planner.llm.scanner import Scanner
 from autoglm_server.service.status import to_status, trailing
 from tests.reliability import fuzz, fuzz_targets, mutated
+from tests.reliability.fuzz_answers import (
+    answer_seeds,
+    answered,
+    joined,
+    messages_of,
+    plan_seeds,
+    planned,
+    watch_seeds,
+    watched,
+)
 from tests.reliability.mutated_edge import LISTS_TOOLS, Context, faults_of, inside
 
 ROOT = Path(__file__).parents[2]
@@ -97,6 +109,28 @@ def test_a_target_sees_what_is_not_the_same_again(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(wire, "encode", lambda value: encode(value)[:-2])
     with pytest.raises((fuzz_targets.BrokenPromiseError, wire.WireError)):
         fuzz_targets.event()(seed)
+
+
+async def test_what_others_answer_is_read_wherever_it_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    for eat, seeds in ((watched, watch_seeds()), (planned, plan_seeds())):
+        for seed in seeds:
+            for end in range(0, len(seed), 7):
+                eat(seed[:end])
+
+    for seed in answer_seeds():
+        for end in range(0, len(seed), 7):
+            await answered(seed[:end])
+
+    monkeypatch.setattr(_watch, "_check_dense", lambda *_: None)  # the controls: a watch that passes over a gap,
+    feed = Scanner.feed
+    monkeypatch.setattr(
+        Scanner, "feed", lambda self, text: feed(self, text.rstrip())
+    )  # and a reader that looks at cuts
+    with pytest.raises(AssertionError, match="was given as the"):
+        watched(joined([*messages_of(watch_seeds()[0])][1:]))
+
+    with pytest.raises(AssertionError, match="cut at every"):
+        planned(b"\x00Some words.")
 
 
 def test_only_what_guides_the_fuzzer_is_instrumented() -> None:

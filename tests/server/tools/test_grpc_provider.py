@@ -289,6 +289,20 @@ async def test_a_failure_of_the_tools_own() -> None:
     assert "\x1b" not in failed.message
 
 
+async def test_a_failure_that_says_nothing() -> None:
+    peer = Peer(tool())
+
+    async def behave(context: Any) -> None:
+        await context.write(Response(failure=wire.to_message(Failure())))
+
+    peer.behave = behave
+    async with served(peer) as address, catalog_of(provider(address)) as catalog:
+        failed = await failure(catalog.call(invocation()))
+
+    assert failed.reason == "TOOL_ERROR"
+    assert failed.message.endswith("failed, and did not say why")
+
+
 @pytest.mark.parametrize(
     ("code", "reason", "retryable", "unknown"),
     [

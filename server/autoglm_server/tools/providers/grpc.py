@@ -324,11 +324,12 @@ class _Answers:
 
 
 def _own_failure(failure: Failure, name: str) -> Failure:
-    """Give a failure as the tool told it; one without a reason or a domain gets those of the tool."""
+    """Give a failure as the tool told it; what it left out is said for it."""
     failure = clean(failure)
     return dataclasses.replace(
         failure,
         reason=failure.reason or ErrorReason.TOOL_ERROR.name,
+        message=failure.message or f"{name} failed, and did not say why",
         domain=one_line(failure.domain, _NAME_MAX) or (name if failure.reason else DOMAIN),
     )
 
