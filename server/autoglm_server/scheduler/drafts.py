@@ -186,9 +186,11 @@ def _check(draft: StepDraft, field: str, rules: Rules, known: Known) -> tuple[Ch
         description = f"id {draft.id[:80]!r} must be 1 to 64 letters, digits, '_' or '-', not beginning with '-'"
         violations.append(Violation(f"{at}id", description, "MALFORMED" if draft.id else "REQUIRED"))
 
-    arguments = draft.arguments or NO_ARGUMENTS
-    _, text, oversize = carried(arguments, f"{at}arguments", bytes_max=rules.limits.arguments_bytes)
-    violations += oversize
+    arguments, text, oversize = draft.arguments or NO_ARGUMENTS, "{}", False
+    if arguments:
+        _, text, faults = carried(arguments, f"{at}arguments", bytes_max=rules.limits.arguments_bytes)
+        violations, oversize = violations + faults, len(faults) > 0
+
     references: References | None = None
     if not oversize:
         try:
