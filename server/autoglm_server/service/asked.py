@@ -15,6 +15,8 @@ REQUESTS_MAX: Final = 256
 """How many requests are known."""
 BYTES_MAX: Final = 4096
 """A larger one is not kept: there are few alike."""
+STEPS_MAX: Final = 64
+"""One of more steps is not kept either, and not even written to see how large it is: that would take milliseconds of the loop."""
 
 
 class Asked:
@@ -33,6 +35,9 @@ class Asked:
         """Give what a request is known by; empty if it is not kept: it makes nothing, has no digest, or is large."""
         request_id = message.request_id
         if not request_id or type(message) is not pb.CreatePlanRequest or message.validate_only:
+            return b""
+
+        if len(message.steps) > STEPS_MAX:
             return b""
 
         message.request_id = ""

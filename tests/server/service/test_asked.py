@@ -7,7 +7,7 @@ from pydantic import ByteSize
 
 from autoglm.model import CreatePlanRequest
 from autoglm.v1 import plan_service_pb2 as pb
-from autoglm_server.service.asked import BYTES_MAX, REQUESTS_MAX, Asked
+from autoglm_server.service.asked import BYTES_MAX, REQUESTS_MAX, STEPS_MAX, Asked
 from autoglm_server.service.plans import read_create
 from autoglm_server.settings import LimitSettings
 
@@ -70,5 +70,13 @@ def test_only_what_is_small_and_can_be_made_again_is_kept_and_only_so_many() -> 
     assert len(kept(message(""))) == 0
     assert len(kept(message(validate_only=True))) == 0
     assert len(kept(large)) == 1
+    wide = message()
+    del wide.steps[:]
+    for number in range(STEPS_MAX):
+        wide.steps.add(id=f"s{number}", tool="time.now")
+
+    assert len(kept(wide)) == 1
+    wide.steps.add(id="one.more", tool="time.now")
+    assert len(kept(wide)) == 0
     assert len(kept(large, limits=LimitSettings(request_bytes=ByteSize(1200)))) == 0
     assert len(kept(*(message(context_id=str(n)) for n in range(REQUESTS_MAX + 1)))) == 1
