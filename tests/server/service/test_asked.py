@@ -76,7 +76,7 @@ def test_only_what_is_small_and_can_be_made_again_is_kept_and_only_so_many() -> 
         wide.steps.add(id=f"s{number}", tool="time.now")
 
     assert len(kept(wide)) == 1
-    wide.steps.add(id="one.more", tool="time.now")
+    wide.steps.add(id="one-more", tool="time.now")
     assert len(kept(wide)) == 0
     assert len(kept(large, limits=LimitSettings(request_bytes=ByteSize(1200)))) == 0
     assert len(kept(*(message(context_id=str(n)) for n in range(REQUESTS_MAX + 1)))) == 1
