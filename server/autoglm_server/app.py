@@ -75,9 +75,9 @@ EXIT_JOURNAL: Final = 70
 """The journal failed for good; the next start recovers. (EX_SOFTWARE)"""
 EXIT_HELD: Final = 75
 """An embedded server found its data directory held by another. (EX_TEMPFAIL)"""
-GARBAGE_THRESHOLDS: Final = 5_000, 3, 10
+GARBAGE_THRESHOLDS: Final = 25_000, 3, 10
 """How many more objects there are when garbage is looked for: with the interpreter's 700 each call's own are looked through
-once while it is under way, and they go by themselves. Looking through these takes about a millisecond."""
+once while it is under way, and they go by themselves. These are those of some 500 calls, a few MB."""
 STOP_SECONDS: Final = 2.0
 """How long calls that are answered at once may take to end, after everything else has."""
 SIGNAL_REPEAT_SECONDS: Final = 1.0

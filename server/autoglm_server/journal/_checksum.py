@@ -9,7 +9,12 @@ from autoglm_server.journal.journal import JournalDamagedError
 
 def checksum(plan_id: str, sequence: int, position: int, body: bytes) -> int:
     """Give the CRC-32 of an event's body, its plan and both its places."""
-    return crc32(body, crc32(b"%b/%d/%d/" % (plan_id.encode(), sequence, position)))
+    return checksum_in(plan_id.encode(), sequence, position, body)
+
+
+def checksum_in(plan: bytes, sequence: int, position: int, body: bytes) -> int:
+    """Give the same, where the plan's id is bytes already."""
+    return crc32(body, crc32(b"%b/%d/%d/" % (plan, sequence, position)))
 
 
 def check(plan_id: str, sequence: int, position: int, body: bytes, expected: int) -> bytes:

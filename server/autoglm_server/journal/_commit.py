@@ -18,7 +18,7 @@ import apsw
 
 from autoglm._dataclasses import dataclass
 from autoglm_server.journal._check import fault_of
-from autoglm_server.journal._checksum import checksum
+from autoglm_server.journal._checksum import checksum_in
 from autoglm_server.journal.journal import (
     Append,
     Claim,
@@ -246,14 +246,16 @@ class _Admission:
         elif append.row is not None:
             self._rows[head.key] = append.row
 
-        records = self.commit.records
+        records, events, plan_id, plan = self.commit.records, self._events, append.plan_id, append.plan_id.encode()
+        key, sequence, position = head.key, head.sequence, self._position + len(events)
         for body in append.bodies:
-            head.sequence += 1
-            position = self._position + len(self._events) + 1
-            crc = checksum(append.plan_id, head.sequence, position, body)
-            self._events.append(b"%12d%12d%10d%b" % (head.key, head.sequence, crc, body))
-            records.append(Record(position, append.plan_id, head.sequence, body))
+            sequence += 1
+            position += 1
+            crc = checksum_in(plan, sequence, position, body)
+            events.append(b"%12d%12d%10d%b" % (key, sequence, crc, body))
+            records.append(Record(position, plan_id, sequence, body))
 
+        head.sequence = sequence
         return None
 
     def _refusal(self, append: Append) -> JournalError | None:
