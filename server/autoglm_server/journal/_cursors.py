@@ -197,12 +197,15 @@ class AllCursor:
         "_waiter",
     )
 
-    def __init__(self, feed: Feed, position: int | None, labels: Mapping[str, str], *, durable_only: bool) -> None:
+    def __init__(
+        self, feed: Feed, position: int | None, labels: Mapping[str, str], *, all_kept: bool, durable_only: bool
+    ) -> None:
         self._feed = feed
         self._position = position or 0
         self._from_now = position is None
-        self._all_kept = position == 0
-        """Whether it was to begin with the oldest that is kept: a plan that goes before its turn is none of it."""
+        self._all_kept = all_kept
+        """Whether it was to begin with the oldest that is kept: a plan that goes before its turn is none of it. (Who comes
+        back to a journal that was empty has place 0 as well, and is told what went since.)"""
         self._removing: list[Ended] = []
         self._labels = labels
         self._seen = None if durable_only else Seen()

@@ -239,7 +239,8 @@ class Feed:
             PreconditionError: it is another journal's.
         """
         position = read_cursor(cursor, self.journal.journal_id) if cursor else None if from_now else 0
-        all_cursor = AllCursor(self, position, labels or {}, durable_only=durable_only)
+        all_kept = not cursor and not from_now
+        all_cursor = AllCursor(self, position, labels or {}, all_kept=all_kept, durable_only=durable_only)
         self._all_cursors.add(all_cursor)
         return all_cursor
 

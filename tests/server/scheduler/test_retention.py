@@ -388,3 +388,18 @@ async def test_a_sub_plan_stays_until_the_plan_above_it_has_ended(world: World) 
     await world.ended(plan)
     assert (await sweeping(world, rules).sweep()).removed == 1
     assert below not in await listed(world)
+
+
+async def test_who_began_with_an_empty_journal_and_comes_back_is_told_what_went_since(world: World) -> None:
+    empty = world.feed.follow_all()
+    place = (await empty.next(0.0)).cursor
+    empty.close()
+    await done(world)
+    world.clock.advance(8 * DAY)
+    new = await done(world)
+    await sweeping(world).sweep()
+    with pytest.raises(CompactedError):
+        await world.feed.follow_all(place).next(5.0)
+
+    (first, *_) = (await world.feed.follow_all().next(5.0)).bodies  # who begins now begins with what is kept
+    assert new.id.encode() in first
