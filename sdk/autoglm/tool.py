@@ -222,7 +222,8 @@ class FunctionTool:
         """Make a tool of ``function``; ``spec`` gives what its signature does not. Use :func:`tool` instead.
 
         Raises:
-            TypeError: the signature has no schema; names function, parameter, type and what is supported.
+            TypeError: the signature has no schema; names function, parameter, type and what is supported. Or the effect or the
+            time limit is of another type.
             ValueError: the name, the time limit or ``run`` is out of bounds.
         """
         signature = read_signature(function, ToolContext)
@@ -393,6 +394,13 @@ def _complete(spec: Tool, function: Callable[..., Any], inputs: JsonObject, outp
     name = spec.name or function.__name__
     if not _NAME.fullmatch(name):
         raise ValueError(f"tool name {name!r}: write 1 to 128 of [A-Za-z0-9_.-], not beginning with '.' or '-'")
+
+    if not isinstance(spec.effect, Effect):
+        known = ", ".join(f"Effect.{each.name}" for each in Effect if each is not Effect.UNSPECIFIED)
+        raise TypeError(f"tool {name}: effect is {spec.effect!r}; write one of {known}")
+
+    if spec.timeout is not None and not isinstance(spec.timeout, timedelta):
+        raise TypeError(f"tool {name}: timeout is {spec.timeout!r}; write a timedelta, as timedelta(seconds=30)")
 
     if spec.timeout is not None and spec.timeout <= timedelta(0):
         raise ValueError(f"tool {name}: timeout is {spec.timeout}; it must be longer than 0")

@@ -379,3 +379,18 @@ def test_mapping_parameters_are_read_value_by_value() -> None:
 
     keywords = colors.keywords({"by_name": {"a": "red"}}, ToolContext())
     assert colors.result(colors.function(**keywords)).output == ["red"]
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"effect": "idempotent"}, r"tool nap: effect is 'idempotent'; write one of .*Effect\.IDEMPOTENT"),
+        ({"timeout": 5}, r"tool nap: timeout is 5; write a timedelta"),
+    ],
+)
+def test_an_effect_or_time_limit_of_another_type_is_told_in_words(more: dict[str, Any], told: str) -> None:
+    def nap() -> None:
+        """Rest."""
+
+    with pytest.raises(TypeError, match=told):
+        tool(nap, **more)
