@@ -395,12 +395,14 @@ def _complete(spec: Tool, function: Callable[..., Any], inputs: JsonObject, outp
     if not _NAME.fullmatch(name):
         raise ValueError(f"tool name {name!r}: write 1 to 128 of [A-Za-z0-9_.-], not beginning with '.' or '-'")
 
-    if not isinstance(spec.effect, Effect):
+    effect: object = spec.effect  # whoever writes the function need not check types
+    timeout: object = spec.timeout
+    if not isinstance(effect, Effect):
         known = ", ".join(f"Effect.{each.name}" for each in Effect if each is not Effect.UNSPECIFIED)
-        raise TypeError(f"tool {name}: effect is {spec.effect!r}; write one of {known}")
+        raise TypeError(f"tool {name}: effect is {effect!r}; write one of {known}")
 
-    if spec.timeout is not None and not isinstance(spec.timeout, timedelta):
-        raise TypeError(f"tool {name}: timeout is {spec.timeout!r}; write a timedelta, as timedelta(seconds=30)")
+    if timeout is not None and not isinstance(timeout, timedelta):
+        raise TypeError(f"tool {name}: timeout is {timeout!r}; write a timedelta, as timedelta(seconds=30)")
 
     if spec.timeout is not None and spec.timeout <= timedelta(0):
         raise ValueError(f"tool {name}: timeout is {spec.timeout}; it must be longer than 0")
