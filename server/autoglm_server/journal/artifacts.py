@@ -9,7 +9,12 @@
 A content is written to ``incoming``, hashed on the way, synced, then linked. A crash leaves at most a file in ``incoming``, a
 content that no plan has, or one that no result of its plan names: the first two go when the folder is next opened, the
 last with its plan. The links are the count of who has a content, so nothing can say otherwise than the files do.
+
+What is named by a plan or a digest has its path in a ``str``: pathlib interns each part of a path, and Python's table of interned
+strings keeps the room of what has gone until it is full (Python 3.12 even keeps the strings, for good).
 """
+
+# ruff: noqa: PTH102, PTH105, PTH106, PTH108, PTH110, PTH116, PTH208
 
 from __future__ import annotations
 
@@ -195,7 +200,7 @@ class FolderArtifacts:
         """Give the size of a file; see :class:`ArtifactStore`."""
         path = self._path_of(plan_id, digest)
         try:
-            found = await self._run(path.stat)
+            found = await self._run(os.stat, path)
         except OSError:
             raise _missing(plan_id, digest) from None
 
@@ -224,7 +229,10 @@ class FolderArtifacts:
         """Let go of all that a plan has; see :class:`ArtifactStore`."""
         folder = self._folder_of(plan_id)
         try:
+            os.lstat(folder)  # here: most plans have no files, and on a busy server a thread would be waited for
             await self._run(self._remove, folder)
+        except FileNotFoundError:
+            return
         except OSError as error:
             self._cut = True
             raise ArtifactStoreError(f"the files of {plan_id} cannot be removed: {error.strerror}") from error
@@ -247,34 +255,34 @@ class FolderArtifacts:
             self._marker.touch(mode=0o600)
             self._made = True
 
-        return _Writing(self._incoming / new_id(), name, self._file_bytes)
+        return _Writing(f"{self._incoming}/{new_id()}", name, self._file_bytes)
 
-    def _keep(self, writing: _Writing, plan: Path) -> str:
+    def _keep(self, writing: _Writing, plan: str) -> str:
         """Link what was written, and give its digest."""
         digest = writing.finish(durable=self._durable)
-        pool = self._content / digest[:2]
+        pool = f"{self._content}/{digest[:2]}"
         made = [folder for folder in (pool, plan) if _make(folder)]
         with self._lock:
-            link = plan / digest
-            if not link.exists():
+            link = f"{plan}/{digest}"
+            if not os.path.exists(link):
                 self._admit(plan, writing)
-                _link(writing.path, pool / digest, link)
-                self._used[plan.name] += writing.size
+                _link(writing.path, f"{pool}/{digest}", link)
+                self._used[plan] += writing.size
 
-            writing.path.unlink(missing_ok=True)  # here: it would count as a link to who removes the plan
+            _unlink(writing.path)  # here: it would count as a link to who removes the plan
 
         if self._durable:
-            _sync({pool, plan, *(folder.parent for folder in made)})
+            _sync({pool, plan, *map(os.path.dirname, made)})
 
         return f"sha256:{digest}"
 
-    def _admit(self, plan: Path, writing: _Writing) -> None:
-        used = self._used.get(plan.name)
+    def _admit(self, plan: str, writing: _Writing) -> None:
+        used = self._used.get(plan)
         if used is None:
             used = sum(entry.stat().st_size for entry in os.scandir(plan))
 
-        self._used[plan.name] = used
-        self._used.move_to_end(plan.name)
+        self._used[plan] = used
+        self._used.move_to_end(plan)
         if len(self._used) > _PLANS_KNOWN:
             self._used.popitem(last=False)
 
@@ -286,44 +294,44 @@ class FolderArtifacts:
             )
             raise ArtifactTooLargeError(message, limit=most, size=used + writing.size)
 
-    def _remove(self, plan: Path) -> None:
-        for link in _inside(plan):
+    def _remove(self, plan: str) -> None:
+        for digest in _inside(plan):
             with self._lock:
-                link.unlink(missing_ok=True)
-                self._used.pop(plan.name, None)
-                _drop_unused(self._content / link.name[:2] / link.name)
+                _unlink(f"{plan}/{digest}")
+                self._used.pop(plan, None)
+                _drop_unused(f"{self._content}/{digest[:2]}/{digest}")
 
         with suppress(FileNotFoundError):
-            plan.rmdir()
+            os.rmdir(plan)
 
     def _clean(self) -> list[str]:
         """Take away what a crash left, and give the plans that have files."""
         if not self._marker.exists():
             return []
 
-        for path in _inside(self._incoming):
-            path.unlink(missing_ok=True)
+        for name in _inside(self._incoming):
+            _unlink(f"{self._incoming}/{name}")
 
-        for folder in _inside(self._content):
-            for path in _inside(folder):
-                _drop_unused(path)
+        for pool in _inside(self._content):
+            for digest in _inside(f"{self._content}/{pool}"):
+                _drop_unused(f"{self._content}/{pool}/{digest}")
 
-        return [path.name for path in _inside(self._plans)]
+        return _inside(self._plans)
 
     # --- paths and threads
 
-    def _folder_of(self, plan_id: str) -> Path:
+    def _folder_of(self, plan_id: str) -> str:
         if not _PLAN_ID.fullmatch(plan_id):
             raise ArtifactError(f"{plan_id[:200]!r} is no id of a plan")
 
-        return self._plans / plan_id
+        return f"{self._plans}/{plan_id}"
 
-    def _path_of(self, plan_id: str, digest: str) -> Path:
+    def _path_of(self, plan_id: str, digest: str) -> str:
         found = _DIGEST.fullmatch(digest)
         if found is None or not _PLAN_ID.fullmatch(plan_id):
             raise _missing(plan_id, digest)
 
-        return self._plans / plan_id / found[1]
+        return f"{self._plans}/{plan_id}/{found[1]}"
 
     async def _run(self, work: Callable[..., T], *arguments: Any) -> T:
         assert self._threads is not None, "open it first"
@@ -352,7 +360,7 @@ class FolderArtifacts:
 class _Writing:
     """A file on its way in. A cancelled task leaves its last write to a thread, so each step takes the lock."""
 
-    def __init__(self, path: Path, name: str, bytes_max: int) -> None:
+    def __init__(self, path: str, name: str, bytes_max: int) -> None:
         self.path = path
         self.name = name
         self.size = 0
@@ -406,7 +414,7 @@ class _Writing:
                 os.close(self._fd)
                 self._fd = -1
 
-            self.path.unlink(missing_ok=True)
+            _unlink(self.path)
 
 
 class _Open:
@@ -431,7 +439,7 @@ def _missing(plan_id: str, digest: str) -> ArtifactNotFoundError:
     return ArtifactNotFoundError(f"the plan {plan_id[:128]} has no file {digest[:128]}")
 
 
-def _link(written: Path, content: Path, link: Path) -> None:
+def _link(written: str, content: str, link: str) -> None:
     """Put what was written into the pool, unless it is there, and give the plan a link to it."""
     try:
         with suppress(FileExistsError):
@@ -443,32 +451,37 @@ def _link(written: Path, content: Path, link: Path) -> None:
             raise
 
         # No hard links here, or no more of this content: the plan gets a file of its own.
-        written.replace(link)
+        os.replace(written, link)
 
 
-def _drop_unused(content: Path) -> None:
+def _unlink(path: str) -> None:
     with suppress(FileNotFoundError):
-        if content.stat().st_nlink == 1:
-            content.unlink()
+        os.unlink(path)
 
 
-def _make(folder: Path) -> bool:
+def _drop_unused(content: str) -> None:
+    with suppress(FileNotFoundError):
+        if os.stat(content).st_nlink == 1:
+            os.unlink(content)
+
+
+def _make(folder: str) -> bool:
     try:
-        folder.mkdir(mode=0o700)
+        os.mkdir(folder, mode=0o700)
     except FileExistsError:
         return False
 
     return True
 
 
-def _inside(folder: Path) -> list[Path]:
+def _inside(folder: Path | str) -> list[str]:
     try:
-        return list(folder.iterdir())
+        return os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):
         return []
 
 
-def _sync(folders: Iterable[Path]) -> None:
+def _sync(folders: Iterable[str]) -> None:
     for folder in folders:
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

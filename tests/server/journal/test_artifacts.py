@@ -243,7 +243,7 @@ async def test_a_remove_that_the_disk_refuses_is_told_and_done_at_the_next_start
     await store.open()
     await store.put("plan", "a", "", b"content")
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "rmdir", refuse)
+        patch.setattr(os, "rmdir", refuse)
         with pytest.raises(ArtifactStoreError, match="cannot be removed"):
             await store.remove("plan")
 
@@ -440,7 +440,7 @@ TestAgainst.settings = settings(max_examples=30, stateful_step_count=15, deadlin
 
 
 def test_the_model_notices_a_content_that_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    nothing: Callable[[Path], None] = lambda _content: None  # noqa: E731
+    nothing: Callable[[str], None] = lambda _content: None  # noqa: E731
     monkeypatch.setattr(module, "_drop_unused", nothing)
     machine = Against()
     try:
@@ -451,3 +451,16 @@ def test_the_model_notices_a_content_that_stays(monkeypatch: pytest.MonkeyPatch)
             machine.all_is_as_the_model_says()
     finally:
         machine.teardown()
+
+
+async def test_no_part_of_a_path_is_interned(store: FolderArtifacts, monkeypatch: pytest.MonkeyPatch) -> None:
+    interned: list[str] = []
+    monkeypatch.setattr(sys, "intern", lambda part: interned.append(str(part)) or part)
+    assert str(Path("of-the-control", "beside"))
+    assert "beside" in interned
+    interned.clear()
+    kept = await store.put("a-plan", "a", "", b"content")
+    assert await read(store, "a-plan", kept.digest) == b"content"
+    assert await store.size("a-plan", kept.digest) == 7
+    await store.remove("a-plan")
+    assert not [part for part in interned if part in ("a-plan", kept.digest[7:], kept.digest[7:9])]
