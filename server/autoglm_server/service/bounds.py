@@ -150,13 +150,17 @@ class Checks:
 
     def json(self, name: str, value: Struct | Value, *, bytes_max: int, depth_max: int, limit: str) -> None:
         """Bound a Struct or Value: its depth, its numbers, and its length as JSON."""
-        if not sound(value, depth_max):
-            self._walk(name, value, depth_max)
-        elif value.ByteSize() * _JSON_GROWTH > bytes_max:
-            size = max(value.ByteSize(), len(wire.canonical_json(wire.from_message(value)).encode()))
+        size = value.ByteSize()
 
-            if size > bytes_max:
-                self.add(name, f"is {size} bytes long; at most {bytes_max} ({limit})", "TOO_LONG")
+        if size <= bytes_max and not sound(value, depth_max):
+            self._walk(name, value, depth_max)
+            return
+
+        if size <= bytes_max < size * _JSON_GROWTH:
+            size = max(size, len(wire.canonical_json(wire.from_message(value)).encode()))
+
+        if size > bytes_max:  # of which nothing is read: that could take longer than all the rest
+            self.add(name, f"is {size} bytes long; at most {bytes_max} ({limit})", "TOO_LONG")
 
     def _walk(self, name: str, value: Struct | Value | ListValue, room: int) -> None:
         """Name the numbers that JSON does not have, and nesting that is too deep; ``room`` is the levels left."""

@@ -246,6 +246,10 @@ class PlanService(plan_service_pb2_grpc.PlanServiceServicer):
         ):
             return shape
 
+        for draft in message.steps:  # what is too large is refused already, and would take longest to be looked into
+            if draft.arguments.ByteSize() > self._limits.arguments:
+                draft.ClearField("arguments")
+
         try:
             request = create_request(message)
         except (ValueError, OverflowError):  # a number or duration that no value can hold; a fault of shape names it

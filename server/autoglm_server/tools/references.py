@@ -21,7 +21,7 @@ from autoglm_server.tools.fields import member, place
 from autoglm_server.tools.tool import ToolCallError
 
 REFERENCES_MAX: Final = 1000
-"""How many references one step's arguments may hold."""
+"""How many strings with references one step's arguments may hold."""
 RESOLVED_MAX: Final = 256 * 1024
 """How many characters resolved arguments may have, keys and values together."""
 

@@ -114,6 +114,25 @@ async def test_faults_of_shape_and_of_meaning_are_told_at_once(served: Edge) -> 
     assert not served.plans.created
 
 
+async def test_arguments_that_are_too_large_are_refused_unread_and_the_rest_is_looked_into(
+    served: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[CreatePlanRequest] = []
+
+    def check(request: CreatePlanRequest) -> list[Violation]:
+        asked.append(request)
+        return [Violation("steps[1].tool", "there is no tool 'u'", "UNKNOWN_TOOL")]
+
+    monkeypatch.setattr(served.plans, "check", check)
+    monkeypatch.setattr(wire, "canonical_json", lambda _: pytest.fail("what is too large was read"))
+    steps = (StepDraft("a", tool="t", arguments={"n": [0] * 30_000}), StepDraft("b", tool="u", arguments={"n": 1}))
+    message = wire.to_message(CreatePlanRequest(steps=steps))
+    told = await refused((await served.stub()).CreatePlan(message))
+
+    assert told.fields == {"steps[0].arguments": "TOO_LONG", "steps[1].tool": "UNKNOWN_TOOL"}
+    assert [step.arguments for step in asked[0].steps] == [None, {"n": 1}]
+
+
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
