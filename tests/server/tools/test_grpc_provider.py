@@ -173,6 +173,11 @@ async def test_a_call_is_not_cancelled_while_it_ends(last: Any, monkeypatch: pyt
     assert not peer.cancelled.is_set()
 
 
+async def answer_and_hang(context: Any) -> None:
+    await answer("done")(context)
+    await hang(context)
+
+
 async def test_a_result_that_has_come_counts_also_when_the_call_is_cancelled_then(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -185,12 +190,7 @@ async def test_a_result_that_has_come_counts_also_when_the_call_is_cancelled_the
 
     monkeypatch.setattr(grpc_provider, "_end", told)
     peer = Peer(tool())
-
-    async def behave(context: Any) -> None:
-        await answer("done")(context)
-        await hang(context)
-
-    peer.behave = behave
+    peer.behave = answer_and_hang
     async with served(peer) as address, catalog_of(provider(address)) as catalog:
         call = asyncio.ensure_future(catalog.call(invocation()))
         await ending.wait()
@@ -202,12 +202,7 @@ async def test_a_result_that_has_come_counts_also_when_the_call_is_cancelled_the
 async def test_a_call_that_does_not_end_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("autoglm_server.tools.providers.grpc._STATUS_SECONDS", 0.01)
     peer = Peer(tool())
-
-    async def behave(context: Any) -> None:
-        await answer("done")(context)
-        await hang(context)
-
-    peer.behave = behave
+    peer.behave = answer_and_hang
     async with served(peer) as address, catalog_of(provider(address)) as catalog:
         assert (await catalog.call(invocation())).output == "done"
         await peer.cancelled.wait()
