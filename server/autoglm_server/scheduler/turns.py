@@ -124,15 +124,15 @@ class Turns:
         return plan.begin(call)
 
     def _next_new(self) -> bool:
+        turn, _ = self._new.popleft()
+        if turn.done():
+            return False
+
         self._since_new = 0
         self._begun += 1
         took = asyncio.get_running_loop().time() - self._begun_since
         if took >= _LATELY:
             self._begun, self._begun_since, self._pace = 0, self._begun_since + took, took / self._begun
-
-        turn, _ = self._new.popleft()
-        if turn.done():
-            return False
 
         turn.set_result(None)
         return True

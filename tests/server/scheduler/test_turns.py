@@ -121,6 +121,15 @@ async def test_a_new_plan_has_its_turn_when_each_plan_in_line_could_have_had_one
     assert line.begun() == order
 
 
+async def test_who_goes_away_takes_no_turn_from_the_new_plan_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = Turns()
+    line = Line(turns, *["a", "b", "c"] * 2, "new", "new", "new")
+    line.new.pop(6).cancel()
+    line.new.pop(7).cancel()
+    monkeypatch.setattr("autoglm_server.scheduler.turns.MOST", 1)
+    assert line.begun() == [0, 1, 2, 8, 3, 4, 5]
+
+
 async def test_plans_that_wait_elsewhere_because_of_this_line_count_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     turns = Turns(lambda: 2)
     line = Line(turns, *["a"] * 8, "new", "new")
