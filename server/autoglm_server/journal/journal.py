@@ -320,7 +320,7 @@ class Journal(Protocol):
         ...
 
     async def purge(self, limit: int) -> int:
-        """Free what at most ``limit`` removed events take, in one short transaction; give how many, 0 when none is left."""
+        """Free what at most ``limit`` removed events take, in one short transaction; give how many, fewer when none is left."""
         ...
 
     async def remove(self, plan_ids: Sequence[str]) -> Sequence[str]:

@@ -42,10 +42,10 @@ _COMPACTED_AT_ONCE = 20
 _PURGED_AT_ONCE = 500
 _REMOVED_AT_ONCE = 50
 _PAGE = 2_000
-_FEW_EVENTS = 64
-_FEW_BYTES = 16 << 10
-"""A log this small is folded on the loop, in a millisecond or two: to ask a thread for it takes as long, and on a busy server
-retention waited twice for each plan until it was its turn, and fell behind."""
+_START_EVENTS = 100
+_START_BYTES = 256 << 10
+"""Of the logs of a batch what is read and folded together, by one turn of a thread each. A busy server waits for each turn: when
+each plan took some, retention fell behind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,16 +147,20 @@ class Retention:
         await self._remove(swept, young, over)
 
     async def _compact(self, swept: Swept, before: datetime | None, most: int | None = None) -> None:
-        while most is None or most > 0:
+        plans: Sequence[Ended] = ()
+        limit = 0
+        while (most is None or most > 0) and len(plans) == limit:
             limit = _COMPACTED_AT_ONCE if most is None else min(most, _COMPACTED_AT_ONCE)
             plans = await self._journal.ended_plans(before=before, compacted=False, limit=limit)
             if not plans or not self._able:
                 return
 
-            compactions = [Compaction(plan.plan_id, plan.sequence, await self._snapshot(plan)) for plan in plans]
+            snapshots = await self._snapshots(plans)
             self._feed.removing(plans)
             try:
-                await self._journal.compact(compactions)
+                await self._journal.compact(
+                    [Compaction(plan.plan_id, plan.sequence, snapshots[plan.plan_id]) for plan in plans]
+                )
             finally:
                 self._feed.removed(plans)
 
@@ -164,8 +168,20 @@ class Retention:
             swept.compacted += len(plans)
             most = None if most is None else most - len(plans)
 
+    async def _snapshots(self, plans: Sequence[Ended]) -> dict[str, bytes]:
+        """Give what stays of each plan; of one whose log is long it is made alone."""
+        try:
+            starts = await self._journal.read_starts(
+                [plan.plan_id for plan in plans], limit=_START_EVENTS, bytes_max=_START_BYTES
+            )
+        except EventsRemovedError:  # by another sweep: who of them, each is asked
+            starts = [()] * len(plans)
+
+        snapshots = await asyncio.to_thread(_whole, plans, starts)
+        return snapshots | {plan.plan_id: await self._snapshot(plan) for plan in plans if plan.plan_id not in snapshots}
+
     async def _snapshot(self, ended: Ended) -> bytes:
-        fold, few = PlanFold(ended.plan_id), False
+        fold = PlanFold(ended.plan_id)
         try:
             while fold.sequence < ended.sequence:
                 bodies = await self._journal.read(ended.plan_id, fold.sequence, limit=_PAGE)
@@ -174,18 +190,16 @@ class Retention:
                         f"plan {ended.plan_id} has events up to {ended.sequence}, and {fold.sequence} could be read"
                     )
 
-                few = len(bodies) == ended.sequence <= _FEW_EVENTS and sum(map(len, bodies)) <= _FEW_BYTES
-                if few:
-                    _apply(fold, bodies)
-                else:
-                    await asyncio.to_thread(_apply, fold, bodies)
+                await asyncio.to_thread(_apply, fold, bodies)
         except EventsRemovedError:  # by another sweep: then this compaction changes nothing
             return b""
 
-        return _encoded(fold) if few else await asyncio.to_thread(_encoded, fold)
+        return await asyncio.to_thread(_encoded, fold)
 
     async def _purge(self, swept: Swept) -> None:
-        while self._able and (freed := await self._journal.purge(_PURGED_AT_ONCE)):
+        freed = _PURGED_AT_ONCE
+        while self._able and freed == _PURGED_AT_ONCE:
+            freed = await self._journal.purge(_PURGED_AT_ONCE)
             swept.purged += freed
             await asyncio.sleep(self._pause)
 
@@ -204,6 +218,18 @@ class Retention:
             swept.removed += len(removed)
             most = None if most is None else most - len(plans)
             await asyncio.sleep(self._pause)
+
+
+def _whole(plans: Sequence[Ended], starts: Sequence[Sequence[bytes]]) -> dict[str, bytes]:
+    """Give the snapshots of those plans whose events were all read."""
+    snapshots = {}
+    for plan, bodies in zip(plans, starts, strict=True):
+        if len(bodies) == plan.sequence:
+            fold = PlanFold(plan.plan_id)
+            _apply(fold, bodies)
+            snapshots[plan.plan_id] = _encoded(fold)
+
+    return snapshots
 
 
 def _apply(fold: PlanFold, bodies: Sequence[bytes]) -> None:

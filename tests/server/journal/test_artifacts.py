@@ -455,7 +455,12 @@ def test_the_model_notices_a_content_that_stays(monkeypatch: pytest.MonkeyPatch)
 
 async def test_no_part_of_a_path_is_interned(store: FolderArtifacts, monkeypatch: pytest.MonkeyPatch) -> None:
     interned: list[str] = []
-    monkeypatch.setattr(sys, "intern", lambda part: interned.append(str(part)) or part)
+
+    def intern(part: str) -> str:
+        interned.append(part)
+        return part
+
+    monkeypatch.setattr(sys, "intern", intern)
     assert str(Path("of-the-control", "beside"))
     assert "beside" in interned
     interned.clear()

@@ -91,25 +91,36 @@ async def test_events_go_then_the_plan(world: World) -> None:
     assert made_anew.id != plan.id
 
 
-@pytest.mark.parametrize(("limit", "value"), [("_FEW_EVENTS", 0), ("_FEW_BYTES", 0), ("_FEW_EVENTS", 64)])
-async def test_only_a_long_log_asks_for_a_thread(
-    world: World, monkeypatch: pytest.MonkeyPatch, limit: str, value: int
+@pytest.mark.parametrize(("most", "folded"), [(100, ["_whole"]), (2, ["_whole", *["_apply", "_encoded"] * 5])])
+async def test_a_batch_waits_for_a_thread_once_and_for_the_journal_a_few_times(
+    world: World, monkeypatch: pytest.MonkeyPatch, most: int, folded: list[str]
 ) -> None:
-    asked: list[Any] = []
+    asked: list[str] = []
     to_thread = asyncio.to_thread
 
     async def counted(function: Callable[..., Any], *arguments: Any) -> Any:
-        asked.append(function)
+        asked.append(function.__name__)
         return await to_thread(function, *arguments)
 
-    plan = await done(world)
-    before = await world.get(plan)
+    class Counted:
+        def __getattr__(self, name: str) -> Any:
+            if name in ("ended_plans", "read_starts", "compact", "purge"):
+                called.append(name)
+
+            return getattr(world.journal, name)
+
+    plans = [await done(world) for _ in range(5)]
+    before = [await world.get(plan) for plan in plans]
     world.clock.advance(8 * DAY)
-    monkeypatch.setattr(retention, limit, value)
+    monkeypatch.setattr(retention, "_START_EVENTS", most)
     monkeypatch.setattr(retention.asyncio, "to_thread", counted)  # type: ignore[attr-defined]
-    assert (await sweeping(world).sweep()).compacted == 1
-    assert asked == ([] if value else [retention._apply, retention._encoded])
-    assert await world.get(plan) == before
+    called: list[str] = []
+    journal: Any = Counted()
+    swept = await Retention(journal, world.feed, world.clock, RULES, pause_seconds=0.0).sweep()
+    assert swept.compacted == 5
+    assert asked == folded
+    assert called == ["purge", "ended_plans", "read_starts", "compact", "purge", "ended_plans"]  # the last: to remove
+    assert [await world.get(plan) for plan in plans] == before
 
 
 async def test_a_watch_of_what_is_gone_says_what_to_do(world: World) -> None:
