@@ -1,15 +1,15 @@
-"""One commit of the SQLite journal: which of the jobs are admitted, and the statements that store them.
+"""One commit of the SQLite journal: which of the jobs are admitted, and the statement that stores them.
 
-Each statement gives the interpreter's lock up and must win it back from the loop's thread, so a row at a time starves when
-the loop is busy. A commit is therefore a handful of statements however many jobs it has: events go in as one array of blobs
-(``carray``), what is rarer as one JSON document.
+Each step of a statement gives the interpreter's lock up and must win it back from the loop's thread, which may take a
+millisecond when the loop is busy. A commit is therefore one statement however many jobs it has, and no BEGIN and COMMIT around
+it: what is stored goes in as one array of blobs (``carray``), through triggers that belong to the connection (docs/adr/0100).
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -36,51 +36,59 @@ REMOVED_POSITION = "removed_position"
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-_HEADS = """
-    SELECT json_group_array(json_array(
-        p.id, p.key, p.epoch, coalesce((SELECT max(sequence) FROM event WHERE plan = p.key), 0), p.compacted))
-    FROM carray(?) AS wanted CROSS JOIN plan AS p ON p.id = wanted.value
+_KNOWN = """
+    SELECT json_array(
+        json((SELECT json_group_array(json_array(
+            p.id, p.key, p.epoch, coalesce((SELECT max(sequence) FROM event WHERE plan = p.key), 0), p.compacted))
+        FROM carray(?1) AS wanted CROSS JOIN plan AS p ON p.id = wanted.value)),
+        json((SELECT json_group_array(json_array(r.tenant, r.principal, r.request_id, p.id, r.digest))
+        FROM json_each(?2) AS wanted
+        CROSS JOIN request AS r
+            ON r.tenant = wanted.value ->> 0 AND r.principal = wanted.value ->> 1 AND r.request_id = wanted.value ->> 2
+        CROSS JOIN plan AS p ON p.key = r.plan)))
 """
-_REQUESTS = """
-    SELECT json_group_array(json_array(r.tenant, r.principal, r.request_id, p.id, r.digest))
-    FROM json_each(?) AS wanted
-    CROSS JOIN request AS r
-        ON r.tenant = wanted.value ->> 0 AND r.principal = wanted.value ->> 1 AND r.request_id = wanted.value ->> 2
-    CROSS JOIN plan AS p ON p.key = r.plan
+_NONE = -(1 << 63)
+"""Stands for a time that is not there, also in the triggers below."""
+
+# Joining two arrays is quadratic, and a body in JSON would be hexadecimal: so an entry is its kind, four numbers of 20 digits,
+# and its bytes. Of a new plan these are its other columns as JSON, as many bytes as the fourth number says, and the body.
+_ENTRY = b"%c%20d%20d%20d%20d%b"
+_STORE = """
+    INSERT INTO entry
+    SELECT CAST(substr(value, 1, 1) AS TEXT), CAST(substr(value, 2, 20) AS INTEGER), CAST(substr(value, 22, 20) AS INTEGER),
+        CAST(substr(value, 42, 20) AS INTEGER), CAST(substr(value, 62, 20) AS INTEGER), substr(value, 82)
+    FROM carray(?)
 """
-# A body in JSON would be hexadecimal, and read and written four times over: so each row is its other columns as a JSON array,
-# its length before it, and the body behind.
-_ADD_PLANS = """
-    WITH given AS MATERIALIZED (
-        SELECT CAST(substr(value, 9, CAST(substr(value, 1, 8) AS INTEGER)) AS TEXT) AS row,
-            substr(value, 9 + CAST(substr(value, 1, 8) AS INTEGER)) AS body
-        FROM carray(?)
-    )
-    INSERT INTO plan(
-        key, id, epoch, owner, tenant, principal, state, labels, context_id, parent, create_time, end_time, body)
-    SELECT row ->> 0, row ->> 1, 1, '', row ->> 2, row ->> 3, row ->> 4, row ->> 5, row ->> 6, row ->> 7, row ->> 8,
-        row ->> 9, body
-    FROM given
-"""
-_ADD_LABELS = "INSERT INTO label(plan, name, value) SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?)"
-_ADD_REQUESTS = """
-    INSERT INTO request(plan, tenant, principal, request_id, digest)
-    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM json_each(?)
-"""
-_SET_ROWS = """
-    UPDATE plan SET state = changed.value ->> 1, body = unhex(changed.value ->> 2), end_time = changed.value ->> 3
-    FROM json_each(?) AS changed WHERE plan.key = changed.value ->> 0
-"""
-_SET_EPOCHS = """
-    UPDATE plan SET epoch = claimed.value ->> 1, owner = claimed.value ->> 2
-    FROM json_each(?) AS claimed WHERE plan.key = claimed.value ->> 0
-"""
-# carray binds one array, and joining two is quadratic: so the plan's key, the sequence and the checksum stand before each body.
-_ADD_EVENTS = """
-    INSERT INTO event(id, plan, sequence, crc, body)
-    SELECT ?1 + rowid, CAST(substr(value, 1, 12) AS INTEGER), CAST(substr(value, 13, 12) AS INTEGER),
-        CAST(substr(value, 25, 10) AS INTEGER), substr(value, 35)
-    FROM carray(?2)
+_ADD_ENTRY_VIEW = """
+    CREATE TEMP VIEW entry AS SELECT '' AS kind, 0 AS plan, 0 AS number, 0 AS at, 0 AS other, x'' AS body;
+
+    CREATE TEMP TRIGGER entry_event INSTEAD OF INSERT ON entry WHEN NEW.kind = 'E' BEGIN
+        INSERT INTO event(id, plan, sequence, crc, body) VALUES(NEW.at, NEW.plan, NEW.number, NEW.other, NEW.body);
+    END;
+
+    CREATE TEMP TRIGGER entry_plan INSTEAD OF INSERT ON entry WHEN NEW.kind = 'P' BEGIN
+        INSERT INTO plan(
+            key, id, epoch, owner, tenant, principal, state, labels, context_id, parent, create_time, end_time, body)
+        SELECT NEW.plan, row ->> 0, 1, '', row ->> 1, row ->> 2, NEW.number, row ->> 3, row ->> 4, row ->> 5, row ->> 6,
+            nullif(NEW.at, -9223372036854775808), substr(NEW.body, 1 + NEW.other)
+        FROM (SELECT CAST(substr(NEW.body, 1, NEW.other) AS TEXT) AS row);
+
+        INSERT INTO label(plan, name, value)
+        SELECT NEW.plan, value ->> 0, value ->> 1
+        FROM json_each(CAST(substr(NEW.body, 1, NEW.other) AS TEXT), '$[7]');
+
+        INSERT INTO request(plan, tenant, principal, request_id, digest)
+        SELECT NEW.plan, value ->> 0, value ->> 1, value ->> 2, value ->> 3
+        FROM json_each(CAST(substr(NEW.body, 1, NEW.other) AS TEXT), '$[8]');
+    END;
+
+    CREATE TEMP TRIGGER entry_row INSTEAD OF INSERT ON entry WHEN NEW.kind = 'R' BEGIN
+        UPDATE plan SET state = NEW.number, body = NEW.body, end_time = nullif(NEW.at, -9223372036854775808) WHERE key = NEW.plan;
+    END;
+
+    CREATE TEMP TRIGGER entry_claim INSTEAD OF INSERT ON entry WHEN NEW.kind = 'C' BEGIN
+        UPDATE plan SET epoch = NEW.number, owner = CAST(NEW.body AS TEXT) WHERE key = NEW.plan;
+    END;
 """
 
 
@@ -148,6 +156,11 @@ class Commit:
     records: list[Record] = field(default_factory=list)
 
 
+def add_entry_view(db: apsw.Connection) -> None:
+    """Give a connection what :func:`commit` stores through; nothing of it is in the file."""
+    db.execute(_ADD_ENTRY_VIEW)
+
+
 def commit(db: apsw.Connection, jobs: Sequence[Job], counters: Counters) -> Commit:
     """Admit the jobs one after the other and make durable what was admitted; ``counters`` advance on success.
 
@@ -155,23 +168,30 @@ def commit(db: apsw.Connection, jobs: Sequence[Job], counters: Counters) -> Comm
         apsw.Error: nothing was stored (full), or it is not known whether (any other).
     """
     heads, counters.heads = counters.heads, {}  # whatever fails, what was known is not known any more
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        admission = _Admission(db, jobs, counters, heads)
+    tasks = {number: job for number, job in enumerate(jobs) if isinstance(job, TaskJob)}
+    admission = _Admission(db, jobs, counters, heads)  # nobody else writes, so what it asks for stays true
+    if tasks:
+        _store_with(db, admission, tasks)
+    else:
         admission.store(db)
-        for number, job in enumerate(jobs):
-            if isinstance(job, TaskJob):
-                admission.commit.outcomes[number] = job.run(db)
-
-        db.execute("COMMIT")
-    finally:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
 
     counters.plan = admission.plan
     counters.position += len(admission.commit.records)
     counters.heads = admission.known()
     return admission.commit
+
+
+def _store_with(db: apsw.Connection, admission: _Admission, tasks: Mapping[int, TaskJob]) -> None:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        admission.store(db)
+        for number, job in tasks.items():
+            admission.commit.outcomes[number] = job.run(db)
+
+        db.execute("COMMIT")
+    finally:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
 
 
 class _Admission:
@@ -182,35 +202,20 @@ class _Admission:
         self.plan = counters.plan
         self._position = counters.position
         self._heads = heads
-        add_heads(db, jobs, heads)
+        self._requests = ask(db, jobs, heads)
         self._forgotten: set[str] = set()
-        self._requests = _requests(db, jobs)
         self._plans: list[bytes] = []
-        self._labels: list[list[Any]] = []
-        self._new_requests: list[list[Any]] = []
         self._rows: dict[int, PlanRow] = {}
-        self._epochs: list[list[Any]] = []
+        self._claims: list[bytes] = []
         self._events: list[bytes] = []
         for job in jobs:
             self.commit.outcomes.append(self._outcome(job))
 
     def store(self, db: apsw.Connection) -> None:
         """Write what was admitted."""
-        rows = [[key, int(row.state), row.body.hex(), _ended(row)] for key, row in self._rows.items()]
-        if self._plans:
-            db.execute(_ADD_PLANS, (apsw.carray(tuple(self._plans)),))
-
-        for statement, values in (
-            (_ADD_LABELS, self._labels),
-            (_ADD_REQUESTS, self._new_requests),
-            (_SET_ROWS, rows),
-            (_SET_EPOCHS, self._epochs),
-        ):
-            if values:
-                db.execute(statement, (json.dumps(values),))
-
-        if self._events:
-            db.execute(_ADD_EVENTS, (self._position, apsw.carray(tuple(self._events))))
+        rows = [_ENTRY % (b"R", key, int(row.state), _ended(row), 0, row.body) for key, row in self._rows.items()]
+        if entries := (*self._plans, *rows, *self._claims, *self._events):
+            db.execute(_STORE, (apsw.carray(entries),))
 
     def known(self) -> dict[str, Head]:
         """Give the heads that are sure to be still true at the next commit, and may be asked for."""
@@ -252,7 +257,7 @@ class _Admission:
             sequence += 1
             position += 1
             crc = checksum_in(plan, sequence, position, body)
-            events.append(b"%12d%12d%10d%b" % (key, sequence, crc, body))
+            events.append(_ENTRY % (b"E", key, sequence, position, crc, body))
             records.append(Record(position, plan_id, sequence, body))
 
         head.sequence = sequence
@@ -279,24 +284,21 @@ class _Admission:
         assert row is not None, "fault_of refuses a first append without a row"
         self.plan += 1
         columns = [
-            self.plan,
             row.plan_id,
             row.tenant,
             row.principal,
-            int(row.state),
             json.dumps(dict(row.labels)) if row.labels else "{}",
             row.context_id,
             row.parent_plan_id,
             microseconds(row.create_time),
-            _ended(row),
+            list(row.labels.items()),
+            [[request.tenant, request.principal, request.request_id, request.digest]] if request else [],
         ]
         written = json.dumps(columns).encode()
-        self._plans.append(b"%8d%b%b" % (len(written), written, row.body))
-        self._labels += [[self.plan, name, value] for name, value in row.labels.items()]
+        self._plans.append(
+            _ENTRY % (b"P", self.plan, int(row.state), _ended(row), len(written), b"%b%b" % (written, row.body))
+        )
         if request is not None:
-            self._new_requests.append(
-                [self.plan, request.tenant, request.principal, request.request_id, request.digest]
-            )
             self._requests[request.tenant, request.principal, request.request_id] = (row.plan_id, request.digest)
 
         head = self._heads[append.plan_id] = Head(self.plan, 1, 0, compacted=False)
@@ -308,7 +310,7 @@ class _Admission:
             head = self._heads.get(plan_id)
             if head is not None:
                 head.epoch += 1
-                self._epochs.append([head.key, head.epoch, job.owner])
+                self._claims.append(_ENTRY % (b"C", head.key, head.epoch, 0, 0, job.owner.encode()))
                 claims.append(Claim(plan_id, head.epoch, head.sequence))
 
         return claims
@@ -319,8 +321,8 @@ def microseconds(time: datetime) -> int:
     return (time - EPOCH) // timedelta(microseconds=1)
 
 
-def _ended(row: PlanRow) -> int | None:
-    return None if row.end_time is None else microseconds(row.end_time)
+def _ended(row: PlanRow) -> int:
+    return _NONE if row.end_time is None else microseconds(row.end_time)
 
 
 def mark(db: apsw.Connection, name: str) -> int:
@@ -328,29 +330,30 @@ def mark(db: apsw.Connection, name: str) -> int:
     return int(db.execute("SELECT coalesce((SELECT value FROM meta WHERE name = ?), 0)", (name,)).get)
 
 
-def add_heads(db: apsw.Connection, jobs: Sequence[Job], heads: dict[str, Head]) -> None:
-    """Ask for the heads that are not known."""
+def ask(
+    db: apsw.Connection, jobs: Sequence[Job], heads: dict[str, Head]
+) -> dict[tuple[str, str, str], tuple[str, str]]:
+    """Add the heads that are not known to ``heads``; gives the plan and digest of each request that the jobs repeat."""
     wanted: dict[str, None] = {}
+    keys: list[list[str]] = []
     for job in jobs:
         if isinstance(job, Append):
             if job.plan_id not in heads:
                 wanted[job.plan_id] = None
+
+            if (key := job.request_key) is not None:
+                keys.append([key.tenant, key.principal, key.request_id])
         elif isinstance(job, ClaimJob):
             wanted.update((plan_id, None) for plan_id in job.plan_ids if plan_id not in heads)
 
-    if wanted:
-        found = json.loads(str(db.execute(_HEADS, (apsw.carray(tuple(wanted)),)).get))
-        for plan_id, key, epoch, sequence, compacted in found:
-            heads[plan_id] = Head(key, epoch, compacted or sequence, compacted > 0)
-
-
-def _requests(db: apsw.Connection, jobs: Sequence[Job]) -> dict[tuple[str, str, str], tuple[str, str]]:
-    keys = [job.request_key for job in jobs if isinstance(job, Append) and job.request_key is not None]
-    if not keys:
+    if not wanted and not keys:
         return {}
 
-    wanted = json.dumps([[key.tenant, key.principal, key.request_id] for key in keys])
-    found = json.loads(str(db.execute(_REQUESTS, (wanted,)).get))
+    known, repeated = json.loads(str(db.execute(_KNOWN, (apsw.carray(tuple(wanted) or ("",)), json.dumps(keys))).get))
+    for plan_id, key, epoch, sequence, compacted in known:
+        heads[plan_id] = Head(key, epoch, compacted or sequence, compacted > 0)
+
     return {
-        (tenant, principal, request_id): (plan_id, digest) for tenant, principal, request_id, plan_id, digest in found
+        (tenant, principal, request_id): (plan_id, digest)
+        for tenant, principal, request_id, plan_id, digest in repeated
     }

@@ -30,7 +30,13 @@ _CHECKPOINT_PAGES = 1000
 """How far the WAL grows (4 MiB) before the writer moves it into the database; SQLite's own default."""
 
 _WAL_PAGES_MAX = 16_000
-"""Above it (64 MiB) somebody reads for so long that the WAL cannot begin anew: that is told, and tried at every commit."""
+"""Above it (64 MiB) somebody reads for so long that the WAL cannot begin anew: that is told, and tried whenever
+it is asked for."""
+
+_ASK_COMMITS = 16
+_ASK_BYTES = 1 << 20
+"""After as many commits, or as much in them, the writer asks how far the WAL has grown. SQLite's hook would tell after each
+commit, and ask for the interpreter's lock in the middle of it."""
 
 IDLE_SECONDS = 5.0
 """How long nothing is handed over before the WAL is emptied."""
@@ -148,7 +154,7 @@ class Writer:
         self._on_stopped = on_stopped
         self._backlog: deque[Job] = deque()
         self._closing = False
-        self._wal_pages = 0
+        self._commits = self._bytes = 0  # since it was asked how far the WAL has grown
         self._wal_used = False
         self._wal_is_long = False
         self._failure: JournalFailedError | None = None
@@ -156,8 +162,7 @@ class Writer:
         self._runner = runner(self._run())
 
     def start(self) -> None:
-        # A hook of our own switches SQLite's automatic checkpoint off, which would hide a failed fsync and delay the commit.
-        self._db.set_wal_hook(self._note_wal)
+        self._db.wal_autocheckpoint(0)  # it would hide a failed fsync, and delay the commit
         self._runner.start()
 
     def put(self, jobs: Sequence[Job]) -> None:
@@ -175,11 +180,6 @@ class Writer:
 
     def join(self) -> None:
         self._runner.join()
-
-    def _note_wal(self, _db: apsw.Connection, _name: str, pages: int) -> int:
-        self._wal_pages = pages
-        self._wal_used = True
-        return apsw.SQLITE_OK
 
     def _run(self) -> Work:
         """All of it. A boundary: whatever breaks in it must reach those who wait, or they would wait for ever."""
@@ -219,6 +219,8 @@ class Writer:
                 events += len(job.bodies)
                 size += sum(map(len, job.bodies))
 
+        self._commits += 1
+        self._bytes += size
         return batch
 
     def _accept(self, handed: Sequence[Sequence[Job]]) -> None:
@@ -258,29 +260,37 @@ class Writer:
         self._tell(lambda: self._on_commit(done))
 
     def _checkpoint(self) -> None:
-        if self._over or self._wal_pages < _CHECKPOINT_PAGES:
+        if self._over:
             return
 
-        long = self._wal_pages >= _WAL_PAGES_MAX
+        self._wal_used = True
+        if self._commits < _ASK_COMMITS and self._bytes < _ASK_BYTES:
+            return
+
+        self._commits = self._bytes = 0
+        pages, _ = self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+        if pages < _CHECKPOINT_PAGES:
+            return
+
+        long = pages >= _WAL_PAGES_MAX
         if long and not self._wal_is_long:
             _log.warning(
                 "the journal's WAL has %d MiB: a reader holds it, or the disk is slow; it is cut back when that ends",
-                self._wal_pages >> 8,
+                pages >> 8,
             )
 
         self._wal_is_long = long
         try:
-            self._wal_pages = 0
             self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         except (apsw.FullError, apsw.BusyError):
-            pass  # the WAL keeps what it holds; after the next commit it is tried again
+            pass  # the WAL keeps what it holds; when it is asked for again it is tried again
         else:
             if long:
                 self._empty_wal()
 
     def _empty_wal(self) -> None:
         """Move all of the WAL into the database and cut it to nothing, unless somebody reads just now."""
-        self._wal_pages, self._wal_used = 0, False
+        self._wal_used = False
         if self._over:
             return
 

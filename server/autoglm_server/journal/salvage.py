@@ -26,7 +26,7 @@ from autoglm.model import DOMAIN, ErrorReason, Event, Failure, Plan, PlanCreated
 from autoglm.wire import decode, encode
 from autoglm_server.journal import _retain
 from autoglm_server.journal._checksum import checksum
-from autoglm_server.journal._commit import Counters, commit, microseconds
+from autoglm_server.journal._commit import Counters, add_entry_view, commit, microseconds
 from autoglm_server.journal._file import PAGE_BYTES, add_checksums, wal_checksum
 from autoglm_server.journal._schema import APPLICATION_ID, migrate
 from autoglm_server.journal.journal import Append, Compaction, JournalError, PlanRow, RequestKey
@@ -158,6 +158,7 @@ def salvage(copy: Path, target: Path, *, now: datetime, doubt: bool, tell: Tell)
 
         add_checksums(out)
         migrate(out, str(target))
+        add_entry_view(out)
         return _Salvage(source, out, now, tell).run(doubt=doubt)
     except apsw.Error as error:
         raise JournalError(

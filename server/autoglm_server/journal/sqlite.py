@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import apsw
 
 from autoglm_server.journal import _read, _retain
-from autoglm_server.journal._commit import ClaimJob, Commit, Counters, Job, TaskJob
+from autoglm_server.journal._commit import ClaimJob, Commit, Counters, Job, TaskJob, add_entry_view
 from autoglm_server.journal._file import add_checksums, check, damage_of, is_damage, look
 from autoglm_server.journal._lock import DirectoryLock
 from autoglm_server.journal._schema import identify, migrate, refuse_others
@@ -207,6 +207,7 @@ class SqliteJournal:
 
                 self._journal_id = migrate(db, str(path))
                 add_checksums(db)
+                add_entry_view(db)
 
             self._reader = self._connect(path, apsw.SQLITE_OPEN_READONLY)
             self._reader.execute("PRAGMA trusted_schema = 0")

@@ -55,6 +55,7 @@ async def test_a_wal_that_a_reader_holds_is_told_of_and_cut_back_when_it_lets_go
 ) -> None:
     monkeypatch.setattr(_writer, "_CHECKPOINT_PAGES", 20)
     monkeypatch.setattr(_writer, "_WAL_PAGES_MAX", 100)
+    monkeypatch.setattr(_writer, "_ASK_BYTES", 100_000)
     caplog.set_level(logging.WARNING)
     journal = SqliteJournal(tmp_path, idle_seconds=0.05)
     await journal.open()
