@@ -41,6 +41,7 @@ from autoglm.wire import canonical_json
 from autoglm_server.plugins import hookspecs
 from autoglm_server.plugins.builtin import NAME as BUILTIN
 from autoglm_server.plugins.discovery import Found
+from autoglm_server.plugins.planners import PluginPlanner
 from autoglm_server.settings import PluginSettings
 from autoglm_server.tools.failures import one_line, text_of
 from autoglm_server.tools.providers.functions import FunctionProvider
@@ -357,17 +358,17 @@ class OnePlugin:
         names = [*taken]
         for planner in planners:
             name = getattr(planner, "name", None)
-            if not isinstance(name, str) or not name or not callable(getattr(planner, "round", None)):
-                raise PluginError(
-                    f"register_planners gave {one_line(repr(planner), 80)}, which has no name or no round()"
-                )
+            whole = hasattr(planner, "revises") and callable(getattr(planner, "round", None))
+            if not isinstance(name, str) or not name or not whole:
+                told = one_line(repr(planner), 80)
+                raise PluginError(f"register_planners gave {told}, which has no name, no revises or no round()")
 
             if name in names:
                 raise PluginError(f"register_planners gave {name!r}, and there is a planner of this name already")
 
             names.append(name)
 
-        return tuple(planners)
+        return tuple(map(PluginPlanner, planners))
 
     def _has(self, hook: str) -> bool:
         caller = getattr(self._manager.hook, hook, None)

@@ -248,7 +248,7 @@ class _Planners:
         (_Unmarked, "it has no hooks; mark its functions with autoglm.plugin.hookimpl"),
         (_Tools, "register_tools gave [<function"),
         (_Twice, "two functions are the tool 'one'"),
-        (_Planners, "has no name or no round()"),
+        (_Planners, "has no name, no revises or no round()"),
     ],
 )
 async def test_a_plugin_that_means_nothing_says_what_to_write(wrong: type, reason: str) -> None:
