@@ -13,6 +13,7 @@ from pathlib import Path
 import uvloop
 
 from benchmarks import catalog, codec, edge, growth, journal, makespan, peers, report, requests, standing, steps
+from benchmarks.report import Run
 from benchmarks.rows import Options, Row
 
 
@@ -20,7 +21,7 @@ async def model(options: Options) -> list[Row]:
     try:
         from benchmarks import llm_makespan  # noqa: PLC0415 - needs an extra
     except ImportError as error:
-        report.say(f"model: SKIPPED: {error}; it needs pip install -e '.[server,dev]'")
+        options.missing["model"] = f"{error}; it needs pip install -e '.[server,dev]'"
         return []
 
     return await llm_makespan.rows(options)
@@ -72,18 +73,22 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument(
         "--data-dir", metavar="DIR", help="where journals are written (the temporary folder): choose the disk"
     )
-    flags.add_argument("--peers-dir", metavar="DIR", default="", help="where the peers' environments are kept")
+    flags.add_argument(
+        "--peers-dir",
+        metavar="DIR",
+        help="where the peers' environments are kept (the temporary folder); with it all includes the peers",
+    )
     return flags
 
 
-def chosen(names: list[str]) -> dict[str, tuple[str, ...]]:
-    """Give the groups to run, each with the rows that are wanted of it.
+def chosen(names: list[str], *, peers_too: bool = False) -> dict[str, tuple[str, ...]]:
+    """Give the groups to run, each with the rows that are wanted of it; without names all, with ``peers_too`` the peers as well.
 
     Raises:
         ValueError: a name is none.
     """
     if not names:
-        return dict.fromkeys((name for name in GROUPS if name != "peers"), ())
+        return dict.fromkeys((name for name in GROUPS if peers_too or name != "peers"), ())
 
     groups: dict[str, tuple[str, ...]] = {}
 
@@ -108,32 +113,43 @@ def main() -> int:
         return 0
 
     try:
-        groups = chosen(given.names)
+        groups = chosen(given.names, peers_too=given.peers_dir is not None)
     except ValueError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2
 
     rounds = given.rounds or (2 if given.quick else 5)
+    without = tuple(name for name in GROUPS if name not in groups)
     rows: list[Row] = []
+    missing: dict[str, str] = {}
     failed = []
+    began = time.perf_counter()
     gc.freeze()
+
+    def run() -> Run:
+        return Run(given.quick, rounds, time.perf_counter() - began, tuple(given.names), without, missing)
 
     for name, only in groups.items():
         report.say(f"{name} …")
-        began = time.perf_counter()
-        options = Options(given.quick, only, rounds, given.peers_dir or tempfile.gettempdir(), given.data_dir)
+        since, known = time.perf_counter(), len(missing)
+        peers_dir = given.peers_dir or tempfile.gettempdir()
+        options = Options(given.quick, only, rounds, peers_dir, given.data_dir, missing)
 
         try:
             rows += uvloop.run(GROUPS[name][1](options))  # type: ignore[arg-type]
         except Exception as error:  # noqa: BLE001 - the boundary of a group: the others are measured all the same
             failed.append(name)
-            report.say(f"{name} FAILED: {type(error).__name__}: {error}")
+            missing[name] = f"{type(error).__name__}: {error}"
 
-        report.say(f"{name}: {time.perf_counter() - began:.0f} s")
+        for what, why in list(missing.items())[known:]:
+            report.say(f"{what}: NOT MEASURED: {why}")
+
+        report.say(f"{name}: {time.perf_counter() - since:.0f} s")
 
         if given.json:
-            report.save_json(given.json, rows, quick=given.quick)
+            report.save_json(given.json, rows, run())
 
+    print(run().told())
     print(" · ".join(f"{name} {each}" for name, each in report.conditions().items()))
     print(report.table(rows))
 
@@ -141,7 +157,7 @@ def main() -> int:
         report.save_plot(given.plot, rows)
 
     if given.markdown:
-        report.save_markdown(given.markdown, rows, quick=given.quick)
+        report.save_markdown(given.markdown, rows, run())
 
     if failed:
         print(f"benchmarks: FAILED: {', '.join(failed)}", file=sys.stderr)

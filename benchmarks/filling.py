@@ -15,7 +15,7 @@ from typing import Any
 import uvloop
 
 from autoglm._ids import new_id
-from autoglm.model import CreatePlanRequest, StepDraft
+from autoglm.model import CreatePlanRequest, PlanState, StepDraft
 from autoglm.wire import digest_text, to_json
 from autoglm_server.journal.journal import Append, Journal, JournalError
 from benchmarks.inprocess import running
@@ -25,8 +25,8 @@ AT_ONCE = 500
 
 async def fill(directory: Path, plans: int) -> dict[str, float]:
     async with running(directory) as (scheduler, _, journal):
-        steps = (StepDraft(id="a", tool="bench.noop"), StepDraft(id="b", tool="bench.noop", depends_on=("a",)))
-        wanted = CreatePlanRequest(request="two steps that do nothing", steps=steps, labels={"kind": "filling"})
+        steps = (StepDraft(id="s", tool="bench.noop"),)
+        wanted = CreatePlanRequest(steps=steps, labels={"kind": "filling"})
         plan, _existing = await scheduler.create(wanted, principal="", digest=digest_text(to_json(wanted)))
 
         while scheduler.open_plans:
@@ -34,6 +34,7 @@ async def fill(directory: Path, plans: int) -> dict[str, float]:
 
         bodies, row = list(await journal.read(plan.id, 0)), await journal.get_row(plan.id)
         assert row is not None
+        assert row.state is PlanState.SUCCEEDED, row.state
         old = plan.id.encode()
 
         for begin in range(1, plans, AT_ONCE):

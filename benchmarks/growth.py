@@ -55,17 +55,19 @@ async def steps(options: Options) -> list[Row]:
 
 
 async def plans(options: Options) -> list[Row]:
-    """Plans that have ended and are still in the journal."""
+    """Plans that have ended and are still in the journal. A round has a server on each journal, the next in the other order."""
     sizes = (1000, 10_000) if options.quick else (1000, 10_000, 100_000, 1_000_000)
     costs: defaultdict[tuple[str, str], defaultdict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
 
-    for size in sizes:
-        async with folder(options.data_dir) as directory:
-            await child("filling", {"directory": str(directory / "data"), "plans": size}, seconds=1800)
-            await asyncio.to_thread(os.sync)  # gigabytes on their way to the disk would be in every commit
+    async with folder(options.data_dir) as directory:
+        journals = {size: directory / f"{size}" for size in sizes}
+        fillings = [{"directory": str(path), "plans": size} for size, path in journals.items()]
+        await asyncio.gather(*(child("filling", each, seconds=1800) for each in fillings))
+        await asyncio.to_thread(os.sync)  # gigabytes on their way to the disk would be in every commit
 
-            for _ in range(min(3, options.rounds)):
-                served = await start_product(directory / "data")
+        for number in range(options.rounds):
+            for size in sizes if number % 2 == 0 else reversed(sizes):
+                served = await start_product(journals[size])
 
                 try:
                     async with served.channel() as channel:

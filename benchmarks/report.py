@@ -7,15 +7,51 @@ import math
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from html import escape
 from importlib.metadata import version
 from pathlib import Path
 
+from autoglm import __version__
 from benchmarks.rows import Row, rounded
 
 BEGIN, END = "<!-- results: python -m benchmarks --markdown FILE -->", "<!-- end of results -->"
 _HEAD = ("row", "value", "range", "limit", "ratio", "range", "first bar", "goal", "met", "n")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What was asked for, and how far it came: a table says of itself which run it is of."""
+
+    quick: bool
+    rounds: int
+    seconds: float
+    """How long all of it took."""
+    named: tuple[str, ...] = ()
+    """The rows that were asked for, by the beginning of their names; empty is all but ``without``."""
+    without: tuple[str, ...] = ()
+    """The groups that were left out."""
+    missing: Mapping[str, str] = field(default_factory=dict)
+    """What was asked for and gave no rows, and why."""
+
+    def told(self) -> str:
+        minutes = f"{self.seconds / 60:.0f} minutes" if self.seconds >= 90 else f"{self.seconds:.0f} seconds"
+        sizes = "small sizes (`--quick`: for development, not for claims)" if self.quick else "full sizes"
+        rounds = "one round" if self.rounds == 1 else f"up to {self.rounds} rounds"
+        left = f"everything but {_listed(self.without)}" if self.without else "everything"
+        what = _listed(self.named) if self.named else left
+        return " ".join(
+            (
+                f"One run of {minutes} at {sizes}, {rounds}, of {what}.",
+                *(f"Without {name}, as it could not be measured: {why}." for name, why in self.missing.items()),
+            )
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    *first, last = [f"`{name}`" for name in names]
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def conditions() -> dict[str, str]:
@@ -23,6 +59,7 @@ def conditions() -> dict[str, str]:
     return {
         "cores": str(os.cpu_count()),
         "system": f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}",
+        "autoglm": __version__,
         "python": platform.python_version(),
         **{name: version(name) for name in ("grpcio", "protobuf", "uvloop", "apsw")},
     }
@@ -72,11 +109,10 @@ def markdown(rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def save_markdown(path: Path, rows: Sequence[Row], *, quick: bool) -> None:
-    """Put the table into a document, between its marks; a new file is the table alone."""
-    sizes = "Small sizes (`--quick`), for development, not for claims." if quick else "Full sizes."
+def save_markdown(path: Path, rows: Sequence[Row], run: Run) -> None:
+    """Put the table into a document, between its marks, in place of all that stood there; a new file is the table alone."""
     told = ", ".join(f"{name} {each}" for name, each in conditions().items())
-    text = f"{BEGIN}\n{sizes} {told}.\n\n{markdown(rows)}{END}"
+    text = f"{BEGIN}\n{run.told()} {told[0].upper()}{told[1:]}.\n\n{markdown(rows)}{END}"
 
     if path.exists() and BEGIN in (old := path.read_text(encoding="utf-8")) and END in old:
         text = old[: old.index(BEGIN)] + text + old[old.index(END) + len(END) :]
@@ -86,8 +122,8 @@ def save_markdown(path: Path, rows: Sequence[Row], *, quick: bool) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def save_json(path: Path, rows: Sequence[Row], *, quick: bool) -> None:
-    told = {"conditions": conditions(), "quick": quick, "rows": [row.to_object() for row in rows]}
+def save_json(path: Path, rows: Sequence[Row], run: Run) -> None:
+    told = {"conditions": conditions(), "run": asdict(run), "rows": [row.to_object() for row in rows]}
     path.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -125,6 +125,8 @@ class Options:
     """Where the peers' environments are kept; empty is the temporary folder."""
     data_dir: str | None = None
     """Where journals are written; None is the temporary folder."""
+    missing: dict[str, str] = field(default_factory=dict)
+    """Told by what is measured: what gave no rows here, and why."""
 
     def wanted(self, name: str) -> bool:
         return not self.only or any(

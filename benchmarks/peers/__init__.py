@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.load import FloorLoad, ProductLoad, Seen, quantile
+from benchmarks.processes import folder, leash
 from benchmarks.report import say
 from benchmarks.rows import Options, Row
 from benchmarks.shapes import chain, fan
@@ -18,6 +21,7 @@ from benchmarks.steps import Loads
 
 INSTALL_SECONDS = 600.0
 RUN_SECONDS = 300.0
+ROUNDS = 3
 HERE = Path(__file__).parent
 
 
@@ -65,26 +69,29 @@ async def peers(options: Options) -> list[Row]:
         try:
             ready[peer.name] = peer, await installed(peer, Path(options.peers_dir))
         except NotThereError as error:
-            say(f"peers.{peer.name}: SKIPPED: {error}")
+            options.missing[f"peers.{peer.name}"] = str(error)
 
     found: defaultdict[str, list[tuple[dict[str, float], dict[str, float]]]] = defaultdict(list)
     notes: dict[str, str] = {}
 
-    for _ in range(options.rounds):
+    for _ in range(min(options.rounds, ROUNDS)):
         async with Loads(options) as (ours, bare):
             limit = await _own(bare)
             found["autoglm"].append((await _own(ours), limit))
 
-        for name, (peer, home) in list(ready.items()):
+        for name, (peer, home) in ready.items():
             for variant in peer.variants:
                 try:
-                    told = await _run(peer, home, variant)
+                    told = await _run(peer, home, variant, options.data_dir)
                 except NotThereError as error:
-                    say(f"peers.{name}.{variant}: SKIPPED: {error}")
+                    options.missing[f"peers.{name}.{variant}"] = str(error)
                     continue
 
                 notes[f"{name}.{variant}"] = str(told.pop("note"))
                 found[f"{name}.{variant}"].append(({key: float(str(value)) for key, value in told.items()}, limit))
+
+    for name in found:
+        options.missing.pop(f"peers.{name}", None)  # it failed in a round, and not in all
 
     return [
         Row(
@@ -145,12 +152,18 @@ async def _tool(*command: str) -> None:
     await _output(command, INSTALL_SECONDS, dict(os.environ))
 
 
-async def _run(peer: Peer, home: Path, variant: str) -> dict[str, object]:
+async def _run(peer: Peer, home: Path, variant: str, under: str | None) -> dict[str, object]:
     argument = str(home / peer.binary) if peer.binary else variant
     command = [str(home / "bin/python"), str(HERE / f"run_{peer.name}.py"), argument]
-    variables = {**os.environ, "PEER_PLANS": str(peer.plans), "PEER_STEPS": str(peer.steps)}
-    variables.pop("PYTHONPATH", None)
-    out = await _output(command, RUN_SECONDS, variables)
+
+    async with folder(under) as directory:  # the disk that the product writes to, and cleared by who outlives the peer
+        variables = os.environ | {
+            "PEER_PLANS": str(peer.plans),
+            "PEER_STEPS": str(peer.steps),
+            "TMPDIR": str(directory),
+        }
+        variables.pop("PYTHONPATH", None)
+        out = await _output(command, RUN_SECONDS, variables)
 
     for line in out.splitlines():
         if line.startswith("RESULT "):
@@ -164,17 +177,25 @@ async def _output(command: tuple[str, ...] | list[str], seconds: float, variable
     pipe = asyncio.subprocess.PIPE
 
     try:
-        process = await asyncio.create_subprocess_exec(*command, env=variables, stdout=pipe, stderr=pipe)
+        process = await asyncio.create_subprocess_exec(
+            *command, env=variables, stdout=pipe, stderr=pipe, start_new_session=True
+        )
     except OSError as error:
         raise NotThereError(f"{command[0]}: {error.strerror}") from None
+
+    leash.hold(process.pid)
 
     try:
         async with asyncio.timeout(seconds):
             out, err = await process.communicate()
     except TimeoutError:
-        process.kill()
-        await process.wait()
         raise NotThereError(f"{Path(command[0]).name} took longer than {seconds:g} s") from None
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # with all that it started, also when it has ended itself
+
+        await process.wait()
+        leash.release(process.pid)
 
     if process.returncode:
         last = err.decode(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from work import SLEEP, measure, tell
 
+READY_SECONDS = 180
 directory = tempfile.mkdtemp(prefix="autoglm-benchmark-")
 
 with socket.socket() as probe:
@@ -47,14 +48,20 @@ command = [
 server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 try:
-    for _ in range(600):
+    ready_by = time.monotonic() + READY_SECONDS
+
+    while True:
         try:
             if urllib.request.urlopen(f"http://127.0.0.1:{port}/api/health", timeout=2).status == 200:
                 break
         except OSError:
+            if server.poll() is not None:
+                raise RuntimeError(f"its server ended with {server.returncode}") from None
+
+            if time.monotonic() > ready_by:
+                raise RuntimeError(f"its server is not ready after {READY_SECONDS} s") from None
+
             time.sleep(0.1)
-    else:
-        raise RuntimeError("its server is not ready")
 
     import prefect
     from prefect import flow, task

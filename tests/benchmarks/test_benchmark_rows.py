@@ -11,6 +11,7 @@ import pytest
 from benchmarks import floor, report
 from benchmarks.command import GROUPS, chosen
 from benchmarks.load import quantile
+from benchmarks.report import Run
 from benchmarks.rows import Aim, Options, Row, at_least, at_most, below
 from benchmarks.shapes import chain, critical_path, fan, random_layers, two_chains
 
@@ -46,9 +47,9 @@ def test_a_row_meets_the_highest_bar_that_holds(aim: Aim | None, met: str | None
 
 
 def test_the_json_has_every_field_that_a_reader_of_it_relies_on(tmp_path: Path) -> None:
-    report.save_json(tmp_path / "rows.json", [a_row(at_least(0.3, 0.6))], quick=True)
+    report.save_json(tmp_path / "rows.json", [a_row(at_least(0.3, 0.6))], Run(quick=True, rounds=3, seconds=7))
     told = json.loads((tmp_path / "rows.json").read_text(encoding="utf-8"))
-    assert told["quick"] is True
+    assert told["run"]["quick"] is True
     (row,) = told["rows"]
     assert {
         name: row[name] for name in ("name", "unit", "value", "limit", "ratio", "first_bar", "goal", "met", "n")
@@ -78,12 +79,37 @@ def test_the_tables_and_the_plot_have_a_line_for_each_row(tmp_path: Path) -> Non
 def test_the_table_in_a_document_is_replaced_and_the_rest_stays(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(f"before\n\n{report.BEGIN}\nold\n{report.END}\n\nafter\n", encoding="utf-8")
-    report.save_markdown(page, [a_row()], quick=False)
+    report.save_markdown(page, [a_row()], Run(quick=False, rounds=5, seconds=1830, without=("peers",)))
     text = page.read_text(encoding="utf-8")
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert "old" not in text
     assert "| `steps.64` |" in text
+    assert "One run of 30 minutes at full sizes, up to 5 rounds, of everything but `peers`. Cores " in text
+
+
+@pytest.mark.parametrize(
+    ("run", "told"),
+    [
+        (Run(False, 1, 2000), "One run of 33 minutes at full sizes, one round, of everything."),
+        (
+            Run(True, 2, 12, named=("steps.64", "latency", "codec"), without=("growth",)),
+            (
+                "One run of 12 seconds at small sizes (`--quick`: for development, not for claims), up to 2 rounds, of "
+                "`steps.64`, `latency` and `codec`."
+            ),
+        ),
+        (
+            Run(False, 3, 600, without=("model", "peers"), missing={"growth": "TimeoutError: late"}),
+            (
+                "One run of 10 minutes at full sizes, up to 3 rounds, of everything but `model` and `peers`. "
+                "Without growth, as it could not be measured: TimeoutError: late."
+            ),
+        ),
+    ],
+)
+def test_a_table_says_which_run_it_is_of_and_what_is_not_in_it(run: Run, told: str) -> None:
+    assert run.told() == told
 
 
 def test_names_choose_groups_and_rows() -> None:
@@ -93,6 +119,7 @@ def test_names_choose_groups_and_rows() -> None:
     }
     assert "peers" not in chosen([])
     assert set(chosen([])) == set(GROUPS) - {"peers"}
+    assert set(chosen([], peers_too=True)) == set(GROUPS)
     with pytest.raises(ValueError, match="'nothing' is no benchmark; there are steps"):
         chosen(["nothing"])
 
