@@ -14,9 +14,12 @@ protobuf's objects cost more to fill than their bytes to write. :func:`source` s
 
     def read_PlanLimitReached(message):
         has = message.HasField
-        return PlanLimitReached(
-            read_Failure(message.failure) if has("failure") else None,
-        )
+        value = new(open_PlanLimitReached)
+        value.failure = read_Failure(message.failure) if has("failure") else None
+        value.__class__ = PlanLimitReached
+        return value
+
+(A frozen value is filled before it is of its class: :func:`autoglm._dataclasses.open_class`.)
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from autoglm import _values
 from autoglm._bytes import FIXED64, INT32, INT64, VARINT, Heads, tag
 from autoglm._carry import write_output
-from autoglm._dataclasses import dataclass
+from autoglm._dataclasses import dataclass, open_class
 from autoglm._shape import MESSAGES, Field, Kind, Label, Shape, shape_of
 from autoglm.model import PlanOptions, RetryPolicy, UnknownFact
 
@@ -78,13 +81,13 @@ def codecs() -> Mapping[type, Codec]:
     """Give the codec of every dataclass; compiled at the first call."""
     names: dict[str, Any] = {name: getattr(_values, name) for name in (*_WRITERS.values(), *_READERS.values())}
     names["write_value"] = write_output
-    names |= {"UnknownFact": UnknownFact, "unknown_fact": _unknown_fact}
+    names |= {"new": object.__new__, "UnknownFact": UnknownFact, "unknown_fact": _unknown_fact}
     names |= {"int32": INT32, "int64": INT64, "bools": {False: b"\x00", True: b"\x01"}}
     names |= {f"shared_{cls.__name__}": _Shared(names, f"write_{cls.__name__}").get for cls in _SHARED}
     names |= {f"known_{cls.__name__}": _Known(names, f"read_{cls.__name__}").get for cls in _SHARED}
     names |= {f"heads_{number}": Heads(number) for number in _numbers()}
     for cls in MESSAGES:
-        names[cls.__name__] = cls
+        names |= {cls.__name__: cls, f"open_{cls.__name__}": open_class(cls)}
         names.update({field.type.__name__: field.type for field in shape_of(cls).fields if field.kind is Kind.ENUM})
         names.update({_lookup(field): _known(field).get for field in shape_of(cls).fields if field.kind is Kind.ENUM})
 
@@ -163,9 +166,10 @@ def _module(shape: Shape) -> Iterator[str]:
     yield ""
     yield f"def read_{name}(message):"
     yield "    has = message.HasField"
-    yield f"    return {name}("
-    yield from (f"        {_read(field, name)}," for field in shape.fields)
-    yield "    )"
+    yield f"    value = new(open_{name})"
+    yield from (f"    value.{field.name} = {_read(field, name)}" for field in shape.fields)
+    yield f"    value.__class__ = {name}"
+    yield "    return value"
     yield ""
     for field in shape.fields:
         if field.kind is Kind.ONEOF:

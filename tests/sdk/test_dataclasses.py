@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from autoglm import _dataclasses, model
-from autoglm._dataclasses import dataclass
+from autoglm._dataclasses import dataclass, maker
 
 CLASSES = [cls for cls in vars(model).values() if isinstance(cls, type) and dataclasses.is_dataclass(cls)]
 
@@ -173,6 +173,29 @@ class Derived(Base):
     """One that has a base."""
 
     size: int = 0
+
+
+@pytest.mark.parametrize("pair", PAIRS.values(), ids=PAIRS)
+def test_a_maker_makes_what_the_class_makes(pair: tuple[Any, Any]) -> None:
+    slow, quick = pair
+    make = maker(quick)
+    told = [[outcome(one, *arguments, **named) for arguments, named in CALLS] for one in (slow, quick, make)]
+
+    assert [how for how, _ in told[2]] == [how for how, _ in told[0]]
+    assert {type(one) for how, one in told[2] if how == "gave"} == {quick}
+    assert repr([one for how, one in told[2] if how == "gave"]) == repr([one for how, one in told[0] if how == "gave"])
+    assert (make is quick) == (pair in (PAIRS["open"], PAIRS["open, no eq"], PAIRS["own"]))
+
+
+def test_what_a_maker_makes_is_frozen_and_its_own() -> None:
+    make = maker(Base)
+    one = make("x")
+
+    assert one == Base("x")
+    assert one.held is not make("x").held
+    assert maker(Derived) is Derived, "or it would not be made as its class says"
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        one.name = "y"  # type: ignore[misc]
 
 
 def test_a_field_that_a_method_uses_pickles_and_may_hold_itself() -> None:
