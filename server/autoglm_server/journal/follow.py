@@ -8,8 +8,9 @@ events, which a cursor is given when it has caught up with what they follow.
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from autoglm import wire
 from autoglm.model import Event
@@ -34,6 +35,9 @@ PROGRESS_MAX = 256
 """Attempts of a plan whose progress is kept; beyond it, the one that began first goes."""
 PROGRESS_TEXT_BYTES_MAX = 4 << 20
 """Of all texts so far of a plan."""
+FEW_EVENTS = 8
+"""A commit of so many lets the calls that it allows begin first, and what they append at once be handed over: to write to the
+transport takes longer. After a larger one, readers would wait for many calls."""
 LABELS_MAX = 10_000
 """Plans whose labels are remembered for filters."""
 
@@ -100,13 +104,22 @@ class Feed:
             if tail.held:
                 self._release_progress(tail)
 
-            if tail.cursors:
-                tail.waiters.wake()
-
             if tail.final:
                 self._end(tail)
 
         self._make_room()
+        if len(records) > FEW_EVENTS:
+            self._wake_for(touched)
+        else:  # calls begin in the loop's next pass, and what they append is handed over in the one after it
+            loop = asyncio.get_running_loop()
+            loop.call_soon(loop.call_soon, self._wake_for, touched)
+
+    def _wake_for(self, tails: Iterable[PlanTail]) -> None:
+        """Wake who waits for more of these plans."""
+        for tail in tails:
+            if tail.cursors:
+                tail.waiters.wake()
+
         self.waiters.wake()
 
     def progress(self, event: Event) -> None:

@@ -13,8 +13,8 @@ import pytest
 from autoglm.errors import CompactedError, NotFoundError, PreconditionError
 from autoglm.model import PlanState
 from autoglm_server.journal._pages import Page
-from autoglm_server.journal.follow import Batch, Cursor, Feed
-from autoglm_server.journal.journal import Journal
+from autoglm_server.journal.follow import FEW_EVENTS, Batch, Cursor, Feed
+from autoglm_server.journal.journal import Journal, Record
 
 SOON = 5.0
 """Seconds nothing here should need."""
@@ -427,3 +427,34 @@ async def test_no_event_is_missed_doubled_or_late(
         assert feed._bytes == 0
 
     await journal.close()
+
+
+@pytest.mark.parametrize(
+    ("events", "order"),
+    [(FEW_EVENTS, ["call", "handed over", "told"]), (FEW_EVENTS + 1, ["told", "call", "handed over"])],
+)
+async def test_a_small_commit_lets_its_calls_begin_before_readers_are_told(
+    fed: tuple[Feed, Any], events: int, order: list[str]
+) -> None:
+    feed, hand = fed
+    await hand.write("a", 1)
+    cursor = feed.follow("a")
+    await cursor.next(SOON)
+    seen: list[str] = []
+    loop = asyncio.get_running_loop()
+
+    async def read() -> None:
+        await cursor.next(SOON)
+        seen.append("told")
+
+    def call() -> None:
+        seen.append("call")
+        loop.call_soon(seen.append, "handed over")
+
+    reader = asyncio.ensure_future(read())
+    await asyncio.sleep(0)
+    feed.committed([Record(number, "a", number, b"{}") for number in range(2, events + 2)])
+    loop.call_soon(call)
+    await reader
+    await asyncio.sleep(0)
+    assert seen == order
