@@ -9,17 +9,19 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 from unittest import mock
 
 from autoglm.errors import AutoglmError
-from autoglm.model import ToolResult
+from autoglm.fold import PlanFold, StepFold
+from autoglm.model import StepFailed, StepRetryScheduled, ToolResult
 from autoglm_server.journal import _retain, sqlite
 from autoglm_server.journal._cursors import AllCursor
 from autoglm_server.journal._tail import PlanTail
 from autoglm_server.journal.journal import Append, JournalError, Record
 from autoglm_server.journal.memory import MemoryJournal
+from autoglm_server.scheduler import outcome
 from autoglm_server.scheduler import run as run_module
 from autoglm_server.scheduler import scheduler as scheduler_module
 from autoglm_server.scheduler.decide import Decided, StartStep, decide
@@ -83,6 +85,7 @@ _append = SimSqliteJournal.append
 _after = PlanTail.after
 _resolve = References.resolve
 _launch = PlanRun._launch
+_failed = outcome._failed
 
 
 def _tells_early(self: SimJournal, job: Any) -> None:
@@ -169,6 +172,23 @@ def _barrier(state: State, now: float, places: int, *, hold: bool = False) -> De
     running = bool(state.plan.running)
     commands = [one for one in decided.commands if not (running and isinstance(one, StartStep))]
     return Decided(commands, None if running else decided.wake, decided.starved)
+
+
+def _asks_nobody(self: PlanFold, step_id: str, step: StepFold) -> None:
+    """What needs an approval is ready without it."""
+    if not step.missing and step_id not in self.doomed:
+        self.ready[step_id] = None
+
+
+def _once_more(*how: Any) -> outcome.Judgement:
+    """What has failed as often as it may is tried once more."""
+    state, step_id, step, failure, now, _ = how
+    judged = _failed(*how)
+    most = step.added.retry_policy.max_attempts
+    if isinstance(judged, StepFailed) and failure.retryable and state.failures.get(step_id, 0) < most:
+        return StepRetryScheduled(failure, timedelta(0), now)
+
+    return judged
 
 
 def _expands_twice(self: References, output_of: Any, **options: Any) -> Any:
@@ -304,6 +324,15 @@ BREAKAGES: Final = (
         "effects-not-repeated",
         _patched(run_module, "decide", _repeats_what_was_cut),
         CRASHES,
+    ),
+    Breakage(
+        "a call is tried more often than its policy says",
+        "effects-not-repeated",
+        _patched(outcome, "_failed", _once_more),
+        FAILURES,
+    ),
+    Breakage(
+        "nobody is asked for an approval", "first-decision-wins", _patched(PlanFold, "_ready", _asks_nobody), Faults()
     ),
     Breakage("the attempt is part of the key", "one-key", _patched(Catalog, "call", _key_of_attempt), FAILURES),
     Breakage(

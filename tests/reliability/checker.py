@@ -13,6 +13,8 @@ from typing import Final
 
 from autoglm.fold import PlanFold
 from autoglm.model import (
+    Approve,
+    Decision,
     Effect,
     Event,
     Json,
@@ -37,7 +39,7 @@ from autoglm.model import (
     StepWaiting,
 )
 from autoglm.wire import canonical_json, normal_json
-from tests.reliability.history import Asked, Call, History
+from tests.reliability.history import Asked, Call, History, Logged
 from tests.reliability.retained import RETENTION, ends_of, retention_takes_what_is_due, what_went_is_told
 from tests.reliability.verdict import Verdict
 from tests.server.scheduler.checks import check_decisions, check_log, check_steps
@@ -257,12 +259,31 @@ def effects_not_repeated(history: History) -> Verdict:
 
         twice = [attempt for attempt, count in Counter(call.attempt for call in begun).items() if count > 1]
         verdict.expect(holds=not twice, otherwise=f"{where}: attempts {twice} were made twice")
+        if added is not None and added.retry_policy is not None:
+            most = added.retry_policy.max_attempts
+            tried = _tried_in_a_row(own)
+            verdict.expect(holds=tried <= most, otherwise=f"{where}: tried {tried} times, its policy says {most}")
+
         if added is not None and added.effect is Effect.NON_IDEMPOTENT:
             allowed = 1 + sum(_lets_repeat(one.event) for one in own)
             otherwise = f"{where}: called {len(begun)} times, {allowed} were allowed"
             verdict.expect(holds=len(begun) <= allowed, otherwise=otherwise)
 
     return verdict
+
+
+def _tried_in_a_row(own: Sequence[Logged]) -> int:
+    """Give how often a step was tried, one failure after the other, without a person's saying so."""
+    tried = most = 1
+    for logged in own:
+        fact = logged.event.fact
+        if isinstance(fact, StepRetryScheduled):
+            tried += 1
+            most = max(most, tried)
+        elif isinstance(fact, StepResolved):
+            tried = 1
+
+    return most
 
 
 def _has_effect(call: Call, added: Step | None, history: History) -> bool:
@@ -398,10 +419,11 @@ def _no_barrier(verdict: Verdict, plan_id: str, events: list[Event]) -> None:
 
 
 def first_decision_wins(history: History) -> Verdict:
-    """One decision for each wait; who decided otherwise, or about an older wait, was told so."""
+    """One decision for each wait; who decided otherwise, or about an older wait, was told so; none is passed over."""
     verdict = Verdict()
     for plan_id in history.logs:
         events = history.events(plan_id)
+        _approved_first(verdict, plan_id, events)
         waits: dict[str, int] = {}
         resolved: dict[tuple[str, int], StepResolved] = {}
         for event in events:
@@ -435,6 +457,22 @@ def first_decision_wins(history: History) -> Verdict:
                 verdict.expect(holds=lost, otherwise=otherwise)
 
     return verdict
+
+
+def _approved_first(verdict: Verdict, plan_id: str, events: Sequence[Event]) -> None:
+    """What needs a person's approval is not called without it; read from the events alone, as the fold may be wrong."""
+    approved: dict[str, bool] = {}
+    for event in events:
+        match event.fact:
+            case StepAdded(step=step) if step is not None and step.requires_approval:
+                approved[step.id] = False
+            case StepResolved(decision=Decision(kind=Approve() | Retry())):
+                approved[event.step_id] = True
+            case StepStarted() if event.step_id in approved:
+                otherwise = f"{plan_id}/{event.step_id} was called, and nobody had approved it"
+                verdict.expect(holds=approved[event.step_id], otherwise=otherwise)
+            case _:
+                pass
 
 
 def data_is_not_a_plan(history: History) -> Verdict:
