@@ -23,7 +23,7 @@ from autoglm import _ids
 from autoglm.errors import AutoglmError, InvalidRequestError, error
 from autoglm.model import ErrorReason, Violation
 from autoglm_server.journal.journal import JournalDamagedError
-from autoglm_server.service.accepting import method_of
+from autoglm_server.service.accepting import Refused, method_of
 from autoglm_server.service.admission import KINDS
 from autoglm_server.service.deadlines import Deadlines, PassedError
 from autoglm_server.service.status import code_of, to_status, trailing
@@ -64,12 +64,8 @@ class Boundary(grpc.aio.ServerInterceptor):
         """Give the handler of a call, wrapped; one that refuses if there is none."""
         method = method_of(handler_call_details.method)
 
-        if (refusal := self.admission.refusal(method)) is not None:
-            self.calls += 1
-            if _log.isEnabledFor(logging.DEBUG):
-                _log.debug("call", extra={"method": method, "code": code_of(refusal).name, "seconds": 0.0})
-
-            return _refusing(refusal)
+        if refused := self.refuse(method):
+            return _refusing(refused)
 
         if wrapped := self._wrapped.get(method):
             return wrapped
@@ -81,6 +77,17 @@ class Boundary(grpc.aio.ServerInterceptor):
 
         wrapped = self._wrapped[method] = self._wrap(method, handler)
         return wrapped
+
+    def refuse(self, method: str) -> Refused | None:
+        """Give what a call of a method is answered with before anything is done for it; None: it is welcome."""
+        if (refusal := self.admission.refusal(method)) is None:
+            return None
+
+        self.calls += 1
+        if _log.isEnabledFor(logging.DEBUG):
+            _log.debug("call", extra={"method": method, "code": code_of(refusal).name, "seconds": 0.0})
+
+        return _refused(refusal)
 
     def _wrap(self, method: str, handler: _Handler) -> _Handler:
         """Wrap by arity. Requests arrive as bytes; answers of streams are serialised where they are written."""
@@ -200,15 +207,21 @@ class Boundary(grpc.aio.ServerInterceptor):
 
 
 @lru_cache(64)
-def _refusing(refusal: AutoglmError) -> _Handler:
+def _refused(refusal: AutoglmError) -> Refused:
+    """Give the status of a refusal; there are a few that come again and again."""
+    status = to_status(refusal)
+    return Refused(status.code, status.message, trailing(status))
+
+
+@lru_cache(64)
+def _refusing(refused: Refused) -> _Handler:
     """Give what ends a call with a status alone. Of whatever arity it is: its request is not even read."""
-    code, status = code_of(refusal), to_status(refusal)
-    metadata = trailing(status)
+    code = next(code for code in grpc.StatusCode if code.value[0] == refused.code)
 
     async def call(_raws: AsyncIterator[bytes], context: _Context) -> None:
         context.set_code(code)
-        context.set_details(status.message)
-        context.set_trailing_metadata(metadata)
+        context.set_details(refused.message)
+        context.set_trailing_metadata(refused.trailing)
 
     return grpc.stream_stream_rpc_method_handler(call)
 

@@ -31,12 +31,12 @@ class Names(grpc.aio.ServerInterceptor):
 
 
 @asynccontextmanager
-async def served(names: Names) -> AsyncIterator[grpc.aio.Channel]:
+async def served(names: Names, refuse: accepting.Refuse = lambda _method: None) -> AsyncIterator[grpc.aio.Channel]:
     async def echo(raw: bytes, context: Any) -> bytes:
         return raw
 
     handler: Any = grpc.unary_unary_rpc_method_handler(echo)
-    server = accepting.server([names], [])
+    server = accepting.server([names], [], refuse)
     accepting.add(server, SERVICE, {"CreatePlan": handler, "ListPlans": handler})
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -82,3 +82,31 @@ async def test_what_only_looks_like_a_spare_name_is_no_method() -> None:
                 await calls(channel, method, 1)
 
             assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_what_is_refused_at_once_is_told_so_and_nobody_behind_the_door_hears_of_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    names, asked = Names(), []
+    told = accepting.Refused(8, "later", (("grpc-status-details-bin", b"\x08\x08"),))
+
+    def refuse(method: str) -> accepting.Refused | None:
+        asked.append(method)
+        return told if len(asked) % 3 else None
+
+    async with served(names, refuse) as channel:
+        call: Any = channel.unary_unary(OFTEN)
+        ends = await asyncio.gather(*(call(b"x") for _ in range(300)), return_exceptions=True)
+        refusals = [end for end in ends if isinstance(end, grpc.aio.AioRpcError)]
+        assert {(one.code(), one.details(), *one.trailing_metadata()) for one in refusals} == {
+            (grpc.StatusCode.RESOURCE_EXHAUSTED, "later", *told.trailing)
+        }
+        assert (len(refusals), ends.count(b"x"), len(names.seen), {*asked}) == (200, 100, 100, {OFTEN})
+        gone = [call(b"x") for _ in range(30)]
+        await asyncio.sleep(0)
+        for one in gone:
+            one.cancel()
+
+        assert await calls(channel, SELDOM, 3) == [b"0", b"1", b"2"]
+
+    assert not caplog.records
