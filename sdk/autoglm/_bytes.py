@@ -29,11 +29,11 @@ class Varints(dict[int, bytes]):
         if not self._least <= number < self._end:
             raise ValueError("out of range")
 
-        written = _varint(number & _MASK)
-        if 0 <= number < _KEPT_MAX:
-            self[number] = written
+        if 0 <= number < _KEPT_MAX:  # two bytes at most
+            kept = self[number] = bytes((number & 0x7F | 0x80, number >> 7) if number > 0x7F else (number,))
+            return kept
 
-        return written
+        return _varint(number & _MASK)
 
 
 class Heads(dict[int, bytes]):

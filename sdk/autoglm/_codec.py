@@ -7,9 +7,8 @@ protobuf's objects cost more to fill than their bytes to write. :func:`source` s
 
     def write_PlanLimitReached(value):
         parts = []
-        add = parts.append
         if (it := value.failure) is not None:
-            raw = write_Failure(it); add(heads_1[len(raw)]); add(raw)
+            raw = write_Failure(it); parts += heads_1[len(raw)], raw
         return b"".join(parts)
 
     def read_PlanLimitReached(message):
@@ -158,7 +157,6 @@ def _module(shape: Shape) -> Iterator[str]:
     name = shape.cls.__name__
     yield f"def write_{name}(value):"
     yield "    parts = []"
-    yield "    add = parts.append"
     for field in shape.fields:
         yield from _write(field, name)
 
@@ -179,7 +177,7 @@ def _module(shape: Shape) -> Iterator[str]:
 def _write(field: Field, owner: str) -> Iterator[str]:
     """Write the lines that write one field, and nothing when it is absent or its default."""
     if field.kind is Kind.ONEOF:
-        yield f"    {owner}_{field.name}_write[type(value.{field.name})](add, value.{field.name})"
+        yield f"    {owner}_{field.name}_write[type(value.{field.name})](parts, value.{field.name})"
         return
 
     absent = "" if field.label is not Label.OPTIONAL else " is not None"
@@ -189,11 +187,11 @@ def _write(field: Field, owner: str) -> Iterator[str]:
             yield "        for key, it in it.items():"
             yield "            key, it = key.encode(), it.encode()"
             yield "            raw = heads_1[len(key)] + key + heads_2[len(it)] + it"
-            yield f"            add(heads_{field.number}[len(raw)]); add(raw)"
+            yield f"            parts += heads_{field.number}[len(raw)], raw"
 
         case Label.REPEATED if field.kind is Kind.ENUM:
             yield '        raw = b"".join([int32[each] for each in it])'
-            yield f"        add(heads_{field.number}[len(raw)]); add(raw)"
+            yield f"        parts += heads_{field.number}[len(raw)], raw"
 
         case Label.REPEATED:
             yield "        for it in it:"
@@ -205,7 +203,7 @@ def _write(field: Field, owner: str) -> Iterator[str]:
 
 def _put(field: Field) -> str:
     """Write the statement that writes one value, which is there: ``it``."""
-    head = f"add(heads_{field.number}[len(raw)]); add(raw)"
+    head = f"parts += heads_{field.number}[len(raw)], raw"
     match field.kind:
         case Kind.STRING:
             return f"raw = it.encode(); {head}"
@@ -217,10 +215,10 @@ def _put(field: Field) -> str:
             return f"raw = {_WRITERS[field.kind]}(it); {head}"
 
         case Kind.DOUBLE:
-            return f"add({tag(field.number, FIXED64)!r}); add({_WRITERS[field.kind]}(it))"
+            return f"parts += {tag(field.number, FIXED64)!r}, {_WRITERS[field.kind]}(it)"
 
         case _:
-            return f"add({tag(field.number, VARINT)!r}); add({_VARINTS[field.kind]}[it])"
+            return f"parts += {tag(field.number, VARINT)!r}, {_VARINTS[field.kind]}[it]"
 
 
 def _way(cls: type) -> str:
@@ -266,14 +264,14 @@ def _oneof(field: Field, owner: str) -> Iterator[str]:
     """Write the tables of a oneof: from the type of the value, and from the name of the field that is set."""
     fact = field.label is Label.PLAIN
     for member in field.members:
-        yield f"def {owner}_write_{member.name}(add, it):"
+        yield f"def {owner}_write_{member.name}(parts, it):"
         yield f"    {_put(member)}"
 
     yield f"{owner}_{field.name}_write = {{"
     for member in field.members:
         yield f"    {member.type.__name__ if member.type else 'str'}: {owner}_write_{member.name},"
 
-    yield f"    {'UnknownFact' if fact else 'type(None)'}: lambda add, it: None,"
+    yield f"    {'UnknownFact' if fact else 'type(None)'}: lambda parts, it: None,"
     yield "}"
     yield f"{owner}_{field.name}_read = {{"
     for member in field.members:
