@@ -1,7 +1,7 @@
 """The journal on SQLite: one file, one process, durable when told.
 
 One connection writes and checkpoints (the writer's thread), a second one reads (the reader's thread). The loop collects what
-is appended in one turn and hands it over at once.
+is appended in one pass, and in the passes after it while each brings more, and hands it over at once.
 """
 
 from __future__ import annotations
@@ -48,6 +48,10 @@ if hasattr(os, "register_at_fork"):  # asked of the system, who one is takes as 
     os.register_at_fork(after_in_child=partial(_forked.append, None))
 
 FILE = "journal.db"
+
+GATHER_SECONDS = 0.005
+"""How long at most what is appended waits for more, on a loop so busy that each pass brings more. A commit costs the loop the
+interpreter's lock a few times, however much it has; a loop that has nothing else hands over at once."""
 
 _SQLITE_MIN = (3, 51, 3)
 """Before it, two connections could lose committed transactions when the WAL was reset."""
@@ -100,7 +104,8 @@ class SqliteJournal:
         self._failure: JournalFailedError | None = None
         self._damage: JournalDamagedError | None = None
         self._turn: list[Job] = []
-        self._handed: deque[tuple[int, float]] = deque()  # jobs of a turn that are not settled, and since when
+        self._since = 0.0
+        self._handed: deque[tuple[int, float]] = deque()  # jobs that are not settled, and since when
         self._forks = 0
         self._writer: Writer | None = None
 
@@ -303,13 +308,22 @@ class SqliteJournal:
 
     def _submit(self, job: Job) -> None:
         if not self._turn:
-            self._loop.call_soon(self._hand_over)
+            self._since = self._loop.time()
+            self._loop.call_soon(self._gather, 0)
 
         self._turn.append(job)
 
+    def _gather(self, before: int) -> None:
+        """Hand over what the passes have brought, unless the last one brought more than there was ``before``."""
+        jobs = len(self._turn)
+        if jobs > max(before, 1) and self._loop.time() < self._since + GATHER_SECONDS:
+            self._loop.call_soon(self._gather, jobs)
+        else:
+            self._hand_over()
+
     def _hand_over(self) -> None:
         if self._turn and self._writer is not None:
-            self._handed.append((len(self._turn), self._loop.time()))
+            self._handed.append((len(self._turn), self._since))
             self._writer.put(self._turn)
             self._turn = []
 
