@@ -8,7 +8,7 @@ protobuf's objects cost more to fill than their bytes to write. :func:`source` s
     def write_PlanLimitReached(value):
         parts = []
         if (it := value.failure) is not None:
-            raw = write_Failure(it); parts += heads_1[len(raw)], raw
+            raw = write_Failure(it); parts.append(heads_1[len(raw)]); parts.append(raw)
         return b"".join(parts)
 
     def read_PlanLimitReached(message):
@@ -187,11 +187,11 @@ def _write(field: Field, owner: str) -> Iterator[str]:
             yield "        for key, it in it.items():"
             yield "            key, it = key.encode(), it.encode()"
             yield "            raw = heads_1[len(key)] + key + heads_2[len(it)] + it"
-            yield f"            parts += heads_{field.number}[len(raw)], raw"
+            yield f"            parts.append(heads_{field.number}[len(raw)]); parts.append(raw)"
 
         case Label.REPEATED if field.kind is Kind.ENUM:
             yield '        raw = b"".join([int32[each] for each in it])'
-            yield f"        parts += heads_{field.number}[len(raw)], raw"
+            yield f"        parts.append(heads_{field.number}[len(raw)]); parts.append(raw)"
 
         case Label.REPEATED:
             yield "        for it in it:"
@@ -203,7 +203,7 @@ def _write(field: Field, owner: str) -> Iterator[str]:
 
 def _put(field: Field) -> str:
     """Write the statement that writes one value, which is there: ``it``."""
-    head = f"parts += heads_{field.number}[len(raw)], raw"
+    head = f"parts.append(heads_{field.number}[len(raw)]); parts.append(raw)"
     match field.kind:
         case Kind.STRING:
             return f"raw = it.encode(); {head}"
@@ -215,10 +215,10 @@ def _put(field: Field) -> str:
             return f"raw = {_WRITERS[field.kind]}(it); {head}"
 
         case Kind.DOUBLE:
-            return f"parts += {tag(field.number, FIXED64)!r}, {_WRITERS[field.kind]}(it)"
+            return f"parts.append({tag(field.number, FIXED64)!r}); parts.append({_WRITERS[field.kind]}(it))"
 
         case _:
-            return f"parts += {tag(field.number, VARINT)!r}, {_VARINTS[field.kind]}[it]"
+            return f"parts.append({tag(field.number, VARINT)!r}); parts.append({_VARINTS[field.kind]}[it])"
 
 
 def _way(cls: type) -> str:
