@@ -44,6 +44,9 @@ _READ_ALL = """
     FROM summed CROSS JOIN event ON event.id = summed.id CROSS JOIN plan ON plan.key = event.plan
     WHERE total <= ?3 OR total = size
 """
+SEARCHED_MAX = 10_000
+"""Plans that a page is looked for in; it ends there, so that nobody else's read waits for all plans to be looked at."""
+
 _ROW = """json_array(plan.key, plan.id, plan.tenant, plan.principal, plan.state, plan.labels, plan.context_id, plan.parent,
     plan.create_time, hex(plan.body), plan.end_time)"""
 
@@ -136,6 +139,12 @@ def find_request(db: apsw.Connection, tenant: str, principal: str, request_id: s
 
 def list_rows(db: apsw.Connection, query: PlanQuery) -> PlanPage:
     source, key, conditions, values = _filters(query)
+    rest = "NULL"
+    if _is_search(query):
+        end = f"(coalesce(:last_key - 1, (SELECT max(key) FROM plan)) - {SEARCHED_MAX})"  # noqa: S608
+        conditions.append(f"plan.key > {end}")
+        rest = f"(SELECT max(key) FROM plan WHERE key <= {end})"  # noqa: S608
+
     where = " AND ".join(conditions) or "true"
     size = page_size(query)
     found = db.execute(
@@ -144,15 +153,24 @@ def list_rows(db: apsw.Connection, query: PlanQuery) -> PlanPage:
         WITH page AS MATERIALIZED (
             SELECT {key} AS key, length(plan.body) AS size FROM {source} WHERE {where} ORDER BY {key} DESC LIMIT {size + 1}
         ), summed AS (SELECT key, size, sum(size) OVER (ORDER BY key DESC) AS total FROM page)
-        SELECT json_array((SELECT count(*) FROM page), json_group_array({_ROW} ORDER BY plan.key DESC))
+        SELECT json_array((SELECT count(*) FROM page), json_group_array({_ROW} ORDER BY plan.key DESC), {rest})
         FROM (SELECT * FROM summed ORDER BY key DESC LIMIT {size}) AS fit CROSS JOIN plan ON plan.key = fit.key
         WHERE total <= {PAGE_BYTES_MAX} OR total = size
         """,  # noqa: S608
         values,
     ).get
-    matching, rows = json.loads(str(found))
-    token = make_token(query, rows[-1][0]) if len(rows) < matching else ""
+    matching, rows, next_key = json.loads(str(found))
+    last_key = rows[-1][0] if len(rows) < matching else None if next_key is None else next_key + 1
+    token = "" if last_key is None else make_token(query, last_key)
     return PlanPage([_row(row) for row in rows], token)
+
+
+def _is_search(query: PlanQuery) -> bool:
+    """Whether plans must be looked at one after the other, as no index leads to those that fit."""
+    indexed = query.labels or query.context_id or query.parent_plan_id
+    ended = any(state.terminal for state in query.states)
+    timed = query.created_after is not None or query.created_before is not None
+    return not indexed and (ended or (timed and not query.states))
 
 
 def _filters(query: PlanQuery) -> tuple[str, str, list[str], dict[str, Any]]:
@@ -174,9 +192,9 @@ def _filters(query: PlanQuery) -> tuple[str, str, list[str], dict[str, Any]]:
         else:
             add(f"EXISTS (SELECT 1 FROM label AS other WHERE other.plan = plan.key AND {condition})", **bound)  # noqa: S608
 
-    last_key = read_token(query)
+    last_key = values["last_key"] = read_token(query)
     if last_key is not None:
-        add(f"{key} < :last_key", last_key=last_key)
+        add(f"{key} < :last_key")
 
     if query.tenant:
         add("plan.tenant = :tenant", tenant=query.tenant)

@@ -286,7 +286,7 @@ class Journal(Protocol):
         ...
 
     async def list_rows(self, query: PlanQuery) -> PlanPage:
-        """Give a page of rows, newest first.
+        """Give a page of rows, newest first. Fewer than fit on it, or none, may come although its token says that there are more.
 
         Raises:
             ValueError: the page token is not one of ours, or belongs to another query.
