@@ -14,30 +14,21 @@ from autoglm._codec import codecs
 from autoglm._shape import Field, Kind, shape_of
 
 
-class Form:
-    """A value as bytes, with blanks."""
+def form_of(value: object, blanks: Collection[str]) -> tuple[bytes, ...]:
+    """Write ``value`` but for the fields ``blanks``: what stands before the first of them, between them, and behind the last.
 
-    __slots__ = ("_parts",)
+    Joined in turn with other fields of those names, each whole with its head (:class:`FieldHeads`) or empty where it is left out,
+    it is the bytes of the value that has these. Of a oneof the blank is the member that will be filled in.
+    """
+    kind: Any = type(value)
+    between = [b""]
+    for field in shape_of(kind).fields:
+        if any(each.name in blanks for each in _members(field)):
+            between.append(b"")
+        else:
+            between[-1] += _alone(value, field)
 
-    def __init__(self, value: object, blanks: Collection[str]) -> None:
-        """Write ``value`` but for the fields ``blanks``; of a oneof the blank is the member that will be filled in."""
-        kind: Any = type(value)
-        self._parts: list[bytes] = [b""]
-        """What stands between the blanks, and at every second place a blank."""
-        for field in shape_of(kind).fields:
-            if any(each.name in blanks for each in _members(field)):
-                self._parts += (b"", b"")
-            else:
-                self._parts[-1] += _alone(value, field)
-
-    def fill(self, *given: bytes) -> bytes:
-        """Give the bytes of the value that has ``given`` in its blanks, in the order of its fields.
-
-        Each is the whole field, with its head (:class:`FieldHeads`); one that is left out is empty.
-        """
-        parts = self._parts.copy()
-        parts[1::2] = given
-        return b"".join(parts)
+    return tuple(between)
 
 
 class FieldHeads(Heads):

@@ -58,7 +58,7 @@ from autoglm.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime, timedelta
 
 _NOTHING_USED = Usage()
@@ -371,6 +371,14 @@ class PlanFold:
         _HANDLERS[type(event.fact)](self, event, event.fact)
         self._derive(event.event_time)
 
+    def begin(self, created: PlanCreated, steps: Sequence[Step], principal: str, time: datetime) -> None:
+        """Fold the first events of a new plan, all of one time: what was asked for, and its first steps."""
+        self._create(created, principal, time)
+        for step in steps:
+            self._add(step)
+
+        self.sequence, self.last_event_time = 1 + len(steps), time
+
     def _derive(self, now: datetime | None) -> None:
         """Find the plan's state; the clock of ``timeout`` stands still while the plan waits for a person."""
         before = self.state
@@ -421,9 +429,12 @@ class PlanFold:
                 self.deadline = now + options.timeout
 
     def _plan_created(self, event: Event, fact: PlanCreated) -> None:
-        self.created = fact
-        self.principal = event.principal
-        self.create_time = event.event_time
+        self._create(fact, event.principal, event.event_time)
+
+    def _create(self, created: PlanCreated, principal: str, time: datetime | None) -> None:
+        self.created = created
+        self.principal = principal
+        self.create_time = time
 
     def _plan_resumed(self, event: Event, _fact: PlanResumed) -> None:
         for step_id in list(self.running):
@@ -474,10 +485,14 @@ class PlanFold:
             self._used = self._used + usage
 
     def _step_added(self, event: Event, fact: StepAdded) -> None:
-        added = fact.step
-        if added is None:
+        if fact.step is None:
             return
 
+        self._add(fact.step)
+        if event.round and self.rounds:
+            self.rounds[-1].steps_added += 1
+
+    def _add(self, added: Step) -> None:
         step = self.steps[added.id] = StepFold(added)
         self.pending[added.id] = None
         for dependency in added.depends_on:
@@ -490,9 +505,6 @@ class PlanFold:
             elif other.state is not StepState.SUCCEEDED:
                 step.missing += 1
                 other.dependents.append(added.id)
-
-        if event.round and self.rounds:
-            self.rounds[-1].steps_added += 1
 
         self._ready(added.id, step)
 

@@ -22,7 +22,7 @@ from autoglm._bytes import INT64, VARINT, Heads, tag
 from autoglm._carry import carry
 from autoglm._codec import FAILURES, codecs
 from autoglm._faults import message_faults, value_faults
-from autoglm._form import FieldHeads, Form
+from autoglm._form import FieldHeads, form_of
 from autoglm._json import (
     DEPTH_MAX,
     INTEGER_MAX,
@@ -49,7 +49,6 @@ __all__ = [
     "MESSAGES",
     "Carried",
     "FieldHeads",
-    "Form",
     "WireError",
     "canonical_json",
     "carried",
@@ -62,6 +61,7 @@ __all__ = [
     "encode_created",
     "encode_watch",
     "encode_watch_all",
+    "form_of",
     "from_json",
     "from_message",
     "join_events",
@@ -78,7 +78,7 @@ __all__ = [
 T = TypeVar("T")
 
 time_bytes: Final = _values.write_time
-"""Gives the bytes of a time's message, for a :class:`Form`; raises TypeError if it has no time zone."""
+"""Gives the bytes of a time's message, for a form (:func:`form_of`); raises TypeError if it has no time zone."""
 struct_bytes: Final = _values.write_struct
 """Gives the bytes of an object's Struct, likewise; raises ValueError, TypeError or AttributeError if it cannot be carried."""
 _TEXT_DEPTH_MAX: Final = 2 * DEPTH_MAX

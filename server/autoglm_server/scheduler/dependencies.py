@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import field
 from difflib import get_close_matches
 from functools import lru_cache
 from itertools import islice
@@ -23,25 +22,11 @@ HINTS_MAX = 16
 """How often one request is told what it may have meant: looking for that can take longer than all checks."""
 
 
-@dataclass(slots=True)
-class Hints:
-    """How often a request may still be told what it may have meant."""
-
-    left: int = HINTS_MAX
-
-    def take(self) -> bool:
-        """Use one up; False: there is none."""
-        self.left -= 1
-        return self.left >= 0
-
-
 class Known(Protocol):
     """The steps that a draft may depend on."""
 
-    @property
-    def hints(self) -> Hints:
-        """Say how much may be done to find out what was meant."""
-        ...
+    hints: int
+    """How often the request may still be told what it may have meant."""
 
     def ids(self) -> Iterable[str]:
         """Give their ids."""
@@ -52,12 +37,18 @@ class Known(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+def may_hint(known: Known) -> bool:
+    """Use up one of the hints; False: there is none."""
+    known.hints -= 1
+    return known.hints >= 0
+
+
+@dataclass(slots=True)
 class Given:
     """The caller's own steps, all of them."""
 
     tools: Mapping[str, str]
-    hints: Hints = field(default_factory=Hints)
+    hints: int = HINTS_MAX
 
     def ids(self) -> Iterable[str]:
         return self.tools
@@ -66,12 +57,12 @@ class Given:
         return self.tools.get(step_id)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Before:
     """The steps that a plan has by now."""
 
     steps: Mapping[str, StepFold]
-    hints: Hints = field(default_factory=Hints)
+    hints: int = HINTS_MAX
 
     def ids(self) -> Iterable[str]:
         return self.steps
@@ -88,7 +79,7 @@ def unmet(own: str, place: str, step_id: str, member: str, catalog: Catalog, kno
 
     name = known.tool(step_id)
     if name is None:
-        near = get_close_matches(step_id[:80], list(islice(known.ids(), _NEAR_MAX)), 1) if known.hints.take() else []
+        near = get_close_matches(step_id[:80], list(islice(known.ids(), _NEAR_MAX)), 1) if may_hint(known) else []
         hint = f"; did you mean {near[0]!r}?" if near else ""
         return Violation(place, f"there is no step {step_id[:80]!r} to depend on{hint}", "UNKNOWN_STEP")
 
@@ -97,7 +88,7 @@ def unmet(own: str, place: str, step_id: str, member: str, catalog: Catalog, kno
     if members is None or member in members:
         return None
 
-    near = get_close_matches(member, members, 1) if known.hints.take() else []
+    near = get_close_matches(member, members, 1) if may_hint(known) else []
     hint = f"did you mean {near[0]}?" if near else f"it gives {', '.join(members)}"
     return Violation(place, f"the output of {name} has no {member!r}; {hint}", "UNKNOWN_FIELD")
 

@@ -11,11 +11,11 @@ from itertools import islice
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from autoglm._dataclasses import dataclass
+from autoglm._dataclasses import dataclass, maker
 from autoglm.errors import InvalidRequestError
 from autoglm.model import Effect, JsonObject, PlanOptions, RetryPolicy, Step, StepDraft, StepState, Tool, Violation
 from autoglm.wire import WireError, carried, normal_json
-from autoglm_server.scheduler.dependencies import Before, Given, Known, unmet
+from autoglm_server.scheduler.dependencies import Before, Given, Known, may_hint, unmet
 from autoglm_server.scheduler.subplans import times_read
 from autoglm_server.tools.fields import place
 from autoglm_server.tools.references import References, compile_references
@@ -60,6 +60,9 @@ class Checked:
     depends_on: tuple[str, ...]
 
 
+_make_checked = maker(Checked)
+
+
 @dataclass(frozen=True, slots=True)
 class Rules:
     """What drafts are checked against. ``depth`` is how many plans are above theirs."""
@@ -99,7 +102,7 @@ def check_given(drafts: Sequence[StepDraft], rules: Rules) -> tuple[list[Checked
 
     checked: list[Checked] = []
     for index, draft in enumerate(drafts):
-        one, faults = _check(draft, f"steps[{index}]", rules, given)
+        one, faults = _check(draft, f"steps[{index}].", rules, given)
         if one is not None:
             checked.append(one)
             continue
@@ -127,10 +130,8 @@ class Checks:
     def check(self, drafts: Sequence[StepDraft], rules: Rules) -> tuple[list[Checked], list[Violation]]:
         """Do as :func:`check_given`, but not twice by the same tools, options and limits."""
         known, offer = self._known.get(id(drafts)), rules.catalog.offer
-        if known is not None and known[0] is drafts and known[1] is offer:
-            by = known[2]
-            if by.options is rules.options and by.limits is rules.limits and by.depth == rules.depth:
-                return known[3], []
+        if known is not None and known[0] is drafts and known[1] is offer and known[2] is rules:
+            return known[3], []
 
         checked, violations = check_given(drafts, rules)
         if not violations and all(one.references.as_written for one in checked):
@@ -179,8 +180,8 @@ def check_planned(
     return (None, violations) if violations else (one, [])
 
 
-def _check(draft: StepDraft, field: str, rules: Rules, known: Known) -> tuple[Checked | None, list[Violation]]:
-    at = f"{field}." if field else ""
+def _check(draft: StepDraft, at: str, rules: Rules, known: Known) -> tuple[Checked | None, list[Violation]]:
+    """Check a draft; ``at`` is what stands before its fields in violations."""
     violations: list[Violation] = []
     if not _ID.match(draft.id):
         description = f"id {draft.id[:80]!r} must be 1 to 64 letters, digits, '_' or '-', not beginning with '-'"
@@ -209,9 +210,9 @@ def _check(draft: StepDraft, field: str, rules: Rules, known: Known) -> tuple[Ch
 
     tool = rules.catalog.get(draft.tool)
     if tool is None:
-        near = rules.catalog.nearest(draft.tool[:128]) if known.hints.take() else []
-        hint = f"; did you mean {' or '.join(near)}?" if near else "; `autoglm tools` lists them"
-        violations.append(Violation(f"{at}tool", f"there is no tool {draft.tool[:128]!r}{hint}", "UNKNOWN_TOOL"))
+        near = rules.catalog.nearest(draft.tool[:128]) if may_hint(known) else []
+        meant = f"; did you mean {' or '.join(near)}?" if near else "; `autoglm tools` lists them"
+        violations.append(Violation(f"{at}tool", f"there is no tool {draft.tool[:128]!r}{meant}", "UNKNOWN_TOOL"))
     elif rules.options.allowed_tools and not allowed(draft.tool, rules.options):
         description = f"tool {draft.tool!r} is not among options.allowed_tools {list(rules.options.allowed_tools)}"
         violations.append(Violation(f"{at}tool", description, "NOT_ALLOWED"))
@@ -228,7 +229,7 @@ def _check(draft: StepDraft, field: str, rules: Rules, known: Known) -> tuple[Ch
     if violations or tool is None or references is None:
         return None, violations
 
-    return Checked(draft, tool, references, depends_on), []
+    return _make_checked(draft, tool, references, depends_on), violations
 
 
 def _made_of_data(arguments: JsonObject, references: References, field: str) -> list[Violation]:

@@ -9,15 +9,17 @@ from __future__ import annotations
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Final
 
-from autoglm.errors import InternalError, InvalidRequestError
-from autoglm.model import Event, Plan, PlanCreated, PlanState, Step, StepAdded, StepCounts, Usage, Violation
-from autoglm.wire import FieldHeads, Form, encode, struct_bytes, time_bytes
+from autoglm._dataclasses import maker
+from autoglm.errors import InvalidRequestError
+from autoglm.model import Event, Plan, PlanState, Step, StepAdded, StepCounts, Usage, Violation
+from autoglm.wire import FieldHeads, encode, form_of, struct_bytes, time_bytes
 from autoglm_server.scheduler.drafts import NO_ARGUMENTS, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
+    from autoglm.model import PlanCreated
     from autoglm_server.scheduler.drafts import Checked, Rules
     from autoglm_server.scheduler.run import PlanRun
 
@@ -40,6 +42,8 @@ class _Heads:
         self.step_id, self.step_title = FieldHeads(Step, "id"), FieldHeads(Step, "title")
         self.step_arguments, self.step_depends_on = FieldHeads(Step, "arguments"), FieldHeads(Step, "depends_on")
         self.step_time = FieldHeads(Step, "create_time")
+        self.first = encode(Event(sequence=1))
+        self.make_step = maker(Step)
 
 
 _heads = cache(_Heads)
@@ -62,37 +66,32 @@ class Beginnings:
             InvalidRequestError: what came before the request makes an event that is too large.
         """
         heads, now, plan_id = _heads(), run.now(), run.plan.id
-        time, name = time_bytes(now), plan_id.encode()
+        time, name, asked, options = time_bytes(now), plan_id.encode(), encode(created), encode(created.options)
         whose, at = heads.event_plan_id[len(name)] + name, heads.event_time[len(time)] + time
-        who = heads.event_principal.text(principal) if principal else b""
-        body = encode(created)
-        try:
-            run.take(
-                Event(plan_id, 1, now, "", 0, False, 0, principal, created),  # noqa: FBT003
-                b"".join((whose, _sequence(Event, 1), at, who, heads.created[len(body)], body)),
-            )
-        except InternalError as large:
-            told = f"{large}, at most {rules.limits.event_bytes}; leave out or shorten what came before the request"
-            raise InvalidRequestError.of([Violation("context", told, "TOO_LARGE")]) from None
-
-        rest: list[bytes] = []
         since = heads.step_time[len(time)] + time
+        who = heads.event_principal.text(principal) if principal else b""
+        bodies = [b"".join((whose, heads.first, at, who, heads.created[len(asked)], asked))]
+        if (size := len(bodies[0])) > (most := rules.limits.event_bytes):
+            told = f"event 1 of plan {plan_id} has {size} bytes, at most {most}"
+            told = f"{told}; leave out or shorten what came before the request"
+            raise InvalidRequestError.of([Violation("context", told, "TOO_LARGE")])
+
+        steps: list[Step] = []
+        rest: list[bytes] = []
         for sequence, one in enumerate(checked, 2):
             step, written = self._form_of(one, rules).fill(one, now, since)
             size, raw = len(written), step.id.encode()
-            head = heads.step[size]
-            about = heads.event_step_id[len(raw)]
-            body = b"".join(
-                (whose, _sequence(Event, sequence), at, about, raw, heads.added[len(head) + size], head, written)
-            )
+            head, about = heads.step[size], heads.event_step_id[len(raw)]
+            added = heads.added[len(head) + size]
+            bodies.append(b"".join((whose, _sequence(Event, sequence), at, about, raw, added, head, written)))
             run.references[step.id] = one.references
-            run.take(Event(plan_id, sequence, now, step.id, 0, False, 0, "", StepAdded(step)), body)  # noqa: FBT003
+            steps.append(step)
             rest += (heads.plan_step[size], written)
 
+        run.create(created, steps, principal, now, bodies)
         if created.context:
             rest.append(encode(Plan(context=created.context)))
 
-        options = encode(created.options)
         basic = (
             heads.id[len(name)],
             name,
@@ -130,27 +129,36 @@ class Beginnings:
 class _StepForm:
     """What the steps of a tool have that leave the same to it."""
 
-    __slots__ = ("_form", "_heads", "_like", "limits", "tool")
+    __slots__ = ("_between", "_heads", "_like", "limits", "tool")
 
     def __init__(self, one: Checked, rules: Rules) -> None:
         self.tool, self.limits = one.tool, rules.limits
         self._heads = _heads()
         self._like = resolve(one, rules, 0, None)
-        self._form = Form(self._like, ("id", "title", "arguments", "depends_on", "create_time"))
+        self._between = form_of(self._like, ("id", "title", "arguments", "depends_on", "create_time"))
 
     def fill(self, one: Checked, now: datetime, since: bytes) -> tuple[Step, bytes]:
         """Give the step of a draft that is added now, and its bytes."""
         heads, draft, like = self._heads, one.draft, self._like
+        before, after_id, after_title, after_arguments, after_depends_on, last = self._between
         arguments, depends_on = draft.arguments or NO_ARGUMENTS, one.depends_on
         name, raw = draft.id.encode(), struct_bytes(arguments)
-        written = self._form.fill(
-            heads.step_id[len(name)] + name,
+        written = (
+            before,
+            heads.step_id[len(name)],
+            name,
+            after_id,
             heads.step_title.text(draft.title) if draft.title else b"",
-            heads.step_arguments[len(raw)] + raw,
+            after_title,
+            heads.step_arguments[len(raw)],
+            raw,
+            after_arguments,
             b"".join([heads.step_depends_on.text(each) for each in depends_on]) if depends_on else b"",
+            after_depends_on,
             since,
+            last,
         )
-        step = Step(
+        step = heads.make_step(
             draft.id,
             draft.title,
             like.tool,
@@ -165,7 +173,7 @@ class _StepForm:
             create_time=now,
             provider=like.provider,
         )
-        return step, written
+        return step, b"".join(written)
 
 
 @lru_cache(maxsize=1024)

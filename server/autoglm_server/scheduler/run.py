@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, assert_never
 
-from autoglm._dataclasses import dataclass
+from autoglm._dataclasses import dataclass, maker
 from autoglm.errors import AutoglmError, InternalError, error
 from autoglm.model import (
     DOMAIN,
@@ -35,6 +35,7 @@ from autoglm.model import (
     Plan,
     PlanCancelled,
     PlanCancelRequested,
+    PlanCreated,
     PlanFailed,
     PlanLimitReached,
     PlanningFailed,
@@ -95,7 +96,7 @@ from autoglm_server.scheduler.decide import (
 )
 from autoglm_server.scheduler.drafts import RETRY_POLICY, Rules, check_planned, resolve
 from autoglm_server.scheduler.outcome import Judgement, Outcome, Stopped, backoff, judge
-from autoglm_server.scheduler.state import State, apply
+from autoglm_server.scheduler.state import State, apply, begin
 from autoglm_server.scheduler.subplans import times_read
 from autoglm_server.tools.catalog import Resolved
 from autoglm_server.tools.failures import MESSAGE_MAX, clean, encodable, one_line
@@ -123,6 +124,8 @@ NAME_CHARS = 256
 """Of a name in a refused draft that cannot be written down as it is."""
 NOTES_CHARS = 64 << 10
 """Of what a planner says beside its steps; what is longer is cut."""
+
+_make_event, _make_row = maker(Event), maker(PlanRow)
 
 
 class Host(Protocol):
@@ -343,16 +346,27 @@ class PlanRun:
         """Make an event of the fact, fold it, and keep it for this turn's append."""
         plan = self.plan
         time = now or self.now()
-        event = Event(plan.id, plan.sequence + 1, time, step_id, attempt, False, round_number, principal, fact)  # noqa: FBT003
-        self.take(event, encode(event))
-
-    def take(self, event: Event, body: bytes) -> None:
-        """Fold the next event, and keep its bytes for this turn's append."""
+        event = _make_event(plan.id, plan.sequence + 1, time, step_id, attempt, False, round_number, principal, fact)  # noqa: FBT003
+        body = encode(event)
         if len(body) > self.host.limits.event_bytes:
-            raise InternalError(f"event {event.sequence} of plan {event.plan_id} has {len(body)} bytes")
+            raise self._event_too_large(event.sequence, body)
 
         apply(self.state, event, self.host.clock.monotonic())
         self._out.append(body)
+
+    def create(
+        self, created: PlanCreated, steps: Sequence[Step], principal: str, time: datetime, bodies: list[bytes]
+    ) -> None:
+        """Fold a new plan's first events, and keep ``bodies``, which are theirs, for the append."""
+        for sequence, body in enumerate(bodies, 1):
+            if len(body) > self.host.limits.event_bytes:
+                raise self._event_too_large(sequence, body)
+
+        begin(self.state, created, steps, principal, time)
+        self._out = bodies
+
+    def _event_too_large(self, sequence: int, body: bytes) -> InternalError:
+        return InternalError(f"event {sequence} of plan {self.plan.id} has {len(body)} bytes")
 
     def now(self) -> datetime:
         """Give the time of the next event: the wall clock's, but never before the event before it."""
@@ -401,17 +415,17 @@ class PlanRun:
     def _row(self, basic: bytes) -> PlanRow:
         plan = self.plan
         created = plan.created
-        return PlanRow(
-            plan_id=plan.id,
-            tenant="",
-            principal=plan.principal,
-            state=plan.state,
-            labels=created.labels,
-            context_id=created.context_id,
-            parent_plan_id=created.parent.plan_id if created.parent is not None else "",
-            create_time=plan.create_time or self.now(),
-            body=basic or encode(plan.basic()),
-            end_time=plan.end_time,
+        return _make_row(
+            plan.id,
+            "",
+            plan.principal,
+            plan.state,
+            created.labels,
+            created.context_id,
+            created.parent.plan_id if created.parent is not None else "",
+            plan.create_time or self.now(),
+            basic or encode(plan.basic()),
+            plan.end_time,
         )
 
     def _settled(self, last: int, error: JournalError | None) -> None:
@@ -463,8 +477,7 @@ class PlanRun:
         if reads and self.host.journal.stalled:
             return False
 
-        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._waiters.append((sequence, future))
+        future = self.durable_soon(sequence)
         if not reads:
             return await future
 
@@ -473,6 +486,12 @@ class PlanRun:
             return await future
         finally:
             self._readers.pop(future, None)
+
+    def durable_soon(self, sequence: int) -> asyncio.Future[bool]:
+        """Give what is done when everything up to ``sequence`` is durable, which has been handed over and is not yet."""
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiters.append((sequence, future))
+        return future
 
     def _not_held(self) -> AutoglmError:
         """Say why what was to be recorded will not be; what was handed over to the journal is told of by it."""

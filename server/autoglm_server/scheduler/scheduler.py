@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from autoglm._dataclasses import dataclass
+from autoglm._dataclasses import dataclass, maker
 from autoglm._ids import new_id
 from autoglm.errors import AutoglmError, InternalError, InvalidRequestError, NotFoundError, error
 from autoglm.fold import PlanFold
@@ -110,6 +110,9 @@ class Submitted:
         return cls(plan.id, encode(replace(plan, steps=(), rounds=(), context=())), encode(rest), existing)
 
 
+_make_created, _make_submitted = maker(PlanCreated), maker(Submitted)
+
+
 class Scheduler:
     """Holds the live plans. One instance a process; everything happens on its loop."""
 
@@ -139,8 +142,8 @@ class Scheduler:
         self.jitter = jitter
         self.artifacts = artifacts
         self.defaults = defaults
-        self._filled: dict[int, tuple[PlanOptions | None, PlanOptions, PlanOptions]] = {}
-        """What requests with the same options get, by which object these are, and of which defaults it was made."""
+        self._rules: dict[int, tuple[PlanOptions | None, PlanOptions, Rules]] = {}
+        """What requests with the same options are held to, by which object these are, and of which defaults it was made."""
         self.limits = limits or Limits()
         self.timers = Timers(clock)
         self.turns = Turns(self._starving_of_the_loop)
@@ -406,14 +409,14 @@ class Scheduler:
         narrowed = families.options_of_child(asked, share, self.catalog, plans=bool(request.request))
         created = holder.plan.created
         request = replace(request, options=narrowed, labels=created.labels, context_id=created.context_id)
-        options = self.options(request)
-        checked, violations = self._check(request, options, holder.depth + 1)
+        rules = self._rules_of(request)
+        checked, violations = self._check(request, replace(rules, depth=holder.depth + 1))
         if violations:
             raise InvalidRequestError.of(violations)
 
         digest = digest_text(to_json(replace(request, request_id="")))
         principal = holder.plan.principal
-        child, _, _ = self._new(request, checked, options, principal, digest, plan_id=plan_id, parent=parent)
+        child, _, _ = self._new(request, checked, rules, principal, digest, plan_id=plan_id, parent=parent)
         child.depth = holder.depth + 1
         child.request_key = RequestKey("", principal, request.request_id, digest)
         return child
@@ -479,19 +482,19 @@ class Scheduler:
 
     # --- what callers ask for (PlanPort)
 
-    def options(self, request: CreatePlanRequest) -> PlanOptions:
-        """Fill in every default: what a plan is created with never changes with the configuration."""
-        asked, defaults = request.options, self.defaults
-        known = self._filled.get(id(asked))
-        if known is not None and known[0] is asked and known[1] is defaults:
+    def _rules_of(self, request: CreatePlanRequest) -> Rules:
+        """Fill in every default of a request's options: what a plan is created with never changes with the configuration."""
+        asked, defaults, limits = request.options, self.defaults, self.limits
+        known = self._rules.get(id(asked))
+        if known is not None and known[0] is asked and known[1] is defaults and known[2].limits is limits:
             return known[2]
 
-        filled = self._filled_in(asked or PlanOptions())
-        if len(self._filled) >= _OPTIONS_MAX:
-            self._filled.clear()
+        rules = Rules(self.catalog, self._filled_in(asked or PlanOptions()), limits)
+        if len(self._rules) >= _OPTIONS_MAX:
+            self._rules.clear()
 
-        self._filled[id(asked)] = asked, defaults, filled
-        return filled
+        self._rules[id(asked)] = asked, defaults, rules
+        return rules
 
     def _filled_in(self, asked: PlanOptions) -> PlanOptions:
         default = self.defaults
@@ -512,17 +515,17 @@ class Scheduler:
 
     def check(self, request: CreatePlanRequest) -> list[Violation]:
         """Give every fault of the request that takes the catalog and the other steps to find."""
-        return self._check(request, self.options(request))[1]
+        return self._check(request, self._rules_of(request))[1]
 
     def _check(
-        self, request: CreatePlanRequest, options: PlanOptions, depth: int = 0, *, again: bool = False
+        self, request: CreatePlanRequest, rules: Rules, *, again: bool = False
     ) -> tuple[list[Checked], list[Violation]]:
         check = self._checks.check if again else check_given
-        checked, violations = check(request.steps, Rules(self.catalog, options, self.limits, depth))
+        checked, violations = check(request.steps, rules)
         if request.request:
-            violations += self._check_planner(options)
+            violations += self._check_planner(rules.options)
 
-        if request.steps and not options.enable_tool_call:
+        if request.steps and not rules.options.enable_tool_call:
             description = "given steps call tools, but options.enable_tool_call is false; leave one of them out"
             violations.append(Violation("options.enable_tool_call", description, "CONFLICT"))
 
@@ -579,11 +582,11 @@ class Scheduler:
             LimitError: too many plans are open, or the disk is full.
             UnavailableError: the server is going away.
         """
-        options, beside = self.options(request), len(request.steps) > _STEPS_BESIDE
+        rules, beside = self._rules_of(request), len(request.steps) > _STEPS_BESIDE
         if beside:
-            checked, violations = await asyncio.to_thread(self._check, request, options)
+            checked, violations = await asyncio.to_thread(self._check, request, rules)
         else:
-            checked, violations = self._check(request, options, again=again)
+            checked, violations = self._check(request, rules, again=again)
 
         if request.context:
             violations += await self._check_context(request.context)
@@ -596,7 +599,7 @@ class Scheduler:
             raise InvalidRequestError.of(violations)
 
         if request.validate_only:
-            return Submitted.of(await self._dry_run(request, checked, options, principal))
+            return Submitted.of(await self._dry_run(request, checked, rules, principal))
 
         try:
             self._refuse_when_full()
@@ -609,25 +612,21 @@ class Scheduler:
 
         key = RequestKey("", principal, request.request_id, digest) if request.request_id else None
         if beside:
-            made = await asyncio.to_thread(self._new, request, checked, options, principal, digest)
+            made = await asyncio.to_thread(self._new, request, checked, rules, principal, digest)
             self._refuse_when_full()
         else:
-            made = self._new(request, checked, options, principal, digest)
+            made = self._new(request, checked, rules, principal, digest)
 
-        return await self._submit(*made, key)
-
-    async def _submit(self, run: PlanRun, basic: bytes, rest: bytes, key: RequestKey | None) -> Submitted:
-        """Hand a new plan to the journal; it goes on also when the caller does not wait any more."""
+        run, basic, rest = made
         plan = run.plan
-        sequence = plan.sequence
         self._runs[plan.id] = run
         run.request_key = key
-        run.flush(basic)
+        run.flush(basic)  # it goes on also when the caller does not wait any more
         try:
-            await run.until_durable(sequence)
+            await run.durable_soon(plan.sequence)
         except DuplicateRequestError as duplicate:
-            if key is None or duplicate.request_digest != key.digest:
-                told = plan.created.request_id
+            if duplicate.request_digest != digest:
+                told = request.request_id
                 message = f"request_id {told!r} made plan {duplicate.plan_id} from another request; use a new one"
                 raise error(ErrorReason.REQUEST_ID_CONFLICT, message, plan_id=duplicate.plan_id) from None
 
@@ -636,7 +635,7 @@ class Scheduler:
             message = "another process has taken the plan up; ask again"
             raise error(ErrorReason.SERVER_DRAINING, message, plan_id=plan.id) from None
 
-        return Submitted(plan.id, basic, rest)
+        return _make_submitted(plan.id, basic, rest)
 
     async def _known(self, request_id: str, principal: str, digest: str) -> Plan | None:
         """Give the plan that this very request made before, whatever became of its tools since."""
@@ -665,7 +664,7 @@ class Scheduler:
         self,
         request: CreatePlanRequest,
         checked: list[Checked],
-        options: PlanOptions,
+        rules: Rules,
         principal: str,
         digest: str,
         *,
@@ -673,18 +672,17 @@ class Scheduler:
         parent: StepRef | None = None,
     ) -> tuple[PlanRun, bytes, bytes]:
         """Give a new plan, which has its first events; and it in view BASIC, and what view FULL has besides."""
-        run = self._blank(options, plan_id)
-        created = PlanCreated(
-            request=request.request,
-            options=options,
-            labels=request.labels,
-            request_id=request.request_id,
-            request_digest=digest,
-            parent=parent,
-            context_id=request.context_id,
-            context=request.context,
+        run = self._blank(rules.options, plan_id)
+        created = _make_created(
+            request.request,
+            rules.options,
+            request.labels,
+            request.request_id,
+            digest,
+            parent,
+            request.context_id,
+            request.context,
         )
-        rules = Rules(self.catalog, options, self.limits)
         return run, *self._beginnings.begin(run, created, checked, principal, rules)
 
     def _blank(self, options: PlanOptions, plan_id: str = "") -> PlanRun:
@@ -693,21 +691,18 @@ class Scheduler:
         state = State(PlanFold(plan_id or new_id()), self.limits, revises=planner is not None and planner.revises)
         return PlanRun(self, state, 1, 0)
 
-    async def _dry_run(
-        self, request: CreatePlanRequest, checked: list[Checked], options: PlanOptions, principal: str
-    ) -> Plan:
+    async def _dry_run(self, request: CreatePlanRequest, checked: list[Checked], rules: Rules, principal: str) -> Plan:
         """Show the plan that would run, without an id: the given steps, or the first round's.
 
         Nothing is written and nothing is called.
         """
-        run, _, _ = self._new(request, checked, options, principal, "")
-        planner = self.planners.get(options.planner)
+        run, _, _ = self._new(request, checked, rules, principal, "")
+        planner = self.planners.get(rules.options.planner)
         if not request.request or request.steps or planner is None:
             return replace(run.plan.snapshot(), id="")
 
         drafts: list[Checked] = []
         violations: list[Violation] = []
-        rules = Rules(self.catalog, options, self.limits)
         try:
             view = replace(run.view(1, 1, ()), context=await self.context_of(request.context))
             async for item in planner.round(view):

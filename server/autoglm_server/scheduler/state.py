@@ -35,6 +35,10 @@ from autoglm.model import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from autoglm.model import Step
     from autoglm_server.scheduler.limits import Limits
 
 _NO_OPTIONS = PlanOptions()
@@ -112,6 +116,12 @@ class State:
         return None if budget is None or budget.max_duration is None else budget.max_duration.total_seconds()
 
 
+def begin(state: State, created: PlanCreated, steps: Sequence[Step], principal: str, time: datetime) -> None:
+    """Fold the first events of a new plan, all of one time, as :func:`apply` does one by one."""
+    state.plan.begin(created, steps, principal, time)
+    _take(state, created.options)
+
+
 def apply(state: State, event: Event, now: float) -> None:
     """Fold one durable event into the state."""
     plan = state.plan
@@ -132,9 +142,7 @@ def apply(state: State, event: Event, now: float) -> None:
             if event.round:
                 state.steps_planned += 1
         case PlanCreated(options=options):
-            state.options = options or PlanOptions()
-            timeout = state.options.timeout
-            state.remaining = None if timeout is None else timeout.total_seconds()
+            _take(state, options)
         case StepFailed():
             state.interruptions.pop(event.step_id, None)
         case StepRetryScheduled() as fact:
@@ -164,6 +172,12 @@ def apply(state: State, event: Event, now: float) -> None:
 
     if plan.state is not before or (not started and plan.start_time is not None):
         _keep_time(state, before, started=started, now=now)
+
+
+def _take(state: State, options: PlanOptions | None) -> None:
+    state.options = options or PlanOptions()
+    timeout = state.options.timeout
+    state.remaining = None if timeout is None else timeout.total_seconds()
 
 
 def _keep_time(state: State, before: PlanState, *, started: bool, now: float) -> None:

@@ -186,6 +186,11 @@ class SubPlans:
         """What stands before the tool's own name."""
         return PROVIDER
 
+    @property
+    def unchanging(self) -> bool:
+        """Whether it has the tools that it will have."""
+        return self._port is not None
+
     def bind(self, port: SubPlanPort, *, depth: int) -> None:
         """Run sub-plans by ``port``, nested at most ``depth`` deep; 0 is none at all."""
         self._port = port

@@ -272,10 +272,12 @@ def forgets_soon(patch: pytest.MonkeyPatch) -> None:
 def answers_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
     """Another: a plan is acknowledged before the disk has it."""
 
-    async def until_durable(self: PlanRun, sequence: int, *, reads: bool = False) -> bool:
-        return True
+    def durable_soon(self: PlanRun, sequence: int) -> asyncio.Future[bool]:
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        future.set_result(True)
+        return future
 
-    patch.setattr(PlanRun, "until_durable", until_durable)
+    patch.setattr(PlanRun, "durable_soon", durable_soon)
 
 
 BROKEN: list[Callable[[pytest.MonkeyPatch], None]] = [

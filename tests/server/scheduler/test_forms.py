@@ -24,7 +24,7 @@ from autoglm.model import (
     StepDraft,
     StepRef,
 )
-from autoglm.wire import FieldHeads, Form, decode, encode, time_bytes
+from autoglm.wire import FieldHeads, decode, encode, form_of, time_bytes
 from autoglm_server.clock import FakeClock
 from autoglm_server.scheduler.drafts import CHECKS_MAX
 from autoglm_server.scheduler.forms import STEPS_MAX
@@ -83,6 +83,8 @@ async def test_what_is_put_together_is_what_the_codec_writes(asked: CreatePlanRe
                 f"r{number}",
                 f"d{number}",
             )
+            assert (live.snapshot(), live.last_event_time) == (fold.snapshot(), fold.last_event_time)
+            assert [*live.ready, *live.unapproved, *live.pending] == [*fold.ready, *fold.unapproved, *fold.pending]
             assert fold.create_time == world.clock.now() == row.create_time
             assert made.basic == row.body == encode(replace(fold.basic(), labels=live.created.labels))
             assert decode(Plan, made.basic + made.rest) == fold.snapshot()
@@ -174,16 +176,14 @@ def test_a_form_filled_in_is_the_value_written() -> None:
     now = FakeClock().now()
     event = Event("plan", 2, now, "s", 1, False, 3, "who", PlanCreated("x", request_id="r"))
     blanks = ("plan_id", "event_time", "principal", "plan_created")
-    form = Form(event, blanks)
+    form = form_of(event, blanks)
     plan_id, event_time, principal, created = (FieldHeads(Event, name) for name in blanks)
     for one in (event, replace(event, plan_id="other", event_time=now + timedelta(days=1), principal="")):
         assert one.event_time is not None
         time, fact = time_bytes(one.event_time), encode(one.fact)
         fields = plan_id.text(one.plan_id), event_time[len(time)] + time, principal.text(one.principal)
-        assert form.fill(*fields, created[len(fact)] + fact) == encode(one)
-
-    with pytest.raises(ValueError, match="assign"):
-        form.fill(b"")
+        blank = (*fields, created[len(fact)] + fact, b"")
+        assert b"".join(part for pair in zip(form, blank, strict=True) for part in pair) == encode(one)
 
     with pytest.raises(KeyError):
         FieldHeads(Event, "request")
