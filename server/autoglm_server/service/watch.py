@@ -23,6 +23,7 @@ from autoglm.errors import AutoglmError, error
 from autoglm.model import ErrorReason
 from autoglm_server.service.deadlines import Deadlines, PassedError
 from autoglm_server.service.ports import AllCursor, Cursor, PlanPort
+from autoglm_server.service.writing import whole
 
 if TYPE_CHECKING:
     from autoglm._seal import Seal
@@ -169,7 +170,7 @@ class Watches:
     async def _write(self, context: grpc.aio.ServicerContext[Any, Any], raw: bytes) -> bool:
         """Write; gives False when it took too long."""
         try:
-            await self._writes.within(context.write(raw))
+            await self._writes.within(whole(context.write(raw)))
         except PassedError:
             return False
 
