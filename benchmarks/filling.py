@@ -10,14 +10,13 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import uvloop
 
 from autoglm._ids import new_id
 from autoglm.model import CreatePlanRequest, PlanState, StepDraft
 from autoglm.wire import digest_text, to_json
-from autoglm_server.journal.journal import Append, Journal, JournalError
+from autoglm_server.journal.journal import Append, Journal, JournalError, PlanRow
 from benchmarks.inprocess import running
 
 AT_ONCE = 500
@@ -36,30 +35,35 @@ async def fill(directory: Path, plans: int) -> dict[str, float]:
         assert row is not None
         assert row.state is PlanState.SUCCEEDED, row.state
         old = plan.id.encode()
+        journal.on_commit = lambda _: None  # what makes tails of plans for watchers, and there are none
+        under_way: list[asyncio.Future[JournalError | None]] = []
 
         for begin in range(1, plans, AT_ONCE):
-            appends = []
+            handed = []
 
             for _number in range(begin, min(plans, begin + AT_ONCE)):
                 new = new_id()
                 own = [body.replace(old, new.encode()) for body in bodies]
                 copied = replace(row, plan_id=new, body=row.body.replace(old, new.encode()))
-                appends.append((new, own, copied))
+                handed.append(_append(journal, new, own, copied))
 
-            await _appended(journal, appends)
+            await _settled(under_way)  # while these are written the next are made
+            under_way = handed
+
+        await _settled(under_way)
 
     return {"plans": plans, "events": plans * len(bodies)}
 
 
-async def _appended(journal: Journal, appends: list[tuple[str, list[bytes], Any]]) -> None:
-    loop = asyncio.get_running_loop()
-    settled: list[asyncio.Future[JournalError | None]] = [loop.create_future() for _ in appends]
+def _append(journal: Journal, plan_id: str, bodies: list[bytes], row: PlanRow) -> asyncio.Future[JournalError | None]:
+    settled: asyncio.Future[JournalError | None] = asyncio.get_running_loop().create_future()
+    journal.append(Append(plan_id, 1, 1, bodies, settled.set_result, row))
+    return settled
 
-    for (plan_id, bodies, row), future in zip(appends, settled, strict=True):
-        journal.append(Append(plan_id, 1, 1, bodies, future.set_result, row))
 
-    for future in settled:
-        if (refused := await future) is not None:
+async def _settled(appends: list[asyncio.Future[JournalError | None]]) -> None:
+    for each in appends:
+        if (refused := await each) is not None:
             raise refused
 
 
