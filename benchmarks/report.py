@@ -41,12 +41,11 @@ class Run:
         rounds = "one round" if self.rounds == 1 else f"up to {self.rounds} rounds"
         left = f"everything but {_listed(self.without)}" if self.without else "everything"
         what = _listed(self.named) if self.named else left
-        return " ".join(
-            (
-                f"One run of {minutes} at {sizes}, {rounds}, of {what}.",
-                *(f"Without {name}, as it could not be measured: {why}." for name, why in self.missing.items()),
-            )
-        )
+        missing = [
+            f"Without `{name}`, which could not be measured: {' '.join(why.split()).rstrip('.')}."
+            for name, why in self.missing.items()
+        ]
+        return " ".join((f"One run of {minutes} at {sizes}, {rounds}, of {what}.", *missing))
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -181,7 +181,7 @@ async def _output(command: tuple[str, ...] | list[str], seconds: float, variable
             *command, env=variables, stdout=pipe, stderr=pipe, start_new_session=True
         )
     except OSError as error:
-        raise NotThereError(f"{command[0]}: {error.strerror}") from None
+        raise NotThereError(f"{Path(command[0]).name}: {error.strerror}") from None
 
     leash.hold(process.pid)
 

@@ -100,10 +100,10 @@ def test_the_table_in_a_document_is_replaced_and_the_rest_stays(tmp_path: Path) 
             ),
         ),
         (
-            Run(False, 3, 600, without=("model", "peers"), missing={"growth": "TimeoutError: late"}),
+            Run(False, 3, 600, without=("model", "peers"), missing={"growth": "TimeoutError: late.\nVery."}),
             (
                 "One run of 10 minutes at full sizes, up to 3 rounds, of everything but `model` and `peers`. "
-                "Without growth, as it could not be measured: TimeoutError: late."
+                "Without `growth`, which could not be measured: TimeoutError: late. Very."
             ),
         ),
     ],
