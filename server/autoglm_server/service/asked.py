@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from autoglm._dataclasses import maker
 from autoglm.model import CreatePlanRequest
 from autoglm.v1 import plan_service_pb2 as pb
 from autoglm_server.service.bounds import PRINTABLE, REQUEST_ID_MAX
@@ -26,6 +27,7 @@ class Asked:
         """Begin with none; what ``limits`` may refuse is not kept."""
         self._room = min(BYTES_MAX, limits.request_bytes - REQUEST_ID_MAX - 8)
         self._known: dict[bytes, tuple[CreatePlanRequest, str]] = {}
+        self._make = maker(CreatePlanRequest)
 
     def __len__(self) -> int:
         """How many are known."""
@@ -52,7 +54,7 @@ class Asked:
             return None
 
         like, digest = known
-        request = CreatePlanRequest(
+        request = self._make(
             like.request, like.steps, like.options, like.labels, request_id, like.context_id, like.context
         )
         return request, digest

@@ -31,7 +31,7 @@ PRINTABLE: Final = re.compile(r"[\x20-\x7e]*")
 VIOLATIONS_MAX: Final = 1000
 """The most faults that are looked for in one request: 10,000 bad steps need not cost 30,000 sentences."""
 
-_JSON_GROWTH: Final = 6
+JSON_GROWTH: Final = 6
 """JSON is at most this much longer than the Struct's encoding: a control character, one byte, is ``\\u0001``."""
 
 
@@ -156,7 +156,7 @@ class Checks:
             self._walk(name, value, depth_max)
             return
 
-        if size <= bytes_max < size * _JSON_GROWTH:
+        if size <= bytes_max < size * JSON_GROWTH:
             size = max(size, len(wire.canonical_json(wire.from_message(value)).encode()))
 
         if size > bytes_max:  # of which nothing is read: that could take longer than all the rest

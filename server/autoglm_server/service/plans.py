@@ -90,6 +90,9 @@ class PlanService(plan_service_pb2_grpc.PlanServiceServicer):
 
     async def CreatePlan(self, request: pb.CreatePlanRequest, context: _Context) -> bytes:  # type: ignore[override]
         """Accept a plan."""
+        if (turn := self._admission.turn()) is not None:
+            await turn
+
         made = await self._create(request, principal_of(context))
         # A plan that is made has its steps; too large for an answer, they are read with ListSteps.
         rest = made.rest if len(made.basic) + len(made.rest) + 16 <= self._limits.response_bytes else b""
@@ -104,6 +107,9 @@ class PlanService(plan_service_pb2_grpc.PlanServiceServicer):
         """Accept a plan and send its events from the start."""
         with self._watches.admit(context.peer()):
             with self._admission.place(Kind.WRITE, context.peer()):
+                if (turn := self._admission.turn()) is not None:
+                    await turn
+
                 plan_id = (await self._create(request, principal_of(context))).plan_id
 
             with self._disconnects.attached(plan_id, asked=request.cancel_on_disconnect):
@@ -204,32 +210,35 @@ class PlanService(plan_service_pb2_grpc.PlanServiceServicer):
 
         return message
 
-    async def _create(self, message: pb.CreatePlanRequest | pb.RunPlanRequest, principal: str) -> Submitted:
+    def _create(
+        self, message: pb.CreatePlanRequest | pb.RunPlanRequest, principal: str
+    ) -> Coroutine[Any, Any, Submitted]:
         """Check the shape of a request and hand it over; its meaning is checked there."""
-        if (turn := self._admission.turn()) is not None:
-            await turn
-
         content = self._asked.content(message)
         found = self._asked.find(content, message.request_id)
         again = found is not None
         if found is None:
-            if message.ByteSize() > OFF_LOOP_BYTES:
-                found = await asyncio.to_thread(self._read, message)
-            else:
-                found = self._read(message)
-                self._asked.keep(content, *found)
+            if not content and message.ByteSize() > OFF_LOOP_BYTES:
+                return self._create_large(message, principal)
+
+            found = self._read(message, len(content))
+            self._asked.keep(content, *found)
 
         request, digest = found
-        return await self._plans.submit(request, principal=principal, digest=digest, again=again)
+        return self._plans.submit(request, principal=principal, digest=digest, again=again)
 
-    def _read(self, message: pb.CreatePlanRequest | pb.RunPlanRequest) -> tuple[CreatePlanRequest, str]:
+    async def _create_large(self, message: pb.CreatePlanRequest | pb.RunPlanRequest, principal: str) -> Submitted:
+        request, digest = await asyncio.to_thread(self._read, message)
+        return await self._plans.submit(request, principal=principal, digest=digest)
+
+    def _read(self, message: pb.CreatePlanRequest | pb.RunPlanRequest, size: int = 0) -> tuple[CreatePlanRequest, str]:
         """Give a request whose shape is sound, and its digest, as :func:`read_create`.
 
         Raises:
             InvalidRequestError: with every violation, of shape and of meaning.
         """
         try:
-            return read_create(message, self._limits)
+            return read_create(message, self._limits, size)
         except InvalidRequestError as refused:
             raise InvalidRequestError.of(self._all_faults(message, refused.violations)) from None
 
@@ -250,9 +259,8 @@ class PlanService(plan_service_pb2_grpc.PlanServiceServicer):
             if draft.arguments.ByteSize() > self._limits.arguments:
                 draft.ClearField("arguments")
 
-        try:
-            request = create_request(message)
-        except (ValueError, OverflowError):  # a number or duration that no value can hold; a fault of shape names it
+        request = _readable(message)
+        if request is None:
             return shape
 
         fields = [violation.field for violation in shape]
@@ -315,16 +323,29 @@ def accept(violations: Sequence[Violation]) -> None:
 
 
 def read_create(
-    message: pb.CreatePlanRequest | pb.RunPlanRequest, limits: LimitSettings
+    message: pb.CreatePlanRequest | pb.RunPlanRequest, limits: LimitSettings, size: int = 0
 ) -> tuple[CreatePlanRequest, str]:
     """Give a request whose shape is sound, and, if it has a request_id, the digest to compare it by.
+
+    ``size``, if it is known: how many bytes it has but for its request_id, which with it are not too many.
 
     Raises:
         InvalidRequestError: with every violation.
     """
-    accept(validate.create_plan(message, limits))
-    request = create_request(message)
+    request = _readable(message) if size else None
+    if request is None or not validate.plainly_sound(request, limits, size):
+        accept(validate.create_plan(message, limits))
+        request = request or create_request(message)
+
     return request, request_digest(request) if request.request_id else ""
+
+
+def _readable(message: pb.CreatePlanRequest | pb.RunPlanRequest) -> CreatePlanRequest | None:
+    """Give the request as a value, if it can be one: a number or duration that no value can hold is a fault of its shape."""
+    try:
+        return create_request(message)
+    except (ValueError, OverflowError):
+        return None
 
 
 def create_request(message: pb.CreatePlanRequest | pb.RunPlanRequest) -> CreatePlanRequest:

@@ -11,12 +11,12 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from autoglm.v1 import plan_pb2, plan_service_pb2
-from autoglm_server.service.bounds import ID, PRINTABLE, REQUEST_ID_MAX, TOOL_GLOB, TOOL_NAME, Checks
+from autoglm_server.service.bounds import ID, JSON_GROWTH, PRINTABLE, REQUEST_ID_MAX, TOOL_GLOB, TOOL_NAME, Checks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from autoglm.model import Violation
+    from autoglm.model import CreatePlanRequest, StepDraft, Violation
     from autoglm.v1 import tool_service_pb2
     from autoglm_server.settings import LimitSettings
 
@@ -32,8 +32,10 @@ GLOBS_MAX: Final = 256
 NOTE_BYTES_MAX: Final = 4 << 10
 PAGE_TOKEN_MAX: Final = 1024
 ROUTE_MAX: Final = 16
+CONTEXT_ID_MAX: Final = 128
 DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 
+_NESTED: Final = frozenset({dict, list})
 _TOOL_RULE = "a tool's name: 1 to 128 of A-Z a-z 0-9 _ . -"
 _GLOB_RULE = "a tool's name or a glob of * and ?: 1 to 128 of A-Z a-z 0-9 _ . - * ?"
 
@@ -73,12 +75,49 @@ def create_plan(
         checks.matches("request_id", request_id, PRINTABLE, "printable ASCII, best a UUID")
 
     if request.context_id:
-        checks.characters("context_id", request.context_id, 128)
+        checks.characters("context_id", request.context_id, CONTEXT_ID_MAX)
 
     if request.context and checks.count("context", request.context, CONTEXT_ITEMS_MAX):
         _context(checks, request.context, limits)
 
     return checks.violations
+
+
+def plainly_sound(request: CreatePlanRequest, limits: LimitSettings, size: int) -> bool:
+    """Whether nearly all that :func:`create_plan` looks for is not there at all, and the rest is right.
+
+    So it is with most requests, and a value is looked at in a quarter of the time of its message. Where this is False, that
+    tells what is wrong, if anything is. ``size`` is at least that of all arguments, in bytes.
+    """
+    if request.options is not None or request.labels or request.context or size * JSON_GROWTH > limits.arguments:
+        return False
+
+    text, steps, request_id = request.request, request.steps, request.request_id
+    if (not steps and not text.strip()) or len(steps) > limits.steps or len(text) * 4 > limits.request_text:
+        return False
+
+    if len(request_id) > REQUEST_ID_MAX or not PRINTABLE.fullmatch(request_id):
+        return False
+
+    for draft in steps:
+        if not _plain(draft, limits):
+            return False
+
+    return len(request.context_id) <= CONTEXT_ID_MAX
+
+
+def _plain(draft: StepDraft, limits: LimitSettings) -> bool:
+    return (
+        draft.retry_policy is None
+        and draft.timeout is None
+        and ID.fullmatch(draft.id) is not None
+        and TOOL_NAME.fullmatch(draft.tool) is not None
+        and len(draft.title) <= TITLE_MAX
+        and (
+            not draft.depends_on or (len(draft.depends_on) <= limits.steps and all(map(ID.fullmatch, draft.depends_on)))
+        )
+        and (not draft.arguments or (limits.json_depth > 1 and not _NESTED & set(map(type, draft.arguments.values()))))
+    )
 
 
 def _drafts(checks: Checks, drafts: Iterable[plan_pb2.StepDraft], limits: LimitSettings) -> None:
@@ -200,7 +239,7 @@ def list_plans(request: plan_service_pb2.ListPlansRequest, limits: LimitSettings
     checks = Checks()
     _page(checks, request.page_size, request.page_token)
     checks.labels(request.labels, limits.labels)
-    checks.characters("context_id", request.context_id, 128)
+    checks.characters("context_id", request.context_id, CONTEXT_ID_MAX)
     checks.matches("parent_plan_id", request.parent_plan_id, ID, "the id of a plan", required=False)
     checks.timestamp("created_after", request.created_after)
     checks.timestamp("created_before", request.created_before)

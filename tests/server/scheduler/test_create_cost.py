@@ -75,7 +75,7 @@ async def created(world: World, asked: Asked, messages: list[pb.CreatePlanReques
         found = asked.find(content, each.request_id)
         again = found is not None
         if found is None:
-            found = read_create(each, LIMITS)
+            found = read_create(each, LIMITS, len(content))
             asked.keep(content, *found)
 
         request, digest = found

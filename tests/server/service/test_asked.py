@@ -23,7 +23,8 @@ def message(request_id: str = "r", **more: object) -> pb.CreatePlanRequest:
 def kept(*messages: pb.CreatePlanRequest, limits: LimitSettings = LIMITS) -> Asked:
     asked = Asked(limits)
     for each in messages:
-        asked.keep(asked.content(each), *read_create(each, limits))
+        content = asked.content(each)
+        asked.keep(content, *read_create(each, limits, len(content)))
 
     return asked
 

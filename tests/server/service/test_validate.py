@@ -14,6 +14,7 @@ from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autoglm import wire
 from autoglm.model import Violation
 from autoglm.v1 import plan_pb2, tool_service_pb2
 from autoglm.v1 import plan_service_pb2 as pb
@@ -33,7 +34,19 @@ def reasons(violations: list[Violation]) -> dict[str, str]:
 def create(**fields: Any) -> dict[str, str]:
     """Check a request that is sound but for ``fields``, given as JSON."""
     request = ParseDict({"request": "r"} | fields, pb.CreatePlanRequest())
-    return reasons(validate.create_plan(request, LIMITS))
+    found = reasons(validate.create_plan(request, LIMITS))
+    assert not (found and glanced(request, LIMITS)), "what is at fault would not be looked at"
+    return found
+
+
+def glanced(request: pb.CreatePlanRequest, limits: LimitSettings) -> bool:
+    """Whether a glance at a request is enough to pass it; what cannot be read cannot be passed."""
+    try:
+        value = wire.from_message(request)
+    except wire.WireError:
+        return False
+
+    return validate.plainly_sound(value, limits, request.ByteSize())
 
 
 def step(**fields: Any) -> dict[str, str]:
@@ -55,6 +68,39 @@ def test_a_sound_request_passes() -> None:
     assert create() == {}
     assert step() == {}
     assert create(request="", steps=[{"id": "a", "tool": "t"}]) == {}
+
+
+PLAIN: list[dict[str, Any]] = [
+    {"request": "r", "requestId": "~" * 128, "contextId": "c" * 128},
+    {"steps": [{"id": "a", "tool": "t", "title": "t" * 256, "arguments": {"n": 1, "t": "x", "k": None, "b": True}}]},
+    {"steps": [{"id": "a", "tool": "t", "requiresApproval": True}, {"id": "b", "tool": "t", "dependsOn": ["a"]}]},
+]
+LOOKED_AT: list[dict[str, Any]] = [
+    {"request": "r", "options": {"maxSteps": 1}},
+    {"request": "r", "labels": {"k": "v"}},
+    {"request": "r", "context": [{"planId": "p"}]},
+    {"steps": [{"id": "a", "tool": "t", "timeout": "1s"}]},
+    {"steps": [{"id": "a", "tool": "t", "retryPolicy": {"maxAttempts": 1}}]},
+    {"steps": [{"id": "a", "tool": "t", "arguments": {"l": [1]}}]},
+    {"steps": [{"id": "a", "tool": "t", "arguments": {"o": {"k": 1}}}]},
+]
+
+
+@pytest.mark.parametrize("asked", PLAIN + LOOKED_AT)
+def test_most_requests_are_sound_at_a_glance(asked: dict[str, Any]) -> None:
+    request = ParseDict(asked, pb.CreatePlanRequest())
+    assert validate.create_plan(request, LIMITS) == []
+    assert glanced(request, LIMITS) == (asked in PLAIN)
+
+
+@pytest.mark.parametrize("limit", [{"json_depth": 1}, {"arguments": 64}, {"steps": 1}, {"request_text": 0}])
+def test_a_glance_knows_the_limits(limit: dict[str, Any]) -> None:
+    limits = LIMITS.model_copy(update=limit)
+    for asked in PLAIN:
+        request = ParseDict(asked, pb.CreatePlanRequest())
+        assert not glanced(request, limits) or validate.create_plan(request, limits) == []
+
+    assert not all(glanced(ParseDict(asked, pb.CreatePlanRequest()), limits) for asked in PLAIN)
 
 
 OPTION = "options."
@@ -405,4 +451,5 @@ def test_whatever_can_be_read_can_be_judged(kind: type[Message], raw: bytes) -> 
     except DecodeError:  # not a message: the boundary's business
         return
 
-    reasons(check(request))
+    found = reasons(check(request))
+    assert not (found and isinstance(request, pb.CreatePlanRequest) and glanced(request, LIMITS))
