@@ -6,7 +6,6 @@ with the offset to go on from in the details.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
@@ -20,7 +19,9 @@ from autoglm.model import Artifact, ErrorReason, Plan, Violation
 from autoglm.v1 import plan_service_pb2 as pb
 from autoglm.v1 import tool_service_pb2
 from autoglm_server.journal.artifacts import ArtifactNotFoundError, ArtifactStore
-from autoglm_server.service.watch import WRITE_SECONDS, ended
+from autoglm_server.service.deadlines import Deadlines, PassedError
+from autoglm_server.service.watch import WRITE_SECONDS, begin, ended
+from autoglm_server.service.writing import whole
 from autoglm_server.tools.artifacts import StoreSink
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Artifacts:
         """Where contents are kept."""
         self._limits = limits
         self._files = FileLimits(limits.artifact, limits.call_artifacts, limits.call_artifacts_bytes)
-        self._write_seconds = write_seconds
+        self._writes = Deadlines(write_seconds)
         self._draining = False
         self.open = 0
         """Reads under way now."""
@@ -110,8 +111,8 @@ class Artifacts:
             message = f"the plan {plan.id} is no longer kept"
             raise error(ErrorReason.ARTIFACT_NOT_FOUND, message, plan_id=plan.id, digest=digest) from None
 
-    async def chunks(self, context: _Context, place: str, artifact: Artifact) -> None:
-        """Send a file that a direct call left at ``place`` in the store.
+    async def chunks(self, context: _Context, place: str, artifact: Artifact, *, first: bool) -> None:
+        """Send a file that a direct call left at ``place`` in the store; ``first`` as in :meth:`send`.
 
         Raises:
             UnavailableError: WATCH_ENDED: the caller reads nothing.
@@ -121,18 +122,32 @@ class Artifacts:
         offset = 0
         async with aclosing(self.store.read(place, artifact.digest)) as pieces:
             async for piece in pieces:
-                await self._write(context, _chunk(told if not offset else None, piece), offset)
+                await self.send(context, _chunk(told if not offset else None, piece), first=first and not offset)
                 offset += len(piece)
 
         if not offset:
-            await self._write(context, _chunk(told, b""), 0)
+            await self.send(context, _chunk(told, b""), first=first)
+
+    async def send(self, context: _Context, message: Any, *, first: bool) -> None:
+        """Send a message of a direct call; ``first``: none was sent before.
+
+        Raises:
+            UnavailableError: WATCH_ENDED: the caller reads nothing.
+        """
+        if first:
+            await begin(context, message.ByteSize())
+
+        try:
+            await self._writes.within(whole(context.write(message)))
+        except PassedError as passed:
+            told = f"nothing was read for {passed.seconds:g} s, so the call was ended, and what it gave is lost"
+            raise ended(told, {}) from None
 
     async def _write(self, context: _Context, message: Any, offset: int) -> None:
         try:
-            async with asyncio.timeout(self._write_seconds):
-                await context.write(message)
-        except TimeoutError:
-            told = f"nothing was read for {self._write_seconds:g} s; read on from this offset"
+            await self._writes.within(whole(context.write(message)))
+        except PassedError as passed:
+            told = f"nothing was read for {passed.seconds:g} s; read on from this offset"
             raise ended(told, {"offset": str(offset)}) from None
 
 

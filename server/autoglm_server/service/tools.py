@@ -119,6 +119,7 @@ class ToolService(tool_service_pb2_grpc.ToolServiceServicer):
         mailbox = Mailbox()
         place = f"call.{new_id()}"  # no plan's id has a dot
         files = self._artifacts.sink(place)
+        first = True
         invocation = replace(self._invocation(request, tool, context, mailbox), artifacts=files)
 
         try:
@@ -127,14 +128,19 @@ class ToolService(tool_service_pb2_grpc.ToolServiceServicer):
                 call.add_done_callback(lambda _: mailbox.close())
 
                 while (progress := await mailbox.next()) is not None:
-                    await context.write(pb.CallToolResponse(progress=wire.to_message(progress)))  # type: ignore[arg-type]
+                    told: Any = wire.to_message(progress)
+                    await self._artifacts.send(context, pb.CallToolResponse(progress=told), first=first)
+                    first = False
 
                 last = await call
                 for named in last.result.artifacts:
                     if (artifact := files.saved.get(named.name)) and artifact.digest == named.digest:
-                        await self._artifacts.chunks(context, place, artifact)
+                        await self._artifacts.chunks(context, place, artifact, first=first)
+                        first = False
 
-                await context.write(last)
+                await self._artifacts.send(context, last, first=first)
+        except ExceptionGroup as group:  # what the call fails with is data, so this is what could not be sent
+            raise group.exceptions[0] from None
         finally:
             if files.used:
                 await self._artifacts.store.remove(place)

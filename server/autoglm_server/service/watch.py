@@ -35,6 +35,8 @@ DISCONNECT_SECONDS: Final = 10.0
 FIRST_SECONDS: Final = 0.005
 """How long the first message waits for events; a watcher of a quiet plan is told at once that it is attached."""
 RETRY_AFTER: Final = timedelta(seconds=1)
+AT_ONCE_BYTES: Final = 16 << 10
+"""A message that is sent at once, also to one who reads nothing: transports take 64 KiB of a stream before they wait."""
 
 _log = logging.getLogger(__name__)
 
@@ -128,6 +130,8 @@ class Watches:
             while True:
                 batch = await cursor.next(timeout)
                 raw = seal.put(wire.encode_watch(batch.events, batch.sequence, named))
+                if named:
+                    await begin(context, len(raw))
 
                 if not await self._write(context, raw):
                     raise unread(self._times.write, {"after_sequence": str(sent), "journal_id": journal_id})
@@ -156,6 +160,8 @@ class Watches:
             while True:
                 batch = await cursor.next(timeout)
                 raw = seal.put(wire.encode_watch_all(wire.join_events(batch.bodies), batch.cursor))
+                if timeout == FIRST_SECONDS:
+                    await begin(context, len(raw))
 
                 if not await self._write(context, raw):
                     raise unread(self._times.write, {"cursor": sent})
@@ -253,6 +259,16 @@ class Disconnects:
             )
         except AutoglmError as refused:
             _log.warning("could not cancel", extra={"plan_id": plan_id, "reason": refused.reason})
+
+
+async def begin(context: grpc.aio.ServicerContext[Any, Any], size: int) -> None:
+    """Begin a stream whose first message has ``size`` bytes.
+
+    Headers go with the first message, and while that waits for its reader there is no other way to send them: without them
+    no status can be sent, and the call would be open for ever.
+    """
+    if size > AT_ONCE_BYTES:
+        await context.send_initial_metadata(())
 
 
 def check_journal(asked: str, journal_id: str) -> None:

@@ -13,7 +13,7 @@ import grpc.aio
 import pytest
 from pydantic import ByteSize
 
-from autoglm.model import Artifact, Plan, Step, Tool, ToolResult
+from autoglm.model import Artifact, Plan, Step, Tool, ToolProgress, ToolResult
 from autoglm.v1 import plan_service_pb2 as pb
 from autoglm.v1 import tool_service_pb2
 from autoglm_server.service.watch import WatchTimes
@@ -46,7 +46,7 @@ async def refused(edge: Edge, digest: str, offset: int = 0, plan_id: str = "plan
 
 async def read_into(call: Any, found: list[bytes]) -> None:
     async for message in call:
-        found.append(message.data)  # noqa: PERF401  # what came before it broke off counts
+        found.append(getattr(message, "data", b""))  # noqa: PERF401  # what came before it broke off counts
 
 
 async def test_first_what_it_is_then_its_bytes_in_pieces(served: Edge) -> None:
@@ -189,6 +189,30 @@ async def test_nothing_of_a_direct_call_is_kept(served: Edge) -> None:
     await until(lambda: not any(store._plans.iterdir()))
 
     assert not [path for path in store._content.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("what", ["files", "progress"])
+async def test_a_direct_call_whose_caller_reads_nothing_is_ended_and_gives_its_place_back(what: str) -> None:
+    async def behave(invocation: Invocation) -> ToolResult:
+        if what == "files":
+            return ToolResult("ok", (await invocation.artifacts.save("large", bytes(8 << 20)),))
+
+        while True:
+            invocation.report(ToolProgress(text="x" * (64 << 10)))
+            await asyncio.sleep(0)
+
+    async with serving(times=WatchTimes(write=0.1)) as edge:
+        edge.catalog.table["save"] = Tool(name="save", digest="d")
+        edge.catalog.behave = behave
+        call = (await edge.tool_stub()).CallTool(tool_service_pb2.CallToolRequest(name="save"))
+        await until(lambda: edge.boundary.active == 1)
+        await until(lambda: edge.boundary.active == 0)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await read_into(call, [])
+
+        ended = refusal(caught.value)
+        assert (ended.code, ended.info.reason) == (grpc.StatusCode.UNAVAILABLE, "WATCH_ENDED")
+        assert "nothing was read for 0.1 s" in ended.message
 
 
 async def test_the_limits_of_a_call() -> None:

@@ -172,6 +172,19 @@ async def test_a_watch_that_reads_nothing_is_ended_with_where_to_resume() -> Non
         assert told.info.metadata["journal_id"] == edge.journal.journal_id
 
 
+@pytest.mark.parametrize("every", [False, True])
+async def test_a_watch_that_never_read_anything_is_told_too(every: bool) -> None:
+    """Its first message waits for it, and the headers must not wait with that: then no status could be sent."""
+    async with serving(times=WatchTimes(heartbeat=1, write=0.2)) as edge:
+        await edge.plans.add(Plan(id="p"), 3, size=1 << 18)
+        stub = await edge.stub()
+        call = stub.WatchPlans(pb.WatchPlansRequest()) if every else stub.WatchPlan(pb.WatchPlanRequest(plan_id="p"))
+        await until(lambda: edge.watches.count == 1)
+        await until(lambda: edge.boundary.active == 0)
+
+        assert (await failure(call)).info.reason == "WATCH_ENDED"
+
+
 async def test_a_watch_that_reads_is_not_ended() -> None:
     """The control of the test above."""
     async with serving(times=WatchTimes(heartbeat=1, write=0.2)) as edge:
