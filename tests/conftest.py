@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import gc
 import logging
+import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +22,9 @@ HOLDERS: Final = frozenset({"key", "key.txt", "model.key", "keys.env", "autoglm.
 """Names of files that tests put keys into: key files and settings."""
 _RECORDS: Final = "log-records-with-keys.txt"
 _CHUNK: Final = 1 << 20
+
+# Hundreds of processes are started, and each would compile all of it again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def leaks(folder: Path) -> Iterator[Path]:

@@ -1,7 +1,8 @@
-"""The command line as people run it: real processes, a real embedded server, a real terminal."""
+"""The command line as people run it: a real embedded server, and real processes and a real terminal where they matter."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -16,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from autoglm.cli import main
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -96,6 +99,29 @@ class Home:
 
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
+    def tell(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        """Run a command line in this process: as :meth:`run`, without the half second that another one takes to start."""
+        streams = {name: io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for name in ("stdin", "stdout", "stderr")}
+        streams["stdin"].write(stdin)
+        streams["stdin"].seek(0)
+
+        with pytest.MonkeyPatch.context() as patch:
+            for name in os.environ.keys() - self.environment.keys():
+                patch.delenv(name)
+
+            for name, value in self.environment.items():
+                patch.setenv(name, value)
+
+            for name, stream in streams.items():
+                patch.setattr(sys, name, stream)
+
+            status = main(arguments)
+
+        for name in ("stdout", "stderr"):
+            streams[name].seek(0)
+
+        return subprocess.CompletedProcess(arguments, status, streams["stdout"].read(), streams["stderr"].read())
+
     def stop(self) -> None:
         """End the server that holds the data directory, if there is one, and wait for it."""
         try:
@@ -145,6 +171,7 @@ def test_the_answer_and_only_the_answer_is_on_stdout(home: Home) -> None:
 
 def test_what_run_printed_a_later_watch_prints_byte_for_byte(home: Home) -> None:
     ran = home.run("run", "15% of 2480", "--json")
+    assert ran.returncode == 0, ran.stderr
     plan_id = json.loads(ran.stdout.splitlines()[0])["planId"]
     watched = home.run("watch", plan_id, "--json")
     rest = home.run("watch", plan_id, "--json", "--after", "3")
@@ -171,20 +198,20 @@ def test_ephemeral_events_on_demand(home: Home) -> None:
 
 
 def test_the_commands_that_are_told_decide(home: Home) -> None:
-    plan_id = home.run("run", "--plan", "-", "--detach", stdin=PAYMENTS).stdout.strip()
+    plan_id = home.tell("run", "--plan", "-", "--detach", stdin=PAYMENTS).stdout.strip()
     told = ""
     due = time.monotonic() + 20
 
     while told.count("waits for approval") < 2:
         assert time.monotonic() < due
-        told = home.run("plans", "--state", "waiting").stdout
+        told = home.tell("plans", "--state", "waiting").stdout
 
     lines = [line.strip() for line in told.splitlines()]
     (approve,) = [line for line in lines if line.startswith("approve:") and f"{plan_id} pay " in line]
     (reject,) = [line for line in lines if line.startswith("reject:") and f"{plan_id} tip " in line]
-    shown = home.run("show", plan_id[-8:]).stdout
-    decided = [home.run(*shlex.split(line.partition(":")[2])[1:]) for line in (approve, reject)]
-    watched = home.run("watch", plan_id)
+    shown = home.tell("show", plan_id[-8:]).stdout
+    decided = [home.tell(*shlex.split(line.partition(":")[2])[1:]) for line in (approve, reject)]
+    watched = home.tell("watch", plan_id)
 
     assert '"to": "\\u202eeve"' in told
     assert approve in shown
@@ -198,9 +225,9 @@ def test_the_commands_that_are_told_decide(home: Home) -> None:
 
 def test_cancel(home: Home) -> None:
     steps = '{"steps": [{"id": "s", "tool": "mine.slow", "arguments": {"seconds": 30}}]}'
-    plan_id = home.run("run", "--plan", "-", "--detach", stdin=steps).stdout.strip()
-    cancelled = home.run("cancel", plan_id, "--reason", "enough")
-    watched = home.run("watch", plan_id)
+    plan_id = home.tell("run", "--plan", "-", "--detach", stdin=steps).stdout.strip()
+    cancelled = home.tell("cancel", plan_id, "--reason", "enough")
+    watched = home.tell("watch", plan_id)
 
     assert cancelled.returncode == 0, cancelled.stderr
     assert (watched.returncode, watched.stdout) == (3, "")
@@ -216,7 +243,7 @@ def test_every_fault_of_a_plan_file(home: Home, tmp_path: Path) -> None:
         "  - {id: b, tool: math.calculate, arguments: {expression: 1}}\n"
         "  - {id: c, tool: math.calculate, arguments: {expression: '${nobody}'}}\n"
     )
-    done = home.run("run", "--plan", str(file))
+    done = home.tell("run", "--plan", str(file))
 
     assert (done.returncode, done.stdout) == (2, "")
     lines = [line for line in done.stderr.splitlines() if line.startswith("autoglm: ")]
@@ -226,21 +253,21 @@ def test_every_fault_of_a_plan_file(home: Home, tmp_path: Path) -> None:
 
 
 def test_dry_run(home: Home) -> None:
-    before = home.run("plans", "--json").stdout
-    done = home.run("run", "--plan", "-", "--dry-run", stdin=PAYMENT)
+    before = home.tell("plans", "--json").stdout
+    done = home.tell("run", "--plan", "-", "--dry-run", stdin=PAYMENT)
 
     assert done.returncode == 0, done.stderr
     assert "mine.pay" in done.stdout
-    assert home.run("plans", "--json").stdout == before
+    assert home.tell("plans", "--json").stdout == before
 
 
 def test_tools(home: Home) -> None:
-    listed = home.run("tools")
-    shown = home.run("tool", "mine.pay")
-    called = home.run("call", "math.calculate", "--args", '{"expression": "2480 * 0.15"}', "--json")
-    unknown = home.run("call", "math.calculat")
-    wrong = home.run("call", "math.calculate", "--args", "{}")
-    guarded = home.run("call", "mine.pay", "--args", '{"to": "eve", "amount": 1}')
+    listed = home.tell("tools")
+    shown = home.tell("tool", "mine.pay")
+    called = home.tell("call", "math.calculate", "--args", '{"expression": "2480 * 0.15"}', "--json")
+    unknown = home.tell("call", "math.calculat")
+    wrong = home.tell("call", "math.calculate", "--args", "{}")
+    guarded = home.tell("call", "mine.pay", "--args", '{"to": "eve", "amount": 1}')
 
     assert "mine.pay" in listed.stdout
     assert "Pay somebody." in shown.stdout
@@ -252,8 +279,8 @@ def test_tools(home: Home) -> None:
 
 
 def test_doctor_finds_all_well(home: Home) -> None:
-    home.run("tools")
-    done = home.run("doctor", "--json")
+    home.tell("tools")
+    done = home.tell("doctor", "--json")
     checks = {check["check"]: check for check in map(json.loads, done.stdout.splitlines())}
 
     assert done.returncode == 0, done.stdout
@@ -263,7 +290,7 @@ def test_doctor_finds_all_well(home: Home) -> None:
 
 @pytest.mark.parametrize("command", [["run", "x"], ["doctor"], ["watch", "x" * 26, "--json"]])
 def test_a_server_that_is_not_there(home: Home, command: list[str]) -> None:
-    done = home.run("--address", "127.0.0.1:1", *command)
+    done = home.tell("--address", "127.0.0.1:1", *command)
 
     assert done.returncode == 4
     assert "127.0.0.1:1" in done.stderr + done.stdout
@@ -271,7 +298,7 @@ def test_a_server_that_is_not_there(home: Home, command: list[str]) -> None:
 
 
 def test_unknown_plan(home: Home) -> None:
-    done = home.run("show", "0" * 26)
+    done = home.tell("show", "0" * 26)
 
     assert (done.returncode, done.stdout) == (2, "")
     assert "0" * 26 in done.stderr

@@ -54,11 +54,13 @@ def keyed(context: autoglm.ToolContext) -> str:
 '''
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    (tmp_path / "mine.py").write_text(TOOLS)
-    yield tmp_path
-    done = tmp_path / "data" / "server.json"
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Give a folder whose embedded server all share; it is ended at the end."""
+    folder = tmp_path_factory.mktemp("mcp")
+    (folder / "mine.py").write_text(TOOLS)
+    yield folder
+    done = folder / "data" / "server.json"
     if done.exists():
         pid = int(re.search(r'"pid": ?(\d+)', done.read_text())[1])  # type: ignore[index]
         os.kill(pid, 15)
@@ -157,6 +159,7 @@ async def test_a_plan_is_run_with_progress_and_its_answer_is_the_result(folder: 
 @pytest.mark.parametrize("how", ["cancelled", "gone"])
 async def test_a_plan_is_cancelled_when_its_call_is_or_its_client_goes(folder: Path, how: str) -> None:
     begun = asyncio.Event()
+    long = f"count to {1000 + len(how)}"
 
     async def report(progress: float, total: float | None, message: str | None) -> None:
         if "at " in (message or ""):
@@ -166,24 +169,24 @@ async def test_a_plan_is_cancelled_when_its_call_is_or_its_client_goes(folder: P
         data_dir=folder / "data", server_args=["--provider", f"mine=python:{folder}/mine.py"]
     ) as server:
         async with connected(folder) as client:
-            request = client.call_tool("run_plan", {"request": "count to 1000"}, progress_callback=report)
+            request = client.call_tool("run_plan", {"request": long}, progress_callback=report)
             call = asyncio.get_running_loop().create_task(request)
             await begun.wait()
             if how == "cancelled":
                 call.cancel()
                 await asyncio.wait({call})
-                await _ended(server)
+                await _ended(server, long)
 
         await asyncio.wait({call})
         assert call.cancelled() or isinstance(call.exception(), MCPError)
-        plan = await _ended(server)
+        plan = await _ended(server, long)
 
     assert plan.state is PlanState.CANCELLED
     assert plan.labels == {"source": "mcp"}
 
 
-async def _ended(server: AsyncClient) -> Any:
-    (plan,) = [plan async for plan in server.list()]
+async def _ended(server: AsyncClient, request: str) -> Any:
+    (plan,) = [plan async for plan in server.list() if plan.request == request]
     while not plan.state.terminal:
         await asyncio.sleep(0.02)
         plan = await server.get(plan.id)

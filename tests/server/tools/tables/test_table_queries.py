@@ -26,8 +26,18 @@ MEMORY = 256 << 20
 CSV = "region,price,day\nnorth,1.50,2026-01-02\nsouth,2.25,2026-01-03\nnorth,3.50,2026-01-04\n"
 
 
+@pytest.fixture(scope="module")
+def numbers(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """Give a Parquet file of 5000 rows."""
+    file = tmp_path_factory.mktemp("parquet") / "numbers.parquet"
+    with duckdb.connect() as plain:
+        plain.execute(f"COPY (SELECT i, i * 2 AS twice FROM range(5000) t(i)) TO '{file}'")
+
+    return file.read_bytes()
+
+
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path, numbers: bytes) -> Path:
     root = tmp_path / "workspace"
     (root / "data" / "深").mkdir(parents=True)
     (root / "sales.csv").write_text(CSV)
@@ -37,9 +47,7 @@ def folder(tmp_path: Path) -> Path:
     (root / "list.json").write_text(json.dumps([{"a": 1, "b": {"c": [1, 2]}}, {"a": 2, "b": None}]))
     (root / "lines.jsonl").write_text('{"a": 1}\n{"a": 2}\n')
     (root / "notes.md").write_text("no table")
-    with duckdb.connect() as plain:
-        plain.execute(f"COPY (SELECT i, i * 2 AS twice FROM range(5000) t(i)) TO '{root / 'numbers.parquet'}'")
-
+    (root / "numbers.parquet").write_bytes(numbers)
     return root
 
 
