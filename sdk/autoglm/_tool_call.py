@@ -68,14 +68,18 @@ class Reports:
 
     async def next(self) -> ToolProgress | None:
         """Take what is there, waiting for it; None when all is taken and nothing more comes."""
-        await self._news.wait()
-        if not self._closed:
-            self._news.clear()
+        while True:
+            await self._news.wait()
+            closed = self._closed
+            if not closed:
+                self._news.clear()
 
-        with self._lock:
-            held, self._held = self._held, None
+            with self._lock:
+                held, self._held = self._held, None
 
-        return held
+            # Else the news was of what had been taken already, together with what came before it.
+            if held is not None or closed:
+                return held
 
 
 class Call:

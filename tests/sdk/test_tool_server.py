@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 import autoglm
 from autoglm import _grpc, wire
 from autoglm._arguments import check
-from autoglm.model import Effect
+from autoglm._tool_call import Reports
+from autoglm.model import Effect, ToolProgress
 from autoglm.v1 import tool_service_pb2 as pb
 from autoglm.v1 import tool_service_pb2_grpc
 
@@ -307,3 +308,28 @@ def test_an_integer_beyond_what_json_carries_comes_as_text() -> None:
 
 def test_faults_are_bounded() -> None:
     assert len(check({"n": ["x"] * 999}, {"properties": {"n": {"items": {"type": "integer"}}}}, "a")) == 50
+
+
+async def test_reports_that_come_together_do_not_end_those_that_come_later() -> None:
+    reports = Reports()
+    reports.put(ToolProgress(0.1, text="one "))
+    await asyncio.sleep(0)
+    reports.put(ToolProgress(0.2, text="two"))  # taken with the first, before it was told of itself
+    held = await reports.next()
+    assert held is not None
+    assert (held.fraction, held.text) == (0.2, "one two")
+
+    waiting = asyncio.ensure_future(reports.next())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    reports.put(ToolProgress(0.3, text="three"))
+    held = await waiting
+    assert held is not None
+    assert held.text == "three"
+
+    reports.put(ToolProgress(0.4))
+    reports.close()
+    last, end = await reports.next(), await reports.next()
+    assert last is not None
+    assert (last.fraction, end) == (0.4, None)
