@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from functools import cache
 from typing import Annotated, Any, TextIO
 
 import typer
@@ -122,14 +123,19 @@ _add("version", server.version, server.VERSION_EXAMPLES)
 _add("completion", server.completion, server.COMPLETION_EXAMPLES)
 
 
+@cache
+def whole() -> Any:
+    """Give the command line with all its commands, made of the functions' annotations: that takes longer than most commands."""
+    completion_init()
+    return typer.main.get_command(app)
+
+
 def run(arguments: list[str], session: Session | None = None) -> int:
     """Run a command line in ``session`` (the process's own by default) and give its exit status."""
     session = session or Session(connect)
-    command = typer.main.get_command(app)
-    completion_init()
 
     try:
-        status = command.main(arguments, prog_name="autoglm", standalone_mode=False, obj=session)
+        status = whole().main(arguments, prog_name="autoglm", standalone_mode=False, obj=session)
     except InputError as error:
         return _fail(session, error.faults, Exit.USAGE)
     except AutoglmError as error:
