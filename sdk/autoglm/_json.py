@@ -63,6 +63,10 @@ def canonical_json(value: Json) -> str:
         raise wire_error(json_faults(value, ""), error) from error
 
 
+quote: Final[Callable[[str], str]] = json.encoder.encode_basestring
+"""Gives the text of a string: with its quotes, and as few escapes as there may be."""
+
+
 def _writer() -> Callable[[Json], str]:
     """Give the encoder's function; the one in C is made once, where ``encode`` makes it anew for every value."""
     make = json.encoder.c_make_encoder  # type: ignore[attr-defined]  # None where the interpreter has no such module
@@ -70,7 +74,6 @@ def _writer() -> Callable[[Json], str]:
         return _ENCODER.encode
 
     sort_keys, skip_keys, allow_nan = True, False, False
-    quote = json.encoder.c_encode_basestring  # type: ignore[attr-defined]
     chunks = make(None, _ENCODER.default, quote, None, ":", ",", sort_keys, skip_keys, allow_nan)
     return lambda value: "".join(chunks(value, 0))
 

@@ -8,6 +8,7 @@ told at once.
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import field
@@ -19,64 +20,78 @@ from google.protobuf.descriptor import EnumDescriptor
 
 from autoglm._dataclasses import dataclass
 from autoglm._faults import BITS
-from autoglm._json import FAULTS_MAX, join, json_faults, normal_json
+from autoglm._json import FAULTS_MAX, join, json_faults, normal_json, quote, write_json
 from autoglm._shape import Field, Kind, Label, Shape, shape_of
 from autoglm._values import DURATION_SECONDS_MAX
-from autoglm.model import Json, JsonObject, UnknownFact, Violation
+from autoglm.model import Json, UnknownFact, Violation
 
 _TIME: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)", re.ASCII)
 _DURATION: Final = re.compile(r"(-?)(\d{1,12})(?:\.(\d{1,9}))?s", re.ASCII)
 _INTEGER: Final = re.compile(r"-?\d{1,20}", re.ASCII)
 
 
-def to_object(value: Any) -> JsonObject:
-    """Give a dataclass as the object of its JSON text; raises ValueError or TypeError if it cannot be carried."""
+def to_text(value: Any) -> str:
+    """Give the JSON text of a dataclass; raises one of many errors, such as ValueError or TypeError, if it cannot be carried."""
     cls: type = type(value)
-    return _object_of(cls)(value)
+    return _text_of(cls)(value)
 
 
 _Writer: TypeAlias = Callable[[Field, Any], Json]
 
 
 @cache
-def _object_of(cls: type) -> Callable[[Any], JsonObject]:
-    """Write what makes the object of a dataclass, a line for each field, as :mod:`autoglm._codec` does for its bytes."""
-    names: dict[str, Any] = {"choose": _choose}
-    lines = ["def make(value):", "    members = {}"]
-    for number, each in enumerate(shape_of(cls).fields):
+def _text_of(cls: type) -> Callable[[Any], str]:
+    """Write what makes the text of a dataclass, two lines for each field, as :mod:`autoglm._codec` does for its bytes."""
+    names: dict[str, Any] = {"choose": _choose, "quote": quote, "to_text": to_text, "write_json": write_json}
+    lines = ["def make(value):", "    members = []"]
+    fields = sorted(shape_of(cls).fields, key=lambda each: each.json_name)
+    for number, each in enumerate(fields):
         names[f"field_{number}"], names[f"write_{number}"] = each, _writer(each)
         if each.kind is Kind.ONEOF:
-            lines.append(f"    choose(members, field_{number}, value.{each.name})")
+            lines.append(f"    members += choose(field_{number}, value.{each.name})")
             continue
 
-        given = f"(it := value.{each.name}){' is not None' if each.label is Label.OPTIONAL else ''}"
-        plain = "it if type(it) is str else " if names[f"write_{number}"] is _write_string else ""
-        lines.append(f"    if {given}: members[{each.json_name!r}] = {plain}write_{number}(field_{number}, it)")
+        absent = " is not None" if each.label is Label.OPTIONAL else ""
+        lines.append(f"    if (it := value.{each.name}){absent}:")
+        lines.append(f"        members.append({json.dumps(each.json_name) + ':'!r} + {_text(each, number)})")
 
-    exec("\n".join([*lines, "    return members"]), names)  # noqa: S102 - of our own shapes, as dataclasses do it
-    make: Callable[[Any], JsonObject] = names["make"]
+    if any(each.kind is Kind.ONEOF for each in fields):  # under which name it stands goes by the value
+        lines.append("    members.sort()")
+
+    exec("\n".join([*lines, '    return "{" + ",".join(members) + "}"']), names)  # noqa: S102 - of our own shapes, as dataclasses do it
+    make: Callable[[Any], str] = names["make"]
     return make
 
 
-def _choose(members: JsonObject, oneof: Field, part: Any) -> None:
-    """Add the member of a oneof that is set: that goes by the part."""
+def _text(each: Field, number: int) -> str:
+    """Write the expression that gives the text of a field's value, which is there: ``it``."""
+    if each.kind is Kind.MESSAGE:
+        return '"[" + ",".join([to_text(one) for one in it]) + "]"' if each.label is Label.REPEATED else "to_text(it)"
+
+    plain = each.kind is Kind.STRING and each.label not in (Label.REPEATED, Label.MAP)
+    return "quote(it)" if plain else f"write_json(write_{number}(field_{number}, it))"
+
+
+def _choose(oneof: Field, part: Any) -> tuple[str, ...]:
+    """Give the member of a oneof that is set, if one is: that goes by the part."""
     member = _chosen(oneof, part)
-    if member is not None:
-        members[member.json_name] = _WRITERS[member.kind](member, part)
+    if member is None:
+        return ()
+
+    text = to_text(part) if member.kind is Kind.MESSAGE else write_json(_WRITERS[member.kind](member, part))
+    return (f"{json.dumps(member.json_name)}:{text}",)
 
 
 def _writer(each: Field) -> _Writer | None:
-    if each.kind is Kind.ONEOF:
+    write = _WRITERS.get(each.kind)
+    if write is None:
         return None
 
-    write = _WRITERS[each.kind]
     match each.label:
         case Label.MAP:
             return lambda field, part: {
                 _write_string(field, key): _write_string(field, text) for key, text in part.items()
             }
-        case Label.REPEATED if each.kind is Kind.MESSAGE:
-            return lambda _, part: [to_object(one) for one in part]
         case Label.REPEATED:
             return lambda field, part: [write(field, one) for one in part]
         case _:
@@ -149,7 +164,6 @@ _WRITERS: Final[Mapping[Kind, Callable[[Field, Any], Json]]] = {
     Kind.DURATION: _write_duration,
     Kind.STRUCT: _write_json,
     Kind.VALUE: _write_json,
-    Kind.MESSAGE: lambda _field, value: to_object(value),
 }
 
 

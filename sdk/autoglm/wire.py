@@ -39,7 +39,7 @@ from autoglm._json import (
     write_json,
 )
 from autoglm._shape import CLASSES, MESSAGES
-from autoglm._text import Reader, to_object
+from autoglm._text import Reader, to_text
 from autoglm.errors import InvalidRequestError
 from autoglm.model import Json, JsonObject, Violation
 
@@ -243,10 +243,8 @@ _TEXT_GROWTH: Final = 10
 """A canonical text has at most this many times the bytes of its Value: a character of one byte may become an escape of six."""
 
 
-def to_json(value: object, *, without: Iterable[str] = ()) -> str:
+def to_json(value: object) -> str:
     """Give a dataclass as one line of JSON: protobuf's JSON mapping, keys sorted at every level, no spaces.
-
-    Fields that are named in ``without``, as in the JSON, are left out.
 
     Raises:
         WireError: a part of it cannot be carried.
@@ -256,11 +254,7 @@ def to_json(value: object, *, without: Iterable[str] = ()) -> str:
         raise TypeError(f"{type(value).__name__} is not a dataclass of autoglm.model that travels by itself")
 
     try:
-        members = to_object(value)
-        for name in without:
-            members.pop(name, None)
-
-        return encodable(write_json(members))
+        return encodable(to_text(value))
     except FAILURES as error:
         raise wire_error(value_faults(value), error) from error
 

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from autoglm import wire
-from autoglm._dataclasses import dataclass
+from autoglm._dataclasses import dataclass, maker
 from autoglm._seal import Seal
 from autoglm.errors import InvalidRequestError
 from autoglm.model import CreatePlanRequest, Plan, PlanState, Plugin, Violation
@@ -41,6 +41,7 @@ RAW_METHODS: Final = frozenset({"CreatePlan", "RunPlan", "WatchPlan", "WatchPlan
 OFF_LOOP_BYTES: Final = 64 << 10
 """A larger request is read in a thread: 10,000 steps take half a second, and the loop has other calls to serve."""
 
+_make_request = maker(CreatePlanRequest)
 _TOO_MUCH: Final = frozenset({"TOO_MANY", "TOO_DEEP"})
 
 TENANT: Final = ""
@@ -359,7 +360,10 @@ def create_request(message: pb.CreatePlanRequest | pb.RunPlanRequest) -> CreateP
 
 def request_digest(request: CreatePlanRequest) -> str:
     """Give the digest of what was asked, as it was sent: without the id and without defaults."""
-    return wire.digest_text(wire.to_json(request, without=("requestId", "validateOnly")))
+    asked = _make_request(
+        request.request, request.steps, request.options, request.labels, "", request.context_id, request.context
+    )
+    return wire.digest_text(wire.to_json(asked))
 
 
 def basic(plan: Plan) -> Plan:
