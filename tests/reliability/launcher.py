@@ -52,7 +52,7 @@ EVENTS_SECONDS: Final = 2.0
 PLANS_SECONDS: Final = 6.0
 LEAKY: Final = "leaky"
 """Keeps a little memory of every plan, for good, and everything on the disk."""
-LEAK_BYTES: Final = 64 << 10
+LEAK_BYTES: Final = 128 << 10
 CLOCK: Final = "clock"
 """``clock:FILE``: the wall clock is off by the seconds that the file says; it may be set while the server runs."""
 SWAYED: Final = "swayed"
