@@ -260,11 +260,11 @@ def cut_reply(**more: Any) -> Reply:
     """Give a small reply: what it weighs is cut at each byte."""
     pieces = [
         b"data: "
-        + json.dumps({"choices": [{"index": 0, "delta": {"content": text}}]}, ensure_ascii=False).encode()
+        + json.dumps({"choices": [{"delta": {"content": text}}]}, ensure_ascii=False, separators=(",", ":")).encode()
         + b"\n\n"
-        for text in (*tokens_of(CUT_PLAN[:-2], 60), CUT_PLAN[-2:])
+        for text in (*tokens_of(CUT_PLAN[:-2], 100), CUT_PLAN[-2:])
     ]
-    end = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
+    end = b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n'
     return Reply([*pieces, end], finish=None, usage=None, **more)
 
 

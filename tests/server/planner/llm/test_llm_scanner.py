@@ -136,7 +136,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=timedelta(seconds=2))
+@settings(max_examples=75, deadline=timedelta(seconds=2))
 @given(steps, st.text(max_size=20), st.booleans(), st.sampled_from([None, 2]), st.lists(st.integers(1, 9), max_size=4))
 def test_what_was_written_is_what_is_found(
     written: list[dict[str, Any]], note: str, ascii_only: bool, indent: int | None, sizes: list[int]
