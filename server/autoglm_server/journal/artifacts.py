@@ -14,7 +14,7 @@ What is named by a plan or a digest has its path in a ``str``: pathlib interns e
 strings keeps the room of what has gone until it is full (Python 3.12 even keeps the strings, for good).
 """
 
-# ruff: noqa: PTH102, PTH105, PTH106, PTH108, PTH110, PTH116, PTH208
+# ruff: noqa: PTH102, PTH105, PTH106, PTH108, PTH110, PTH116, PTH120, PTH208
 
 from __future__ import annotations
 
@@ -154,6 +154,8 @@ class FolderArtifacts:
         self._lock = threading.Lock()
         """Held while links are made or taken away, so that a content does not go while a plan gets it."""
         self._used: OrderedDict[str, int] = OrderedDict()
+        self._unsynced: dict[str, object] = {}
+        """Folders in which others were made, until they are synced, each with what stands for its newest."""
         self._made = False
         self._cut = False
         """Something was left half done, by a cancelled task or a disk that refused; the next :meth:`open` looks."""
@@ -253,7 +255,9 @@ class FolderArtifacts:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
             self._marker.touch(mode=0o600)
-            self._made = True
+            with self._lock:
+                self._note_made(str(self._plans), str(self._marker.parent))
+                self._made = True
 
         return _Writing(f"{self._incoming}/{new_id()}", name, self._file_bytes)
 
@@ -261,8 +265,8 @@ class FolderArtifacts:
         """Link what was written, and give its digest."""
         digest = writing.finish(durable=self._durable)
         pool = f"{self._content}/{digest[:2]}"
-        made = [folder for folder in (pool, plan) if _make(folder)]
         with self._lock:
+            self._note_made(*(folder for folder in (pool, plan) if _make(folder)))
             link = f"{plan}/{digest}"
             if not os.path.exists(link):
                 self._admit(plan, writing)
@@ -270,11 +274,19 @@ class FolderArtifacts:
                 self._used[plan] += writing.size
 
             _unlink(writing.path)  # here: it would count as a link to who removes the plan
+            unsynced = dict(self._unsynced)  # also by others, who have not come to it yet
 
         if self._durable:
-            _sync({pool, plan, *map(os.path.dirname, made)})
+            _sync({pool, plan, *unsynced})
+            with self._lock:
+                for folder, _ in unsynced.items() & self._unsynced.items():
+                    del self._unsynced[folder]
 
         return f"sha256:{digest}"
+
+    def _note_made(self, *folders: str) -> None:
+        for folder in folders:
+            self._unsynced[os.path.dirname(folder)] = object()
 
     def _admit(self, plan: str, writing: _Writing) -> None:
         used = self._used.get(plan)

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -208,6 +209,33 @@ async def test_a_cancelled_put_leaves_nothing_for_long(tmp_path: Path) -> None:
     await store.close()
 
     assert files_in(tmp_path) == []
+
+
+async def test_a_file_counts_as_kept_when_the_folders_it_is_in_are_synced_whoever_made_them(
+    store: FolderArtifacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[set[str]] = []
+    held, go_on = threading.Event(), threading.Event()
+
+    def sync(folders: set[str]) -> None:
+        synced.append({os.path.relpath(folder, tmp_path) for folder in folders})
+        if len(synced) == 1:
+            held.set()
+            go_on.wait()
+
+    monkeypatch.setattr(module, "_sync", sync)
+    first = asyncio.ensure_future(store.put("p", "first", "", b"1"))
+    await asyncio.to_thread(held.wait)
+    await store.put("p", "second", "", b"2")
+    go_on.set()
+    await first
+    await store.put("p", "third", "", b"3")
+    await store.put("q", "fourth", "", b"3")
+
+    above = {".", "artifacts", "artifacts/content", "artifacts/plans"}
+    assert [above <= folders for folders in synced] == [True, True, False, False]
+    assert "artifacts/plans/p" in synced[2] & synced[1]
+    assert {"artifacts/plans", "artifacts/plans/q"} <= synced[3]
 
 
 @pytest.mark.parametrize(("number", "full"), [(errno.ENOSPC, True), (errno.EDQUOT, True), (errno.EIO, False)])
