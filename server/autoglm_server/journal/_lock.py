@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from autoglm_server.journal.journal import JournalError, JournalLockedError
@@ -22,7 +23,7 @@ class DirectoryLock:
         """
         path = directory / "lock"
         try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make(directory)
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except (FileExistsError, NotADirectoryError) as error:
             raise JournalError(
@@ -50,6 +51,19 @@ class DirectoryLock:
         """Let go. The file stays: removing it would let two processes lock two files of the same name."""
         os.ftruncate(self._fd, 0)
         os.close(self._fd)
+
+
+def _make(directory: Path) -> None:
+    """Make the directory, and have it outlast a power cut: what is in it would go with it, however well that is synced."""
+    made = [each for each in (directory, *directory.parents) if not each.exists()]
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for each in made:
+        with suppress(PermissionError):  # who may make a folder there may not always read what is there
+            above = os.open(each.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(above)
+            finally:
+                os.close(above)
 
 
 def _holder(fd: int) -> str:
