@@ -65,8 +65,8 @@ def main() -> int:
         print(f"--state: {error}", file=sys.stderr)
         return 2
 
-    rows = [row for row in table(results, promises()) if given.only in ("", *PARTS, row.promise)]
     whole = not given.only and not stop.asked
+    rows = [row for row in table(results, promises(), whole=whole) if given.only in ("", *PARTS, row.promise)]
     print(render(rows, whole=whole))
     _tell_more(results, given, time.monotonic() - start)
     if given.json:

@@ -70,8 +70,11 @@ class Result:
         return cls(**found)
 
 
-def table(results: Iterable[Result], order: Iterable[str]) -> list[Row]:
-    """Give a row for each promise, in ``order``; what is not named there comes last."""
+def table(results: Iterable[Result], order: Iterable[str], *, whole: bool = False) -> list[Row]:
+    """Give a row for each promise, in ``order``; what is not named there comes last.
+
+    Of the ``whole`` programme also for one that nothing has put to the test, which is then seen not to hold.
+    """
     rows: dict[str, Row] = {name: Row(name) for name in order}
     caught: dict[str, list[bool]] = {}
     for result in results:
@@ -88,7 +91,7 @@ def table(results: Iterable[Result], order: Iterable[str]) -> list[Row]:
     for row in rows.values():
         row.control_caught = bool(caught.get(row.promise)) and all(caught[row.promise])
 
-    return [row for row in rows.values() if row.tries or row.promise in caught]
+    return [row for row in rows.values() if whole or row.tries or row.promise in caught]
 
 
 def holds(rows: Iterable[Row]) -> bool:

@@ -87,6 +87,7 @@ def test_the_table_says_what_was_found() -> None:
     assert not holds(rows)
     assert "dense" in render(rows)
     assert found.told == ["dense [seed 5]: a gap"]
+    assert Row("cancel-is-final", control_caught=False) in table([found], ["cancel-is-final", "dense"], whole=True)
     assert holds([Row("dense", 1)])
     assert not holds([Row("dense", 0)])
     assert not holds([])
