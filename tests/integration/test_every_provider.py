@@ -151,7 +151,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 @pytest.fixture
 async def client(world: World) -> AsyncIterator[autoglm.AsyncClient]:
     """A client of the server, whose every provider is there; afterwards it still serves, in the same process."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(40):
         while not (world.folder / "data" / "server.json").exists():
             assert world.server is not None
             assert world.server.poll() is None, world.log()
@@ -169,7 +169,7 @@ PROVIDERS = ("py", "grpc", "mcp", "http")
 
 
 async def all_there(client: autoglm.AsyncClient) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         while True:
             tools = {tool.name: tool async for tool in client.tools.list()}
             names = [f"{name}.{kind}" for name in (*PROVIDERS, "raw") for kind in ("read", "write")]
@@ -209,7 +209,7 @@ async def others_work(client: autoglm.AsyncClient, but: str) -> AsyncIterator[No
 
 
 async def until(what: Callable[[], Any]) -> None:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(40):
         while not what():  # noqa: ASYNC110 - other processes tell nobody
             await asyncio.sleep(0.01)
 
@@ -487,7 +487,7 @@ async def change(client: autoglm.AsyncClient, world: World, name: str) -> None:
 
 
 async def changed_for(client: autoglm.AsyncClient, tool: str, digest: str) -> None:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(40):
         while (await client.tools.get(tool)).digest == digest:  # noqa: ASYNC110 - a server tells nobody
             await asyncio.sleep(0.02)
 

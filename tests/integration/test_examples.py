@@ -17,8 +17,6 @@ from autoglm.model import CallContext
 from autoglm.tool import ToolContext
 from autoglm_server.tools.loading import load_file
 
-pytestmark = pytest.mark.timeout(60)  # each program starts a server, which takes seconds on a busy machine
-
 ROOT = Path(__file__).parent.parent.parent
 DEMO = ["--provider", "demo=python:examples/tools/unreliable.py"]
 PLANS = [

@@ -12,8 +12,6 @@ import pytest
 import autoglm
 from autoglm.model import StepDraft
 
-pytestmark = pytest.mark.timeout(60)  # processes take a second each to start on a busy machine
-
 TOOLS = '''
 import os
 from pathlib import Path

@@ -17,8 +17,6 @@ import pytest
 from autoglm import local
 from tests.server.planner.llm.fake_model import FakeModel, Reply, answer, call, plan, tokens_of
 
-pytestmark = pytest.mark.timeout(60)  # a server starts and imports a client library, which takes seconds
-
 KEY = "sk-canary-0d6be1c44f"
 
 

@@ -93,7 +93,6 @@ def text(result: types.CallToolResult) -> str:
     return "\n".join(block.text for block in result.content if isinstance(block, types.TextContent))
 
 
-@pytest.mark.timeout(60)
 async def test_the_catalog_and_plans_are_offered(folder: Path) -> None:
     async with connected(folder) as client:
         listed = {tool.name: tool for tool in (await client.list_tools()).tools}
@@ -129,7 +128,6 @@ async def test_the_catalog_and_plans_are_offered(folder: Path) -> None:
             await client.call_tool("no.such", {})
 
 
-@pytest.mark.timeout(60)
 async def test_a_plan_is_run_with_progress_and_its_answer_is_the_result(folder: Path) -> None:
     seen: list[tuple[float, float | None, str | None]] = []
 
@@ -155,7 +153,6 @@ async def test_a_plan_is_run_with_progress_and_its_answer_is_the_result(folder: 
         assert failed.structured_content["state"] == "FAILED"
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("how", ["cancelled", "gone"])
 async def test_a_plan_is_cancelled_when_its_call_is_or_its_client_goes(folder: Path, how: str) -> None:
     begun = asyncio.Event()
@@ -194,7 +191,6 @@ async def _ended(server: AsyncClient, request: str) -> Any:
     return plan
 
 
-@pytest.mark.timeout(60)
 async def test_only_what_is_allowed_is_offered_also_to_plans(folder: Path) -> None:
     async with connected(folder, "--tool", "math.*") as client:
         names = {tool.name for tool in (await client.list_tools()).tools}
@@ -213,7 +209,6 @@ async def test_only_what_is_allowed_is_offered_also_to_plans(folder: Path) -> No
         assert "run_plan" not in {tool.name for tool in (await client.list_tools()).tools}
 
 
-@pytest.mark.timeout(60)
 async def test_one_server_mounts_another_over_mcp(folder: Path) -> None:
     words = command(folder)
     variables = " ".join(f"{name}='{value}'" for name, value in environment().items())
@@ -234,7 +229,6 @@ async def test_one_server_mounts_another_over_mcp(folder: Path) -> None:
         await catalog.stop()
 
 
-@pytest.mark.timeout(60)
 async def test_it_is_served_over_http_to_this_machine_alone(folder: Path) -> None:
     words = command(folder, "--http", "0")
     process = await asyncio.to_thread(

@@ -21,8 +21,6 @@ from autoglm.model import PlanState, StepDraft, StepState, StepWaiting, WaitingR
 
 STAND_IN = Path(__file__).parent.parent / "server" / "tools" / "mcp" / "stand_in.py"
 
-pytestmark = pytest.mark.timeout(60)
-
 
 @pytest.fixture
 async def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[AsyncClient]:

@@ -8,14 +8,11 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import pytest
 from google.protobuf.json_format import MessageToJson, ParseDict
 
 from autoglm.v1 import plan_pb2, tool_service_pb2
 from autoglm.v1 import plan_service_pb2 as pb
 from tests.server.tools.http.serving import Seen, answer, serving
-
-pytestmark = pytest.mark.timeout(40)  # a process takes a second to start on a busy machine
 
 CANARY = "c4nary-of-the-service"
 DOCUMENT = {
@@ -108,6 +105,6 @@ async def changes(server: Any, folder: Path) -> None:
         found = await tools.ListTools(tool_service_pb2.ListToolsRequest(provider="orders"))
         return [tool.name for tool in found.tools] == ["orders.get"]
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(40):
         while not await taken_over():  # noqa: ASYNC110 - a server tells nobody
             await asyncio.sleep(0.02)

@@ -35,8 +35,6 @@ from autoglm.model import (
 from autoglm_server.journal.sqlite import SqliteJournal
 from tests.integration.exactly_once import Line, check, read_ledger
 
-pytestmark = pytest.mark.timeout(40)  # a process takes a second to start on a busy machine
-
 TOOLS = Path(__file__).parent / "ledger_tools.py"
 
 

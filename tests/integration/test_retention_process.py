@@ -39,7 +39,7 @@ async def test_what_a_client_sees_of_a_plan_that_grows_old(tmp_path: Path, monke
         async with AsyncClient(application.address) as client:
             step = StepDraft(id="sum", tool="math.calculate", arguments={"expression": "1 + 1"})
             handle = await client.run(steps=[step])
-            plan = await handle.result(timeout=10)
+            plan = await handle.result(timeout=40)
             before = await client.get(plan.id)
             assert before.end_time is not None
             assert before.expire_time == before.end_time + timedelta(days=30)
@@ -49,7 +49,7 @@ async def test_what_a_client_sees_of_a_plan_that_grows_old(tmp_path: Path, monke
             await until_refused(client, plan.id, CompactedError)
             assert await client.get(plan.id) == before
             assert [one.id async for one in client.list_steps(plan.id)] == ["sum"]
-            assert (await client.attach(plan.id).result(timeout=10)).answer == plan.answer
+            assert (await client.attach(plan.id).result(timeout=40)).answer == plan.answer
 
             clock.days = 31
             await until_refused(client, plan.id, NotFoundError)

@@ -14,8 +14,6 @@ from google.protobuf.json_format import MessageToJson, ParseDict
 from autoglm.v1 import plan_service_pb2 as pb
 from autoglm.v1 import tool_service_pb2
 
-pytestmark = pytest.mark.timeout(40)  # a process takes a second to start on a busy machine
-
 CANARY = "c4nary+value/of=a-secret"
 TOOLS = '''
 import logging

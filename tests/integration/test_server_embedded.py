@@ -11,14 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import grpc.aio
-import pytest
 from google.protobuf.json_format import ParseDict
 from grpc_health.v1 import health_pb2  # type: ignore[import-untyped]
 
 from autoglm.v1 import plan_pb2
 from autoglm.v1 import plan_service_pb2 as pb
 
-pytestmark = pytest.mark.timeout(40)
 SERVING = health_pb2.HealthCheckResponse.SERVING
 QUICK = {"SERVER__IDLE": "400ms"}
 

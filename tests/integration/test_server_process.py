@@ -21,8 +21,6 @@ from autoglm.v1 import plan_service_pb2 as pb
 from autoglm_server.app import SIGNAL_REPEAT_SECONDS
 from tests.server.service.harness import refusal, until
 
-pytestmark = pytest.mark.timeout(40)  # a process takes a second to start on a busy machine
-
 
 async def read_all(call: Any, found: list[Any] | None = None) -> list[Any]:
     """Read a stream of batches; gives the events."""

@@ -42,7 +42,7 @@ def command(address: str, *words: str) -> str:
         [sys.executable, "-m", "autoglm.cli", *words, "--address", address],
         capture_output=True,
         text=True,
-        timeout=15,
+        timeout=40,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -72,7 +72,7 @@ async def test_a_sub_plan_survives_the_kill_of_the_server_as_the_one_it_was(star
         (process.data_dir / "server.json").unlink()
         again = await start(*provider, "--port", port, data_dir=process.data_dir).serving()
         (tmp_path / "open").write_text("")
-        done = await plan.result(timeout=15)
+        done = await plan.result(timeout=40)
         assert done.state is PlanState.SUCCEEDED
         calls = done.steps[0].tool_calls
         assert [call.child_plan_id for call in calls] == [child_id, child_id]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -300,7 +301,7 @@ async def test_a_frozen_stream_is_left(both: Both, server: ScriptedServer, monke
     server.on("WatchPlan", [batch(LOG[:3]), Freeze()], [batch(LOG[3:])])
 
     assert await both.collect(both.client.watch("p1")) == LOG
-    assert server.cancelled.acquire(timeout=5)
+    assert server.cancelled.acquire(timeout=30)
 
 
 async def test_a_server_restarted_under_a_watch_goes_unnoticed(both: Both, server: ScriptedServer) -> None:
@@ -389,7 +390,7 @@ async def test_leaving_a_watch_early_cancels_its_call(both: Both, server: Script
 
     del watch
     gc.collect()
-    assert await asyncio.to_thread(server.cancelled.acquire, timeout=5)
+    assert await asyncio.to_thread(server.cancelled.acquire, timeout=30)
 
 
 async def test_closing_the_client_ends_a_watch_that_is_being_read(both: Both, server: ScriptedServer) -> None:
@@ -660,7 +661,7 @@ async def test_a_call_of_a_tool_that_does_not_end_is_not_waited_for(
     server.on("CallTool", [tool_service_pb2.CallToolResponse(result=message(ToolResult("now"))), Freeze()])
 
     assert (await both.do(both.client.tools.call("time.now"))).output == "now"
-    assert await asyncio.to_thread(server.cancelled.acquire, timeout=10)
+    assert await asyncio.to_thread(server.cancelled.acquire, timeout=30)
 
 
 async def test_a_call_of_a_tool_is_never_repeated(both: Both, server: ScriptedServer) -> None:
@@ -697,16 +698,20 @@ def test_ctrl_c_leaves_a_handle_that_goes_on(server: ScriptedServer) -> None:
 
         assert [next(events) for _ in range(3)] == LOG[:3]
 
-        threading.Timer(0.1, _interrupt).start()
+        threading.Thread(target=_interrupt, args=[threading.get_ident()]).start()
 
         with pytest.raises(KeyboardInterrupt):
             next(events)
 
-        assert server.cancelled.acquire(timeout=5)
+        assert server.cancelled.acquire(timeout=30)
         assert list(handle) == LOG
 
 
-def _interrupt() -> None:
+def _interrupt(main: int) -> None:
+    """Interrupt the main thread as soon as it waits for the server, and not on its way there."""
     import _thread
+
+    while (frame := sys._current_frames()[main].f_back) is None or frame.f_globals["__name__"] != "grpc._common":
+        time.sleep(0.01)
 
     _thread.interrupt_main()

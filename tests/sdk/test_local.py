@@ -345,7 +345,7 @@ def test_the_child_does_not_hold_the_starter_back(folder: Path) -> None:
         f"local.COMMAND = (sys.executable, '-P', {str(STAND_IN)!r})\nprint(local.ensure({str(folder)!r}))"
     )
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=15, check=True
+        [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=50, check=True
     )
 
     assert done.stdout == f"unix://{folder}/s\n"

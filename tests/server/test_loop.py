@@ -74,6 +74,6 @@ def test_all_bytes_of_the_transport_are_taken_and_no_others(factory: Callable[[]
 def test_the_installed_transport_is_known(without: str) -> None:
     hide = f"import sys; sys.modules['{without}'] = None\n" if without else ""
     done = subprocess.run(
-        [sys.executable, "-c", hide + REPORTS], capture_output=True, text=True, timeout=15, check=False
+        [sys.executable, "-c", hide + REPORTS], capture_output=True, text=True, timeout=50, check=False
     )
     assert done.stdout == f"1 {'asyncio' if without else 'uvloop'}\n", done.stderr

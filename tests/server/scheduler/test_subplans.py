@@ -52,7 +52,7 @@ async def child_of(world: World, plan: Plan, step_id: str = "p") -> Plan:
     now = await world.until(plan, lambda now: any(one.id == step_id and one.tool_calls for one in now.steps))
     [child_id] = [one.tool_calls[-1].child_plan_id for one in now.steps if one.id == step_id]
     assert child_id
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while await world.journal.last_sequence(child_id) is None:
             await world.settle()
 
@@ -351,7 +351,7 @@ async def test_progress_says_what_each_step_of_the_sub_plan_does(world: World) -
     await world.tools.called("s")
     cursor = world.feed.follow(plan.id, 0)
     told: list[StepProgressed] = []
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not any(one.data and one.data["steps"][0]["state"] == "RUNNING" for one in told):
             batch = await cursor.next(1.0)
             events = [decode(Event, body) for body in batch.bodies]

@@ -539,7 +539,7 @@ async def test_calls_go_round_replicas_and_on_when_one_dies() -> None:
         dies = await dying.enter_async_context(served(second))
         far = provider(f"{lives},{dies}")
         catalog = await stack.enter_async_context(catalog_of(far))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not (first.requests and second.requests):
                 await catalog.call(invocation())
 

@@ -35,8 +35,6 @@ from tests.server.planner.llm.fake_model import Dialect, FakeModel, Fault, Reply
 from tests.server.planner.llm.test_llm_rounds import KEY, Stage
 from tests.server.scheduler.harness import ANY, World
 
-pytestmark = pytest.mark.timeout(60)  # the libraries take seconds to import on a busy machine
-
 MODELS: dict[str, str] = {"openai": "openai:gpt-5-mini", "glm": "glm:glm-4.7", "ollama": "ollama:qwen3:8b"}
 MODELS |= {"vllm": "vllm:Qwen/Qwen3-8B"}
 

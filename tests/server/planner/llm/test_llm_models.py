@@ -29,8 +29,6 @@ from autoglm_server.planner.llm.models import (
 from autoglm_server.planners import make_planners
 from autoglm_server.settings import PlannerSettings, Settings
 
-pytestmark = pytest.mark.timeout(60)  # the libraries take seconds to import on a busy machine
-
 KEY = "sk-canary-77aa0c3355"
 ROOT = Path(__file__).resolve().parents[4]
 

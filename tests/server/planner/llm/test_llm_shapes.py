@@ -23,8 +23,6 @@ from tests.server.planner.llm.test_llm_faults import make_round, view
 from tests.server.planner.llm.test_llm_rounds import KEY, Stage
 from tests.server.scheduler.harness import World
 
-pytestmark = pytest.mark.timeout(60)  # the libraries take seconds to import on a busy machine
-
 SHAPES = Path(__file__).with_name("shapes")
 KEYS = {"OPENAI_API_KEY": KEY, "ZAI_API_KEY": KEY, "ANTHROPIC_API_KEY": KEY}
 

@@ -25,8 +25,6 @@ from tests.server.planner.llm.test_llm_faults import make_round, view
 from tests.server.planner.llm.test_llm_rounds import KEY, Stage
 from tests.server.scheduler.harness import World
 
-pytestmark = pytest.mark.timeout(60)  # the libraries take seconds to import on a busy machine
-
 
 @pytest.fixture
 async def stage() -> AsyncIterator[Stage]:
@@ -144,7 +142,7 @@ async def test_a_cancel_counts_and_closes_the_stream_at_once(stage: Stage) -> No
     assert failed.usage.output_tokens >= tokens_in(plan(call("a", "read"))[:-2])
     assert ended.usage is not None
     assert ended.usage.input_tokens == failed.usage.input_tokens
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await stage.model.left.wait()
 
 
@@ -154,7 +152,7 @@ async def test_the_budget_of_time_closes_the_stream_too(stage: Stage) -> None:
     ended = await stage.world.ended(made)
     assert ended.failure is not None
     assert ended.failure.metadata["budget"] == "max_duration"
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await stage.model.left.wait()
 
 

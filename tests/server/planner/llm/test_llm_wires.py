@@ -22,8 +22,6 @@ from tests.server.planner.llm.fake_model import FakeModel, answer, call, plan, t
 from tests.server.planner.llm.test_llm_faults import make_round, view
 from tests.server.planner.llm.test_llm_rounds import KEY
 
-pytestmark = pytest.mark.timeout(60)  # the libraries take seconds to import on a busy machine
-
 TEXT = plan(call("a", "read", q="é 😀"), call("b", "read", ["a"]))
 
 

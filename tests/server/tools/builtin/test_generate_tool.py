@@ -23,8 +23,6 @@ from autoglm_server.tools.validation import SchemaError
 from tests.server.planner.llm.fake_model import FakeModel, Fault, Reply, tokens_of
 from tests.server.scheduler.harness import World, step
 
-pytestmark = pytest.mark.timeout(60)  # the libraries take seconds to import on a busy machine
-
 KEY = "sk-canary-4f1c9a7be2d8"
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
 

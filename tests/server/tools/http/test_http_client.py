@@ -419,7 +419,7 @@ async def test_it_can_be_stopped() -> None:
         begun.set()
         await asyncio.Event().wait()
 
-    async with serving(silent) as served, asyncio.timeout(5):
+    async with serving(silent) as served, asyncio.timeout(30):
         client = local()
         async with asyncio.TaskGroup() as tasks:
             task = tasks.create_task(client.send(get(f"http://a.example:{served.port}/")))

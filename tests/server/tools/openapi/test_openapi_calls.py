@@ -285,7 +285,7 @@ async def test_a_service_that_is_away_was_not_called() -> None:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - the provider tells nobody but by its list
             await asyncio.sleep(0.01)
 
