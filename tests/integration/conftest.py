@@ -87,7 +87,7 @@ class Process:
 
         self.file = json.loads((self.data_dir / "server.json").read_text())
         health = await self.health()
-        response = await health.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=10)
+        response = await health.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=40)
         assert response.status == health_pb2.HealthCheckResponse.SERVING
         return self
 
