@@ -13,7 +13,7 @@ def measured(*, good: tuple[int, ...] = (90, 50), refused: tuple[float, ...] = (
     for number, (count, took) in enumerate(zip(good, refused, strict=True)):
         closed, over = (
             Seconds("closed", 1.0, began_wall=10),
-            Seconds("open", 1.0 + SETTLE_SECONDS, asked=300, refused=[took] * 100, began_wall=19.5),
+            Seconds("open", 1.0 + SETTLE_SECONDS, [SETTLE_SECONDS] * 300, refused=[took] * 100, began_wall=19.5),
         )
         closed.acknowledged = {f"c{number}-{index}": 10.0 for index in range(100)}
         over.acknowledged = {f"o{number}-{index}": 20.5 for index in range(100)}
@@ -37,8 +37,16 @@ def test_one_round_that_holds_is_enough_for_speed() -> None:
 
 
 def test_less_than_is_promised_in_every_round_is_told() -> None:
-    assert broken(measured(good=(39, 10))) == {GOODPUT}
-    assert broken(measured(refused=(0.21, 0.8))) == {REFUSED}
+    assert broken(measured(good=(59, 10))) == {GOODPUT}
+    assert broken(measured(refused=(0.11, 0.8))) == {REFUSED}
+
+
+def test_a_round_that_asked_for_too_little_is_not_judged_and_one_that_did_not_there_must_be() -> None:
+    found = measured(good=(90, 10))
+    found.rounds[1][1].asked.pop()
+    assert (found.ratios, broken(found)) == ([0.9], set())
+    found.rounds[0][1].asked[0] -= 0.1
+    assert broken(found) == {GOODPUT}
 
 
 def test_what_an_overload_begins_with_does_not_count() -> None:
