@@ -18,11 +18,11 @@ from autoglm.wire import WireError, carried, normal_json
 from autoglm_server.scheduler.dependencies import Before, Given, Known, may_hint, unmet
 from autoglm_server.scheduler.subplans import times_read
 from autoglm_server.tools.fields import place
-from autoglm_server.tools.references import References, compile_references
+from autoglm_server.tools.references import Reference, References, compile_references
 from autoglm_server.tools.tool import PLAN_RUN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from autoglm.fold import StepFold
     from autoglm_server.scheduler.limits import Limits
@@ -202,11 +202,8 @@ def _check(draft: StepDraft, at: str, rules: Rules, known: Known) -> tuple[Check
     found = references.found if references is not None else ()
     depends_on: tuple[str, ...] = ()
     if found or draft.depends_on:
-        wanted = [(f"{at}depends_on", dependency, "") for dependency in draft.depends_on]
-        wanted += [(place, reference.step_id, reference.member) for place, reference in found]
-        unmets = (fault for one in wanted if (fault := unmet(draft.id, *one, rules.catalog, known)) is not None)
-        violations += islice(unmets, VIOLATIONS_MAX)
-        depends_on = tuple(dict.fromkeys(step_id for _, step_id, _ in wanted))
+        depends_on, faults = _depended_on(draft, at, found, rules.catalog, known)
+        violations += faults
 
     tool = rules.catalog.get(draft.tool)
     if tool is None:
@@ -230,6 +227,16 @@ def _check(draft: StepDraft, at: str, rules: Rules, known: Known) -> tuple[Check
         return None, violations
 
     return _make_checked(draft, tool, references, depends_on), violations
+
+
+def _depended_on(
+    draft: StepDraft, at: str, found: Iterable[tuple[str, Reference]], catalog: Catalog, known: Known
+) -> tuple[tuple[str, ...], list[Violation]]:
+    """Give what a step depends on, by what it says and by its references; and what of it cannot be."""
+    wanted = [(f"{at}depends_on", dependency, "") for dependency in draft.depends_on]
+    wanted += [(place, reference.step_id, reference.member) for place, reference in found]
+    unmets = (fault for one in wanted if (fault := unmet(draft.id, *one, catalog, known)) is not None)
+    return tuple(dict.fromkeys(step_id for _, step_id, _ in wanted)), list(islice(unmets, VIOLATIONS_MAX))
 
 
 def _made_of_data(arguments: JsonObject, references: References, field: str) -> list[Violation]:
