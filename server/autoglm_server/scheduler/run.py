@@ -101,7 +101,7 @@ from autoglm_server.scheduler.subplans import times_read
 from autoglm_server.tools.catalog import Resolved
 from autoglm_server.tools.failures import MESSAGE_MAX, clean, encodable, one_line
 from autoglm_server.tools.references import References, compile_references
-from autoglm_server.tools.tool import PLAN_RUN, AbandonedError, Invocation, ToolCallError
+from autoglm_server.tools.tool import PLAN_RUN, AbandonedError, Invocation, ToolCallError, make_invocation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -125,7 +125,7 @@ NAME_CHARS = 256
 NOTES_CHARS = 64 << 10
 """Of what a planner says beside its steps; what is longer is cut."""
 
-_make_event, _make_row = maker(Event), maker(PlanRow)
+_make_context, _make_event, _make_row = maker(CallContext), maker(Event), maker(PlanRow)
 
 
 class Host(Protocol):
@@ -725,12 +725,12 @@ class PlanRun:
     def _invocation(self, attempt: Attempt) -> Invocation:
         step_id, number, plan = attempt.step_id, attempt.number, self.plan
         added = plan.steps[step_id].added
-        return Invocation(
+        return make_invocation(
             added.tool,
             attempt.arguments,
             attempt.key,
             added.timeout.total_seconds() if added.timeout is not None else 0.0,
-            CallContext(plan.id, step_id, number, plan.principal, None, self._route),
+            _make_context(plan.id, step_id, number, plan.principal, None, self._route),
             partial(self._progressed, step_id, number),
             partial(self._spent, step_id, number),
             self.host.artifacts(plan.id),
