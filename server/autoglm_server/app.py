@@ -30,7 +30,7 @@ from autoglm_server.journal.artifacts import ArtifactStore, ArtifactStoreError, 
 from autoglm_server.journal.follow import Feed
 from autoglm_server.journal.journal import Journal, JournalError, JournalLockedError
 from autoglm_server.journal.memory import MemoryJournal
-from autoglm_server.journal.sqlite import SqliteJournal
+from autoglm_server.journal.sqlite import WAL_BYTES, SqliteJournal
 from autoglm_server.loop import new_loop
 from autoglm_server.planner.llm import LlmPlanner
 from autoglm_server.planner.rules import RulesPlanner
@@ -490,11 +490,11 @@ def make_journal(settings: Settings) -> Journal:
 
     match kind:
         case "":
-            return SqliteJournal(settings.data_dir)
+            return SqliteJournal(settings.data_dir, wal_bytes=WAL_BYTES)
         case "memory":
             return MemoryJournal()
         case "sqlite" if rest.startswith("///"):
-            return SqliteJournal(rest.removeprefix("//"))
+            return SqliteJournal(rest.removeprefix("//"), wal_bytes=WAL_BYTES)
         case _:
             url = mask_uri(settings.journal.url)
             raise StartError(f"journal.url {url!r} is not known: write sqlite:///FOLDER, memory:, or leave it empty")

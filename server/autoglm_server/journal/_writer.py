@@ -135,6 +135,7 @@ class Writer:
         *,
         retry_seconds: float,
         idle_seconds: float = IDLE_SECONDS,
+        reserve: Callable[[], None] | None = None,
         tell: Callable[[Callable[[], None]], None],
         on_commit: Callable[[Commit], None],
         on_health: Callable[[str, JournalFailedError | None], None],
@@ -142,11 +143,15 @@ class Writer:
         on_stopped: Callable[[], None],
         runner: Callable[[Work], Runner] = WriterThread,
     ) -> None:
-        """Prepare; all callbacks are told on the loop."""
+        """Prepare; all callbacks are told on the loop.
+
+        ``reserve`` gives the WAL its size; without it, the WAL grows as it is written, and a lull cuts it to nothing.
+        """
         self._db = db
         self._counters = counters
         self._retry_seconds = retry_seconds
         self._idle_seconds = idle_seconds
+        self._reserve = reserve
         self._tell = tell
         self._on_commit = on_commit
         self._on_health = on_health
@@ -183,6 +188,9 @@ class Writer:
 
     def _run(self) -> Work:
         """All of it. A boundary: whatever breaks in it must reach those who wait, or they would wait for ever."""
+        if self._reserve is not None and not self._over:
+            self._reserve()
+
         while (batch := (yield from self._take())) is not None:
             try:
                 if batch:
@@ -190,7 +198,7 @@ class Writer:
                     batch = []
                     self._checkpoint()
                 else:
-                    self._empty_wal()
+                    self._empty_wal(cut=self._reserve is None)
             except Exception as error:  # noqa: BLE001 - see above
                 self._broke(error)
                 self._refuse(batch)
@@ -286,17 +294,17 @@ class Writer:
             pass  # the WAL keeps what it holds; when it is asked for again it is tried again
         else:
             if long:
-                self._empty_wal()
+                self._empty_wal(cut=True)
 
-    def _empty_wal(self) -> None:
-        """Move all of the WAL into the database and cut it to nothing, unless somebody reads just now."""
+    def _empty_wal(self, *, cut: bool) -> None:
+        """Move all of the WAL into the database, unless somebody reads just now: it begins anew, ``cut`` to nothing or not."""
         self._wal_used = False
         if self._over:
             return
 
         try:
             self._db.set_busy_timeout(0)  # who wants to write does not wait for who reads
-            self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE if cut else apsw.SQLITE_CHECKPOINT_RESTART)
         except (apsw.FullError, apsw.BusyError):
             return
         finally:

@@ -120,7 +120,7 @@ def _take_in(wal: Path, file: Any) -> bool:
         return False
 
     salts = frames[0][2:4]
-    if sum(frame[2:4] == salts for frame in frames) < 2 <= len(frames):
+    if sum(frame[2:4] == salts for frame in frames) < 2 <= sum(map(any, frames)):
         salts = frames[1][2:4]
 
     big = bool(raw[3] & 1)

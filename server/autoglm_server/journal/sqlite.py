@@ -21,7 +21,7 @@ import apsw
 
 from autoglm_server.journal import _read, _retain
 from autoglm_server.journal._commit import ClaimJob, Commit, Counters, Job, TaskJob, add_entry_view
-from autoglm_server.journal._file import add_checksums, check, damage_of, is_damage, look
+from autoglm_server.journal._file import add_checksums, check, damage_of, is_damage, look, reserve_wal
 from autoglm_server.journal._lock import DirectoryLock
 from autoglm_server.journal._schema import identify, migrate, refuse_others
 from autoglm_server.journal._settle import settle
@@ -48,6 +48,8 @@ if hasattr(os, "register_at_fork"):  # asked of the system, who one is takes as 
     os.register_at_fork(after_in_child=partial(_forked.append, None))
 
 FILE = "journal.db"
+WAL_BYTES = 4 << 20
+"""What a server's WAL has from the beginning: as much as it would grow to before it is moved into the database."""
 
 GATHER_SECONDS = 0.005
 """How long at most what is appended waits for more, on a loop so busy that each pass brings more. A commit costs the loop the
@@ -79,6 +81,7 @@ class SqliteJournal:
         vfs: str | None = None,
         retry_seconds: float = 1.0,
         idle_seconds: float = IDLE_SECONDS,
+        wal_bytes: int = 0,
         runner: Callable[[Work], Runner] = WriterThread,
     ) -> None:
         """Name the data directory, which is made if need be.
@@ -89,6 +92,7 @@ class SqliteJournal:
             vfs: the SQLite VFS to go through; the system's own by default.
             retry_seconds: how long to wait between tries while the disk is full.
             idle_seconds: how long nothing is written before the WAL is emptied.
+            wal_bytes: the size that the WAL has from the beginning, and keeps; a sync is quicker where the file does not grow.
             runner: what lets the writer go on beside the loop; a thread of its own by default.
         """
         self.on_commit: Callable[[Sequence[Record]], None] = lambda _: None
@@ -98,6 +102,7 @@ class SqliteJournal:
         self._vfs = vfs
         self._retry_seconds = retry_seconds
         self._idle_seconds = idle_seconds
+        self._wal_bytes = wal_bytes
         self._runner = runner
         self._journal_id = ""
         self._stalled = ""
@@ -156,6 +161,7 @@ class SqliteJournal:
             counters,
             retry_seconds=self._retry_seconds,
             idle_seconds=self._idle_seconds,
+            reserve=partial(reserve_wal, self._directory / FILE, self._wal_bytes) if self._wal_bytes else None,
             tell=self._tell,
             on_commit=self._committed,
             on_health=self._health_changed,

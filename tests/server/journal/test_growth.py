@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,34 @@ async def test_a_wal_that_a_reader_holds_is_told_of_and_cut_back_when_it_lets_go
     await hand.write("a", 12)
     await until_empty(tmp_path)
     await journal.close()
+
+
+async def test_a_wal_that_has_its_size_from_the_beginning_keeps_it_and_loses_nothing(
+    tmp_path: Path, hand_of: Any
+) -> None:
+    live = tmp_path / "live"
+    journal = SqliteJournal(live, idle_seconds=0.02, wal_bytes=1 << 20)
+    await journal.open()
+    hand = hand_of(journal)
+    before = (live / "journal.db").stat().st_size
+    await hand.write("a", 1, 100, size=1000)
+    shutil.copytree(live, tmp_path / "before a lull")
+    while (live / "journal.db").stat().st_size == before:  # noqa: ASYNC110 - another thread moves it
+        await asyncio.sleep(0.005)
+
+    shutil.copytree(live, tmp_path / "after it")
+    await hand.write("a", 101, 1)
+    shutil.copytree(live, tmp_path / "begun anew")
+    assert wal(live) == 1 << 20
+    await journal.close()
+    assert not (live / "journal.db-wal").exists()
+    for left, events in (("before a lull", 100), ("after it", 100), ("begun anew", 101)):
+        found = SqliteJournal(tmp_path / left, wal_bytes=1 << 20)
+        await found.open()
+        assert not found.damaged, left
+        assert len(await found.read("a", 0)) == events
+        await hand_of(found).write("a", events + 1)
+        await found.close()
 
 
 @pytest.mark.parametrize("swept", [True, False])
