@@ -62,13 +62,14 @@ def reserve_wal(path: Path, size: int) -> None:
     """Let the WAL of the journal at ``path``, which SQLite has made, have ``size`` bytes already, behind what is in it.
 
     A sync is quicker where the file does not grow with it. Zeros are no frames, to SQLite and to :func:`look`. Where there is no
-    room for them the WAL grows as it is written.
+    room for all of them the WAL grows as it is written: others need what room there is.
     """
     with suppress(OSError), path.with_name(path.name + "-wal").open("r+b", buffering=0) as file:
         end = file.seek(0, os.SEEK_END)
-        if end < size:
-            file.write(bytes(size - end))
-            os.fsync(file.fileno())
+        if end < size and file.write(bytes(size - end)) < size - end:
+            file.truncate(end)
+
+        os.fsync(file.fileno())
 
 
 def is_damage(error: BaseException) -> bool:
