@@ -37,6 +37,8 @@ TORN_EVERY: Final = 5
 """To so many power cuts, one process that ends while it moves the WAL into the database."""
 WAL_HEAD: Final = 32
 FRAME_HEAD: Final = 24
+WAL_BYTES: Final = 64 << 10
+"""What the WAL of every other journal has from the beginning, as a server's has 4 MiB."""
 START: Final = datetime(2026, 1, 1, tzinfo=UTC)
 Operation = tuple[int, bytes | None]
 """A write at an offset, or, without data, a cut to that size."""
@@ -67,6 +69,12 @@ class PowerFiles(apsw.VFS):
             self.pending.pop(filename, None)
 
         super().xDelete(filename, syncdir)
+
+    def note_reserved(self, path: Path) -> None:
+        """A file was given its size by who does not go through here, and synced."""
+        with self.moment:
+            image = self.synced.setdefault(str(path), bytearray())
+            image.extend(bytes(max(0, path.stat().st_size - len(image))))
 
     def after_power_cut(self, folder: Path) -> None:
         """Write into ``folder`` what a machine would find that lost its power now."""
@@ -142,6 +150,16 @@ def carry_out(image: bytearray, operation: Operation, *, torn: bool = False) -> 
 
     image.extend(bytes(max(0, offset - len(image))))
     image[offset : offset + len(data)] = data
+
+
+class Reserved(SqliteJournal):
+    """A journal whose WAL has its size from the beginning, and whose files are told of it."""
+
+    files: PowerFiles
+
+    def _reserve_wal(self) -> None:
+        super()._reserve_wal()
+        self.files.note_reserved(self._directory / f"{sqlite.FILE}-wal")
 
 
 class _Writer:
@@ -246,7 +264,8 @@ async def _cut(seed: int) -> History:
     random = Random(seed)
     history = History(seed, steady=False)
     with tempfile.TemporaryDirectory(prefix="autoglm-power-") as folder, _files(random) as files:
-        journal = SqliteJournal(Path(folder) / "data", vfs=files.name)
+        journal = Reserved(Path(folder) / "data", vfs=files.name, wal_bytes=WAL_BYTES * (seed % 2))
+        journal.files = files
         await journal.open()
         writer = _Writer(journal, history, random)
         cut_at = random.randint(1, 40)
@@ -266,7 +285,7 @@ async def _cut(seed: int) -> History:
         del history.seen[seen:]
         history.asked = asked
         history.fault("power cut")
-        await _found(SqliteJournal(after), history)
+        await _found(SqliteJournal(after, wal_bytes=WAL_BYTES * (seed % 2)), history)
 
     return history
 
@@ -281,7 +300,7 @@ async def _tear(seed: int, *, believed: bool = False) -> History:
     with tempfile.TemporaryDirectory(prefix="autoglm-torn-") as folder:
         data, after = Path(folder) / "data", Path(folder) / "after"
         with mock.patch.object(_writer, "_CHECKPOINT_PAGES", 1 << 30):
-            journal = SqliteJournal(data)
+            journal = SqliteJournal(data, wal_bytes=WAL_BYTES * (seed % 2))
             await journal.open()
             writer = _Writer(journal, history, random)
             for _ in range(random.randint(5, 30)):
@@ -298,7 +317,7 @@ async def _tear(seed: int, *, believed: bool = False) -> History:
         if believed:
             (after / f"{sqlite.FILE}-wal").unlink()
 
-        await _found(SqliteJournal(after), history)
+        await _found(SqliteJournal(after, wal_bytes=WAL_BYTES * (seed % 2)), history)
 
     return history
 

@@ -30,7 +30,7 @@ from autoglm_server.journal.journal import (
     Record,
 )
 from autoglm_server.journal.sqlite import SqliteJournal
-from tests.reliability.disks import PowerFiles, carry_out
+from tests.reliability.disks import WAL_BYTES, PowerFiles, Reserved, carry_out
 from tests.reliability.loop import Killed, Process
 
 if TYPE_CHECKING:
@@ -195,10 +195,11 @@ class LoopRunner:
         self._rest(pause)
 
 
-class SimSqliteJournal(SqliteJournal):
+class SimSqliteJournal(Reserved):
     """The product's journal, with the named points at which its process may end."""
 
-    def __init__(self, platters: SqliteDisk, process: Process, folder: Path) -> None:
+    def __init__(self, platters: SqliteDisk, process: Process, folder: Path, *, wal_bytes: int = 0) -> None:
+        self.files = platters.files
         self.world = platters.world
         self.told: Callable[[Sequence[Record]], None] = lambda _: None
         self._platters = platters
@@ -206,7 +207,7 @@ class SimSqliteJournal(SqliteJournal):
         self._connections: list[apsw.Connection] = []
         self._stall: Stall | None = None
         self._locked = False
-        super().__init__(folder, vfs=platters.files.name, runner=self._runs)
+        super().__init__(folder, vfs=platters.files.name, wal_bytes=wal_bytes, runner=self._runs)
 
     def _runs(self, work: Work) -> Runner:
         return LoopRunner(self, work)
@@ -399,7 +400,8 @@ class SqliteDisk:
 
     def journal(self, process: Process) -> SimSqliteJournal:
         """Give a process the journal in the folder that is now the disk's."""
-        journal = SimSqliteJournal(self, process, self._current)
+        # every other process reserves; the one after it finds a WAL with such an end
+        journal = SimSqliteJournal(self, process, self._current, wal_bytes=WAL_BYTES * (self._number % 2))
         self._journals.append(journal)
         return journal
 

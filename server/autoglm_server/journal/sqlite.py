@@ -161,7 +161,7 @@ class SqliteJournal:
             counters,
             retry_seconds=self._retry_seconds,
             idle_seconds=self._idle_seconds,
-            reserve=partial(reserve_wal, self._directory / FILE, self._wal_bytes) if self._wal_bytes else None,
+            reserve=self._reserve_wal if self._wal_bytes else None,
             tell=self._tell,
             on_commit=self._committed,
             on_health=self._health_changed,
@@ -171,6 +171,9 @@ class SqliteJournal:
         )
         self._writer.harm(self._damage)
         self._writer.start()
+
+    def _reserve_wal(self) -> None:
+        reserve_wal(self._directory / FILE, self._wal_bytes)
 
     def _open(self) -> tuple[apsw.Connection, Counters]:
         self._damage = None
