@@ -1,6 +1,7 @@
 """Prefect 3: its API server on SQLite, async tasks in an async flow, as it comes: results are not persisted.
 
-With 64 flows its server answers 503, so the caller asks for 16 flows of 5 tasks.
+With many flows at once its SQLite is busy: its server answers 503, and its client waits for seconds before it asks again. So the
+caller asks for 4 flows of 5 tasks.
 """
 
 from __future__ import annotations
