@@ -206,4 +206,4 @@ async def test_calls_are_counted_and_forgotten(served: Edge) -> None:
     await refused(served)
 
     assert served.boundary.calls == before + 1
-    assert served.boundary.active == 0
+    await until(lambda: served.boundary.active == 0)  # its caller may know its end first
