@@ -34,8 +34,11 @@ AT_ONCE: Final[Mapping[str, int]] = {
 }
 """How many calls of a method are asked for at once; of all methods that are not named here one together. Each costs every
 call a little, as the transport looks through all that it asks for."""
-POSSIBLE: Final = hasattr(cygrpc.AioServer, "_make_request_call_future") and hasattr(
-    cygrpc.AioServer, "_request_registered_call"
+POSSIBLE: Final = all(
+    hasattr(cygrpc.AioServer, name) for name in ("_make_request_call_future", "_request_registered_call")
+) and all(
+    hasattr(cygrpc, f"{name}Operation")
+    for name in ("SendInitialMetadata", "SendStatusFromServer", "ReceiveCloseOnServer")
 )
 _SPARE: Final = f"\x01{new_id()}."
 """Stands between a method and the number of a spare name. Nobody can guess it: who called a spare name would wait for ever."""
@@ -107,14 +110,19 @@ class _Accepting(cygrpc.AioServer):  # type: ignore[misc]
 
         while True:
             call = await self._request_registered_call(method)
-            refused = self.refuse(name)
-            if refused is None:
+            if (refused := self._refused(name)) is None:
                 return call
 
             task = self._on.create_task(_answer(call, refused, self._on))
             self._refusing.add(task)
             task.add_done_callback(self._refusing.discard)
             del call  # the transport keeps a call for as long as anybody knows it
+
+    def _refused(self, method: str) -> Refused | None:
+        try:
+            return self.refuse(method)
+        except Exception:  # noqa: BLE001 - it would end the server; asked again behind the door, it fails that call alone
+            return None
 
 
 async def _answer(call: Any, refused: Refused, loop: asyncio.AbstractEventLoop) -> None:

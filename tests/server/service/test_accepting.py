@@ -110,3 +110,11 @@ async def test_what_is_refused_at_once_is_told_so_and_nobody_behind_the_door_hea
         assert await calls(channel, SELDOM, 3) == [b"0", b"1", b"2"]
 
     assert not caplog.records
+
+
+async def test_a_fault_while_it_is_asked_who_is_refused_is_left_to_those_behind_the_door() -> None:
+    def fail(_method: str) -> None:
+        raise ValueError
+
+    async with served(Names(), fail) as channel:
+        assert await calls(channel, OFTEN, 40) == [b"%d" % number for number in range(40)]
