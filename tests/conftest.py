@@ -16,12 +16,17 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 MARK: Final = b"sk-canary-"
 HOLDERS: Final = frozenset({"key", "key.txt", "model.key", "keys.env", "autoglm.toml"})
 """Names of files that tests put keys into: key files and settings."""
 _RECORDS: Final = "log-records-with-keys.txt"
 _CHUNK: Final = 1 << 20
+
+# How long an example takes says what else the machine does.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 # Hundreds of processes are started, and each would compile all of it again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import pty
@@ -18,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from autoglm.cli import main
+from tests.integration.command_line import tell
 
 TOOLS = '''
 import time
@@ -99,26 +98,7 @@ class Home:
 
     def tell(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """Run a command line in this process: as :meth:`run`, without the half second that another one takes to start."""
-        streams = {name: io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for name in ("stdin", "stdout", "stderr")}
-        streams["stdin"].write(stdin)
-        streams["stdin"].seek(0)
-
-        with pytest.MonkeyPatch.context() as patch:
-            for name in os.environ.keys() - self.environment.keys():
-                patch.delenv(name)
-
-            for name, value in self.environment.items():
-                patch.setenv(name, value)
-
-            for name, stream in streams.items():
-                patch.setattr(sys, name, stream)
-
-            status = main(arguments)
-
-        for name in ("stdout", "stderr"):
-            streams[name].seek(0)
-
-        return subprocess.CompletedProcess(arguments, status, streams["stdout"].read(), streams["stderr"].read())
+        return tell(self.environment, *arguments, stdin=stdin)
 
     def stop(self) -> None:
         """End the server that holds the data directory, if there is one, and wait for it."""

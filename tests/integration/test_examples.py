@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from autoglm import local
 from autoglm.model import CallContext
 from autoglm.tool import ToolContext
 from autoglm_server.tools.loading import load_file
+from tests.integration.command_line import tell
 
 ROOT = Path(__file__).parent.parent.parent
 DEMO = ["--provider", "demo=python:examples/tools/unreliable.py"]
@@ -32,12 +34,18 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    """Run a command of this environment; all share a data directory, and what they left running is stopped at the end."""
+    """Run a command of this environment, the command line in this process; all share a data directory, and what they left
+    running is stopped at the end.
+    """
     folder = tmp_path_factory.mktemp("examples")
     kept = {key: value for key, value in os.environ.items() if not key.startswith("AUTOGLM_")}
     environment = kept | {"AUTOGLM_DATA_DIR": str(folder / "data"), "SHOP_RECEIPTS": str(folder / "receipts")}
 
     def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+        if arguments[:2] == ("-m", "autoglm.cli"):
+            with contextlib.chdir(ROOT):
+                return tell(environment, *arguments[2:])
+
         return subprocess.run(
             [sys.executable, *arguments],
             cwd=ROOT,
