@@ -43,11 +43,16 @@ CONTROL_SECONDS: Final = 24
 SAMPLES: Final = 400
 WARM: Final = 0.4
 """The part of a soak in which memory and disk find their level."""
-WARM_SECONDS_MAX: Final = 300.0
+WARM_SECONDS_MAX: Final = 600.0
+"""What threads keep of what they freed, and what was once made larger, fills for some minutes."""
+LONG_SECONDS: Final = 300.0
+"""From when on the slope of a line is judged."""
 MEMORY_SLOPE_MAX: Final = (1 << 20) / 3600
 """Bytes a second, over a long soak: a MiB an hour."""
 MEMORY_GROWTH_MAX: Final = 3 << 20
-"""Bytes that the line may rise by in all, steps included. Of a short one no more is asked: an allocator finds its level."""
+"""Bytes that the line of a short one may rise by in all, while an allocator still finds its level."""
+MEMORY_STEPS_MAX: Final = 2 << 20
+"""Bytes that the line of a long one may rise by in all, steps included."""
 NEAR: Final = 5
 """How many minutes two may lie apart whose slope counts."""
 PARTS_MIN: Final = 12
@@ -323,7 +328,9 @@ def sample(life: Life) -> Sample:
     """Look at what a server holds."""
     assert life.popen is not None
     status = Path(f"/proc/{life.popen.pid}/status").read_text()
-    memory = next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("RssAnon:"))
+    memory = sum(
+        int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("RssAnon:")
+    )  # a dead one has none
     disk = wal = 0
     for folder, _, names in os.walk(life.data_dir):
         for name in names:
@@ -352,8 +359,10 @@ def judge(found: Soaked, result: Result, where: str) -> None:
     plans = found.done.total()
     slope, rise, seconds = found.slope("memory"), found.rise("memory"), found.seconds
     over = f"over {seconds:.0f} s, {found.rate:.1f} plans a second"
-    told = [f"memory rose by {rise / (1 << 20):.2f} MiB ({over})"] if rise > MEMORY_GROWTH_MAX else []
-    if seconds >= WARM_SECONDS_MAX and slope > MEMORY_SLOPE_MAX:
+    long = seconds >= LONG_SECONDS
+    most = MEMORY_STEPS_MAX if long else MEMORY_GROWTH_MAX
+    told = [f"memory rose by {rise / (1 << 20):.2f} MiB ({over})"] if rise > most else []
+    if long and slope > MEMORY_SLOPE_MAX:
         told.append(f"memory rises by {slope * 3600 / (1 << 20):.2f} MiB an hour ({over})")
 
     result.found(MEMORY, tries=plans, faults=0, violations=told, where=where)
@@ -385,7 +394,7 @@ def soak(seed: int, size: int) -> Result:
     broken = Result()
     judge(leaky, broken, where)
     result.control(MEMORY, "a server that keeps memory of every plan", caught=broken.violations[MEMORY] > 0)
-    if found.seconds >= WARM_SECONDS_MAX:
+    if found.seconds >= LONG_SECONDS:
         judge(found.seeping(SEEP_BYTES), seeping := Result(), where)
         result.control(MEMORY, f"{SEEP_BYTES} bytes more a plan", caught=seeping.violations[MEMORY] > 0)
 
