@@ -4,8 +4,8 @@ The loop runs all that is ready before it looks at its connections again, and th
 up. If all that may begin did so at once, callers would wait for it in the transport, where nothing tells of them. So it stands in
 line here.
 
-The next new plan has its turn when each plan that waits here with its calls could have had a few. So what was begun gets done,
-one large plan keeps nobody out, and where more is asked than can be done it is new plans that wait, before anything was done for
+The next new plan has its turn when each plan that waits here with its calls could have had one. So what was begun gets done, one
+large plan keeps nobody out, and where more is asked than can be done it is new plans that wait, before anything was done for
 them. How long the next of them would wait tells how much more there is to do than can be done.
 """
 
@@ -18,9 +18,6 @@ from typing import Any, Final, Protocol
 
 MOST: Final = 12
 """How many turns are given in each pass: three milliseconds of work."""
-EACH: Final = 3
-"""So many calls each plan that waits could have had before a new one begins: with one, three times as many are under way at once,
-and each costs more."""
 _LATELY: Final = 0.1
 """Over so many seconds, or the time that one turn took, it is counted how soon new plans have their turns."""
 
@@ -115,7 +112,7 @@ class Turns:
 
     def _next(self) -> bool:
         """Give the next one its turn; False if nobody wants it any more."""
-        if self._new and (not self._calls or self._since_new >= EACH * (len(self._plans) + self._others())):
+        if self._new and (not self._calls or self._since_new >= len(self._plans) + self._others()):
             return self._next_new()
 
         plan, call = self._calls.popleft()

@@ -107,12 +107,12 @@ class Line:
 @pytest.mark.parametrize(
     ("plans", "order"),
     [
-        (["a"] * 9 + ["new"] * 2, [0, 1, 2, 9, 3, 4, 5, 10, 6, 7, 8]),
-        (["a", "b"] * 6 + ["new", "new"], [0, 1, 2, 3, 4, 5, 12, 6, 7, 8, 9, 10, 13, 11]),
+        (["a"] * 6 + ["new"] * 2, [0, 6, 1, 7, 2, 3, 4, 5]),
+        (["a", "b", "c"] * 2 + ["new", "new"], [0, 1, 2, 6, 3, 4, 7, 5]),
         (["new", "new", "a"], [2, 0, 1]),
     ],
 )
-async def test_a_new_plan_has_its_turn_when_each_plan_in_line_could_have_had_three(
+async def test_a_new_plan_has_its_turn_when_each_plan_in_line_could_have_had_one(
     plans: list[str], order: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     turns = Turns()
@@ -127,14 +127,14 @@ async def test_who_goes_away_takes_no_turn_from_the_new_plan_behind(monkeypatch:
     line.new.pop(6).cancel()
     line.new.pop(7).cancel()
     monkeypatch.setattr("autoglm_server.scheduler.turns.MOST", 1)
-    assert line.begun() == [0, 1, 2, 3, 4, 8, 5]
+    assert line.begun() == [0, 1, 2, 8, 3, 4, 5]
 
 
 async def test_plans_that_wait_elsewhere_because_of_this_line_count_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     turns = Turns(lambda: 2)
-    line = Line(turns, *["a"] * 20, "new", "new")
+    line = Line(turns, *["a"] * 8, "new", "new")
     monkeypatch.setattr("autoglm_server.scheduler.turns.MOST", 1)
-    assert line.begun() == [*range(9), 20, *range(9, 18), 21, 18, 19]
+    assert line.begun() == [0, 1, 2, 8, 3, 4, 5, 9, 6, 7]
 
 
 async def test_a_new_plan_would_wait_like_the_first_or_as_the_pace_says(monkeypatch: pytest.MonkeyPatch) -> None:
