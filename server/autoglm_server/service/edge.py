@@ -48,7 +48,7 @@ def build(
     *, plans: PlanService, tools: ToolService, health: Health, boundary: Boundary, calls_per_connection: int
 ) -> grpc.aio.Server:
     """Make the server; it has no port and is not started."""
-    server = accepting.server([boundary], options(calls_per_connection), boundary.refuse)
+    server = accepting.server(boundary, options(calls_per_connection))
     registrar: Any = _Registrar(server)
     plan_service_pb2_grpc.add_PlanServiceServicer_to_server(plans, registrar)
     tool_service_pb2_grpc.add_ToolServiceServicer_to_server(tools, registrar)

@@ -23,7 +23,7 @@ from autoglm import _ids
 from autoglm.errors import AutoglmError, InvalidRequestError, error
 from autoglm.model import ErrorReason, Violation
 from autoglm_server.journal.journal import JournalDamagedError
-from autoglm_server.service.accepting import Refused, method_of
+from autoglm_server.service.accepting import Refused
 from autoglm_server.service.admission import KINDS
 from autoglm_server.service.deadlines import Deadlines, PassedError
 from autoglm_server.service.status import code_of, to_status, trailing
@@ -62,7 +62,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> _Handler:
         """Give the handler of a call, wrapped; one that refuses if there is none."""
-        method = method_of(handler_call_details.method)
+        method = handler_call_details.method
 
         if refused := self.refuse(method):
             return _refusing(refused)
@@ -75,12 +75,17 @@ class Boundary(grpc.aio.ServerInterceptor):
         if handler is None:  # not kept: anybody can make up methods
             return self._unknown(method)
 
-        wrapped = self._wrapped[method] = self._wrap(method, handler)
+        wrapped = self._wrapped[method] = self.guard(method, handler)
         return wrapped
 
     def refuse(self, method: str) -> Refused | None:
         """Give what a call of a method is answered with before anything is done for it; None: it is welcome."""
-        if (refusal := self.admission.refusal(method)) is None:
+        try:
+            refusal = self.admission.refusal(method)
+        except Exception:  # noqa: BLE001 - the documented boundary: see the module's docstring
+            refusal = _fault(method)
+
+        if refusal is None:
             return None
 
         self.calls += 1
@@ -89,8 +94,8 @@ class Boundary(grpc.aio.ServerInterceptor):
 
         return _refused(refusal)
 
-    def _wrap(self, method: str, handler: _Handler) -> _Handler:
-        """Wrap by arity. Requests arrive as bytes; answers of streams are serialised where they are written."""
+    def guard(self, method: str, handler: _Handler) -> _Handler:
+        """Wrap a handler, by arity. Requests arrive as bytes; answers of streams are serialised where they are written."""
         read, write = handler.request_deserializer, handler.response_serializer
 
         def answer(message: Any) -> bytes:
@@ -190,10 +195,7 @@ class Boundary(grpc.aio.ServerInterceptor):
                 raise
             except Exception:  # noqa: BLE001 - the documented boundary: see the module's docstring
                 code = "INTERNAL"
-                error_id = _ids.new_id()
-                _log.exception("call failed", extra={"method": method, "error_id": error_id})
-                message = f"a fault of the server's own; its log says more under {error_id}"
-                await _refuse(context, error(ErrorReason.INTERNAL, message, error_id=error_id))
+                await _refuse(context, _fault(method))
             finally:
                 if kind is not None and caller is not None:
                     self.admission.leave(kind, caller)
@@ -204,6 +206,14 @@ class Boundary(grpc.aio.ServerInterceptor):
                     _log.debug("call", extra={"method": method, "code": code, "seconds": took})
 
         return call
+
+
+def _fault(method: str) -> AutoglmError:
+    """Log the exception that is being handled, and give what its caller is told."""
+    error_id = _ids.new_id()
+    _log.exception("call failed", extra={"method": method, "error_id": error_id})
+    message = f"a fault of the server's own; its log says more under {error_id}"
+    return error(ErrorReason.INTERNAL, message, error_id=error_id)
 
 
 @lru_cache(64)

@@ -113,6 +113,32 @@ async def test_a_bug_is_opaque(served: Edge, caplog: pytest.LogCaptureFixture) -
     assert logged[0].exc_info
 
 
+@pytest.mark.parametrize("method", ["GetPlan", "ListPlans"], ids=["taken up here", "by the transport"])
+async def test_a_fault_in_asking_who_is_refused_fails_that_call_alone(
+    served: Edge, method: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_method: str) -> None:
+        raise ValueError("a secret")
+
+    call = getattr(await served.stub(), method)
+    request = pb.GetPlanRequest(plan_id="p") if method == "GetPlan" else pb.ListPlansRequest()
+    with monkeypatch.context() as patched:
+        patched.setattr(served.boundary.admission, "refusal", fail)
+        for _ in range(40):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call(request, timeout=5)
+
+            told = refusal(caught.value)
+            assert told.code is grpc.StatusCode.INTERNAL
+            assert told.info.metadata["error_id"] in {getattr(one, "error_id", "") for one in caplog.records}
+            assert "a secret" not in told.message
+
+    if method == "ListPlans":
+        await call(request, timeout=5)
+    else:
+        assert (await refused(served)).code is not grpc.StatusCode.INTERNAL
+
+
 async def test_an_error_of_ours_is_not_a_bug(served: Edge, caplog: pytest.LogCaptureFixture) -> None:
     """The control of the test above."""
     told = await refused(served, AutoglmError("as it is", reason="OWN"))
