@@ -11,6 +11,7 @@ import atexit
 import gc
 import logging
 import os
+import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -30,6 +31,9 @@ settings.load_profile("tests")
 
 # Hundreds of processes are started, and each would compile all of it again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# A shell without a terminal lets what it starts in the background ignore Ctrl-C, and so would all processes started here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def leaks(folder: Path) -> Iterator[Path]:
