@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -19,10 +20,13 @@ START_SECONDS: Final = 60.0
 class Life:
     """The lives of a server: one process at a time."""
 
-    def __init__(self, folder: Path, *, traps: str = "tests.reliability.launcher") -> None:
-        """``traps`` is the module that starts a process with a trap in it."""
+    def __init__(
+        self, folder: Path, *, traps: str = "tests.reliability.launcher", environment: Mapping[str, str] | None = None
+    ) -> None:
+        """``traps`` is the module that starts a process with a trap in it, ``environment`` what is added to its variables."""
         self.folder = folder
         self._traps = traps
+        self._environment = dict(environment or {})
         self.data_dir = folder / "data"
         self.address = ""
         self.popen: subprocess.Popen[bytes] | None = None
@@ -53,7 +57,7 @@ class Life:
         port = self.address.rpartition(":")[2] or "0"
         command = [sys.executable, "-m", module, *trap, "--data-dir", str(self.data_dir), "--port", port]
         command += ["--provider", f"ledger=python:{EFFECTS}", "--log-level", "warning", *flags]
-        kept = {key: value for key, value in os.environ.items() if not key.startswith("AUTOGLM_")}
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("AUTOGLM_")} | self._environment
         with self._log.open("ab") as log:
             return subprocess.Popen(command, cwd=ROOT, env=kept, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
