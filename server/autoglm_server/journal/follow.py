@@ -35,9 +35,10 @@ PROGRESS_MAX = 256
 """Attempts of a plan whose progress is kept; beyond it, the one that began first goes."""
 PROGRESS_TEXT_BYTES_MAX = 4 << 20
 """Of all texts so far of a plan."""
-FEW_EVENTS = 8
+FEW_PLANS = 8
 """A commit of so many lets the calls that it allows begin first, and what they append at once be handed over: to write to the
-transport takes longer. After a larger one, readers would wait for many calls."""
+transport takes longer. However many calls a plan has, a few begin in a pass of the loop; of many plans readers would wait for
+many turns."""
 LABELS_MAX = 10_000
 """Plans whose labels are remembered for filters."""
 
@@ -108,7 +109,7 @@ class Feed:
                 self._end(tail)
 
         self._make_room()
-        if len(records) > FEW_EVENTS:
+        if len(touched) > FEW_PLANS:
             self._wake_for(touched)
         else:  # calls begin in the loop's next pass, and what they append is handed over in the one after it
             loop = asyncio.get_running_loop()

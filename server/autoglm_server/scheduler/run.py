@@ -124,6 +124,9 @@ NAME_CHARS = 256
 """Of a name in a refused draft that cannot be written down as it is."""
 NOTES_CHARS = 64 << 10
 """Of what a planner says beside its steps; what is longer is cut."""
+ENDS_SECONDS = 0.01
+"""How long at most ends of calls wait for others, while each pass of the loop brings more. A commit asks for the interpreter a
+few times, of which a loop that is busy with ends has none to spare, and the last end waits for the commits before its own."""
 
 _make_context, _make_event, _make_row = maker(CallContext), maker(Event), maker(PlanRow)
 
@@ -315,7 +318,7 @@ class PlanRun:
         self._row_state: PlanState | None = state.plan.state if durable else None
         self._route = (host.journal.journal_id,)
         self._due = False
-        """Whether something was taken in that a turn in the loop's next pass is to hand over."""
+        """Whether something was taken in that a turn in a later pass of the loop is to hand over."""
         self._starved = False
         """Whether the scheduler was told that the plan could start more calls if there were places."""
         # Lists: these three are short, and a deque that is empty takes ten times the memory.
@@ -509,8 +512,9 @@ class PlanRun:
     def turn(self, happened: Callable[[], None] | None = None, *, may_wait: bool = False) -> None:
         """Take in what ``happened``, then decide and do until there is nothing more to do now.
 
-        Where that ``may_wait``, and no step has become ready, it is left to a turn in the loop's next pass: of many calls that
-        end at about the same time each would else pay for an append, a decision about nothing and a share in a commit.
+        Where that ``may_wait``, and no step has become ready, it is left to a turn in the loop's next pass, or in a later one
+        while each brings more: of many calls that end at about the same time each would else pay for an append, a decision
+        about nothing and a share in a commit.
         """
         if self.gone:
             return
@@ -559,10 +563,19 @@ class PlanRun:
     def _turn_in_next_pass(self) -> None:
         if not self._due:
             self._due = True
-            asyncio.get_running_loop().call_soon(self.turn_if_due)
+            loop = asyncio.get_running_loop()
+            loop.call_soon(self._turn_unless_more_come, len(self._out), loop.time())
+
+    def _turn_unless_more_come(self, before: int, since: float) -> None:
+        """Take the turn that was left to this pass, or leave it to the next one if there is more than ``before``."""
+        loop = asyncio.get_running_loop()
+        if len(self._out) > before and loop.time() < since + ENDS_SECONDS:
+            loop.call_soon(self._turn_unless_more_come, len(self._out), since)
+        else:
+            self.turn_if_due()
 
     def turn_if_due(self) -> None:
-        """Take the turn that was left to the loop's next pass, unless there has been one since."""
+        """Take the turn that was left to a later pass of the loop, unless there has been one since."""
         if self._due:
             self.turn()
 

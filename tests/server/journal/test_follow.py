@@ -13,7 +13,7 @@ import pytest
 from autoglm.errors import CompactedError, NotFoundError, PreconditionError
 from autoglm.model import PlanState
 from autoglm_server.journal._pages import Page
-from autoglm_server.journal.follow import FEW_EVENTS, Batch, Cursor, Feed
+from autoglm_server.journal.follow import FEW_PLANS, Batch, Cursor, Feed
 from autoglm_server.journal.journal import Journal, Record
 
 SOON = 5.0
@@ -430,11 +430,11 @@ async def test_no_event_is_missed_doubled_or_late(
 
 
 @pytest.mark.parametrize(
-    ("events", "order"),
-    [(FEW_EVENTS, ["call", "handed over", "told"]), (FEW_EVENTS + 1, ["told", "call", "handed over"])],
+    ("plans", "order"),
+    [(FEW_PLANS, ["call", "handed over", "told"]), (FEW_PLANS + 1, ["told", "call", "handed over"])],
 )
-async def test_a_small_commit_lets_its_calls_begin_before_readers_are_told(
-    fed: tuple[Feed, Any], events: int, order: list[str]
+async def test_a_commit_of_few_plans_lets_its_calls_begin_before_readers_are_told(
+    fed: tuple[Feed, Any], plans: int, order: list[str]
 ) -> None:
     feed, hand = fed
     await hand.write("a", 1)
@@ -453,7 +453,8 @@ async def test_a_small_commit_lets_its_calls_begin_before_readers_are_told(
 
     reader = asyncio.ensure_future(read())
     await asyncio.sleep(0)
-    feed.committed([Record(number, "a", number, b"{}") for number in range(2, events + 2)])
+    many = [Record(number, "a", number, b"{}") for number in range(2, 202)]
+    feed.committed([*many, *(Record(202 + other, f"b{other}", 1, b"{}") for other in range(plans - 1))])
     loop.call_soon(call)
     await reader
     await asyncio.sleep(0)

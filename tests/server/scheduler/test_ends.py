@@ -9,6 +9,7 @@ import pytest
 
 from autoglm.model import PlanState, StepState
 from autoglm_server.journal.memory import MemoryJournal
+from autoglm_server.scheduler import run as run_module
 from tests.server.scheduler.harness import World, failure, step
 
 if TYPE_CHECKING:
@@ -73,6 +74,25 @@ async def test_ends_of_one_pass_are_handed_over_together() -> None:
         assert journal.sizes[before:] == [WIDE + 1, 2]  # all ends and the start of the join, its end and the plan's
         events = await world.events(plan)
         assert [event.sequence for event in events] == [*range(1, len(events) + 1)]
+
+
+@pytest.mark.parametrize(("longest", "together"), [(60.0, True), (0.0, False)])
+async def test_ends_are_handed_over_together_while_each_pass_brings_more(
+    monkeypatch: pytest.MonkeyPatch, longest: float, together: bool
+) -> None:
+    monkeypatch.setattr(run_module, "ENDS_SECONDS", longest)
+    journal = Journal()
+    async with World(journal) as world:
+        plan = await under_way(world)
+        before = len(journal.appends)
+        calls = list(world.tools.pending)
+        for one, other in zip(calls[::2], calls[1::2], strict=True):
+            one.succeed()
+            other.succeed()
+            await asyncio.sleep(0)
+
+        assert (await world.ended(plan)).state is PlanState.SUCCEEDED
+        assert (journal.sizes[before:] == [WIDE + 1, 2]) is together
 
 
 async def test_what_starts_a_step_is_handed_over_at_once() -> None:
