@@ -1,14 +1,16 @@
 """More than a server can do: what it still gets done, how soon it refuses the rest, and whether what it took is kept.
 
-Each round finds the peak in a closed loop, then asks for three times that in an open one, which waits for nobody. What counts
-is plans that were acknowledged and came to their end in time, by the journal. The control is a server without limits, which takes
-every call, and at last stands still: who is not answered then, or asks for its health, must be seen to wait.
+Closed loops find the peak, an open one, which waits for nobody, asks for three times that, and so on in turn: the same work takes
+a third more or less from one second to the next, so what was done in all overloads is compared with what was done in all closed
+loops between them. What counts is plans that were acknowledged and came to their end in time, by the journal.
+The control is a server without limits, which takes every call, and at last stands still: who is not answered then, or asks for
+its health, must be seen to wait.
 
 The callers cost next to nothing (callers.py), as they share the machine with the server; the peak is measured with the same.
-What was asked for is counted: a round in which it was not three times the peak is not judged, and one such round there must be.
+What was asked for is counted: unless it was three times the peak, the goodput is not kept.
 
-What else the machine does hits one round or the other, and a server that does not keep the promise fails in every one: a
-promise about speed is broken when it does not hold in any round. The figures are those of the middle one.
+If too little was done, all of it is measured once more and both times are judged as one: a machine that does other work for some
+seconds is not a broken promise. Refusals are late when they are in every round, for the same reason.
 """
 
 from __future__ import annotations
@@ -24,9 +26,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache, cached_property
+from itertools import chain
 from pathlib import Path
 from random import Random
-from statistics import median
+from statistics import mean, median
 from typing import Final
 
 import grpc
@@ -52,14 +55,13 @@ STEPS: Final = 24
 """In each plan. To refuse a call costs some 0.2 to 0.3 ms: little beside such a plan, a sixth of one with one step, of which this
 does not hold (docs/adr/0083-refused-at-the-door.md)."""
 WORKERS: Final = (8, 24)
-"""Callers of the closed loop, one number after the other; the best one is the peak."""
+"""Callers of the closed loops, one number after the other; the number that gets more done in all is the peak."""
 TIMES: Final = 3
 """How many times the peak is asked for, at least."""
 AIM: Final = 3.2
-"""So many times it is tried, as the moments are random."""
-GOODPUT_MIN: Final = 0.5
-"""The goal is 0.8 (docs/adr/0083-refused-at-the-door.md); a bar that a busy machine may cross would say nothing of the
-server."""
+"""So many times what was just reached is tried, as the moments are random and the peak of all may be higher."""
+GOODPUT_MIN: Final = 0.8
+"""Of the peak."""
 IN_TIME: Final = 1.0
 """Seconds from asking for a plan to its end, for it to be of use; and the deadline of every create."""
 REFUSED_SECONDS: Final = 0.1
@@ -70,8 +72,10 @@ SETTLE_SECONDS: Final = 1.0
 """An overload begins: lines fill, and what was asked for at first is done while they do, with limits or without."""
 HEALTH_SECONDS: Final = 0.25
 HEALTH_LOST_SECONDS: Final = 0.9
-SECONDS: Final = 3.0
+SECONDS: Final = 4.0
 """How long each round asks for too much."""
+CLOSED_SECONDS: Final = 1.5
+"""How long each number of callers asks in a closed loop."""
 CONNECTIONS: Final = 6
 AS_IT_IS: Final = ""
 NO_LIMITS: Final = """\
@@ -218,8 +222,10 @@ def _read_status(raw: bytes) -> float | None:
 class Measured:
     """What the rounds of one server came to."""
 
-    rounds: list[tuple[list[Seconds], Seconds]] = field(default_factory=list)
-    """The closed loops, and the open one."""
+    closed: list[list[Seconds]] = field(default_factory=list)
+    """The closed loops between the overloads: one for each of :data:`WORKERS`, in that order."""
+    over: list[Seconds] = field(default_factory=list)
+    """The overloads."""
     health: list[float] = field(default_factory=list)
     ends: dict[str, float] = field(default_factory=dict)
     """When each plan that the journal has came to its end."""
@@ -227,28 +233,36 @@ class Measured:
 
     @property
     def peak(self) -> float:
-        """Give the most plans a second that were good in a closed loop."""
-        return max(phase.good(self.ends) for closed, _ in self.rounds for phase in closed)
+        """Give the plans a second that were good with the better number of callers."""
+        return max(float(mean(phase.good(self.ends) for phase in phases)) for phases in zip(*self.closed, strict=True))
 
     @property
-    def ratios(self) -> list[float]:
-        """For each round that asked for enough, what was good under overload once it had begun, of the round's peak."""
-        found = []
-        for closed, over in self.rounds:
-            peak = max(phase.good(self.ends) for phase in closed)
-            if over.offered >= TIMES * peak:
-                found.append(over.good(self.ends, SETTLE_SECONDS) / peak)
-
-        return found
+    def times(self) -> float:
+        """Give how many times the peak was asked for."""
+        return float(mean(over.offered for over in self.over) / self.peak)
 
     @property
-    def over(self) -> list[Seconds]:
-        return [over for _, over in self.rounds]
+    def goodput(self) -> list[float]:
+        """For each overload, what was good once it had begun, of the peak."""
+        return [over.good(self.ends, SETTLE_SECONDS) / self.peak for over in self.over]
 
     @property
     def refusals(self) -> list[float]:
         """For each round, after how long ninety-nine of a hundred that were not acknowledged under overload knew it."""
         return [_percentile(phase.refused, 0.99) for phase in self.over]
+
+    @property
+    def acknowledged(self) -> set[str]:
+        """The ids of all plans that were."""
+        return {plan_id for phase in chain(*self.closed, self.over) for plan_id in phase.acknowledged}
+
+    def more(self, other: Measured) -> None:
+        """Add what another time came to."""
+        self.closed += other.closed
+        self.over += other.over
+        self.health += other.health
+        self.ends |= other.ends
+        self.states |= other.states
 
     def looked(self) -> float:
         """Give after how long ninety-nine of a hundred health checks were answered."""
@@ -258,9 +272,7 @@ class Measured:
         """Give the acknowledged plans that are not there, or have not come to their end."""
         return [
             f"plan {plan_id} is {self.states[plan_id].name if plan_id in self.states else 'gone'}"
-            for closed, over in self.rounds
-            for phase in (*closed, over)
-            for plan_id in phase.acknowledged
+            for plan_id in sorted(self.acknowledged)
             if self.states.get(plan_id) is not PlanState.SUCCEEDED
         ]
 
@@ -289,25 +301,13 @@ async def measure(folder: Path, random: Random, rounds: int) -> tuple[Measured, 
         for life in lives:
             await _rested(life)
 
-        closed: list[Seconds] = []
-        for number in range(rounds + 1):
-            if number < rounds:  # the control asks for as much as the last round
-                closed = [await loads[1].closed(workers, SECONDS / 2) for workers in WORKERS]
-                await asyncio.sleep(0.5)
+        found.closed.append(await _peak(loads[1]))
+        for _ in range(rounds):
+            found.over.append(await _overload(loads[0], found.closed[-1]))
+            found.closed.append(await _peak(loads[1]))
 
-            rate = AIM * max(1.0, *(len(phase.answers) / phase.length for phase in closed))
-            one, load = (found, loads[0]) if number < rounds else (control, loads[1])
-            async with _looking(load):
-                if one is control:
-                    asyncio.get_running_loop().call_later(SECONDS * 2 / 3, lives[1].signal, signal.SIGSTOP)
-
-                one.rounds.append((closed, await load.open(rate, SECONDS)))
-                if one is control:
-                    lives[1].signal(signal.SIGCONT)
-                    await asyncio.sleep(0.2)
-
-            await asyncio.sleep(IN_TIME / 2)  # so that no round pays for another
-
+        control.closed.append(found.closed[-1])
+        control.over.append(await _overload(loads[1], found.closed[-1], stands_still=lives[1]))
         found.health, control.health = loads[0].health, loads[1].health
 
     for life in lives:
@@ -315,6 +315,28 @@ async def measure(folder: Path, random: Random, rounds: int) -> tuple[Measured, 
 
     control.ends, control.states = found.ends, found.states
     return found, control
+
+
+async def _peak(load: Load) -> list[Seconds]:
+    closed = [await load.closed(workers, CLOSED_SECONDS) for workers in WORKERS]
+    await asyncio.sleep(IN_TIME / 2)  # so that nothing of it is left when the next begins
+    return closed
+
+
+async def _overload(load: Load, closed: list[Seconds], stands_still: Life | None = None) -> Seconds:
+    """Ask for too much; ``stands_still``: of a server that is stopped when two thirds of the time are over."""
+    rate = AIM * max(1.0, *(len(phase.answers) / phase.length for phase in closed))
+    async with _looking(load):
+        if stands_still is not None:
+            asyncio.get_running_loop().call_later(SECONDS * 2 / 3, stands_still.signal, signal.SIGSTOP)
+
+        over = await load.open(rate, SECONDS)
+        if stands_still is not None:
+            stands_still.signal(signal.SIGCONT)
+            await asyncio.sleep(0.2)
+
+    await asyncio.sleep(IN_TIME / 2)
+    return over
 
 
 async def _start(folder: Path, settings: str, stack: AsyncExitStack) -> Life:
@@ -378,11 +400,11 @@ def _slow(phase: Seconds, took: float) -> bool:
 
 def judge(found: Measured, result: Result, where: str) -> None:
     """Say what of the promises was broken."""
-    asked, ratios = sum(len(phase.asked) for phase in found.over), found.ratios
-    told = [] if ratios else [f"not one round asked for {TIMES} times the peak"]
-    if ratios and max(ratios) < GOODPUT_MIN:
-        told = [f"at {TIMES} times its peak the rounds came to {_percents(ratios)} of it only"]
+    told = [] if found.times >= TIMES else [f"only {found.times:.1f} times the peak was asked for"]
+    if mean(found.goodput) < GOODPUT_MIN:
+        told.append(f"at {found.times:.1f} times its peak the rounds came to {_percents(found.goodput)} of it only")
 
+    asked = sum(len(phase.asked) for phase in found.over)
     result.found(GOODPUT, tries=asked, faults=0, violations=told, where=where)
 
     turned = sum(len(phase.refused) + len(phase.refused_first) for phase in found.over)
@@ -396,8 +418,7 @@ def judge(found: Measured, result: Result, where: str) -> None:
     told = [] if found.looked() <= HEALTH_SECONDS else [f"99 of 100 health checks took {found.looked() * 1e3:.0f} ms"]
     told += [f"a health check took {took:.1f} s" for took in found.health if took > HEALTH_LOST_SECONDS]
     result.found(HEALTH, tries=len(found.health), faults=0, violations=told, where=where)
-    kept = sum(len(phase.acknowledged) for closed, over in found.rounds for phase in (*closed, over))
-    result.found(KEPT, tries=kept, faults=0, violations=found.lost(), where=where)
+    result.found(KEPT, tries=len(found.acknowledged), faults=0, violations=found.lost(), where=where)
 
 
 def overload(seed: int, size: int) -> Result:
@@ -405,6 +426,12 @@ def overload(seed: int, size: int) -> Result:
     result, random, where = Result(), Random(seed), f"--only overload --seed {seed} --size {size}"
     with tempfile.TemporaryDirectory(prefix="autoglm-overload-") as folder:
         found, control = asyncio.run(measure(Path(folder), random, size))
+
+    if mean(found.goodput) < GOODPUT_MIN:
+        with tempfile.TemporaryDirectory(prefix="autoglm-overload-") as folder:
+            again, _ = asyncio.run(measure(Path(folder), random, size))
+
+        found.more(again)
 
     judge(found, result, where)
     broken = Result()
@@ -416,10 +443,9 @@ def overload(seed: int, size: int) -> Result:
 
     result.count("calls above capacity", sum(len(phase.asked) for phase in found.over))
     result.count("plans a second at the peak", found.peak)
-    for what, ratios in ((f"% of that at {TIMES} times the load", found.ratios), ("% of the control", control.ratios)):
-        if ratios:
-            result.count(what, round(100 * median(ratios), 1))
-
+    result.count("times the peak asked for", round(found.times, 2))
+    result.count("% of the peak", round(100 * mean(found.goodput), 1))
+    result.count("% of the control", round(100 * mean(control.goodput), 1))
     result.count("ms to a refusal (p99)", round(median(found.refusals) * 1e3, 1))
     first = _percentile([took for phase in found.over for took in phase.refused_first], 0.99)
     result.count("ms in the first second (p99)", round(first * 1e3, 1))

@@ -132,7 +132,7 @@ PARTS: Final[dict[str, Part]] = {
     "damage": Part(damage, (1, 4), (5, 60), (FOUND, NOT_WRITTEN_OVER, SAVED, BACKUP, VERSIONS), seconds=18.0),
     "clocks": Part(clocks, (1, 1), (4, 5), (TIME, *PROMISES), cores=0.4, seconds=24.0),
     "soak": Part(soak, (1, 24), (1, 1800), (MEMORY, DISK, GONE), cores=0.5, seconds=27.0, timed=True),
-    "overload": Part(overload, (1, 3), (1, 20), (GOODPUT, REFUSED, HEALTH, KEPT), seconds=34.0, alone=True),
+    "overload": Part(overload, (1, 3), (1, 20), (GOODPUT, REFUSED, HEALTH, KEPT), seconds=42.0, alone=True),
 }
 
 
