@@ -59,6 +59,13 @@ _STORE = """
         CAST(substr(value, 42, 20) AS INTEGER), CAST(substr(value, 62, 20) AS INTEGER), substr(value, 82)
     FROM carray(?)
 """
+_STORE_EVENTS = """
+    INSERT INTO event(id, plan, sequence, crc, body)
+    SELECT CAST(substr(value, 42, 20) AS INTEGER), CAST(substr(value, 2, 20) AS INTEGER), CAST(substr(value, 22, 20) AS INTEGER),
+        CAST(substr(value, 62, 20) AS INTEGER), substr(value, 82)
+    FROM carray(?)
+"""
+"""Of entries that are events alone, as most commits are: without asking for each which of the triggers is its own."""
 _ADD_ENTRY_VIEW = """
     CREATE TEMP VIEW entry AS SELECT '' AS kind, 0 AS plan, 0 AS number, 0 AS at, 0 AS other, x'' AS body;
 
@@ -214,8 +221,9 @@ class _Admission:
     def store(self, db: apsw.Connection) -> None:
         """Write what was admitted."""
         rows = [_ENTRY % (b"R", key, int(row.state), _ended(row), 0, row.body) for key, row in self._rows.items()]
-        if entries := (*self._plans, *rows, *self._claims, *self._events):
-            db.execute(_STORE, (apsw.carray(entries),))
+        others = (*self._plans, *rows, *self._claims)
+        if entries := (*others, *self._events):
+            db.execute(_STORE if others else _STORE_EVENTS, (apsw.carray(entries),))
 
     def known(self) -> dict[str, Head]:
         """Give the heads that are sure to be still true at the next commit, and may be asked for."""

@@ -22,7 +22,7 @@ def output_of_leaves(plan: PlanFold, *, bytes_max: int) -> dict[str, Json] | Non
     outputs: dict[str, Json] = {}
     size = 2
     for step_id, step in plan.steps.items():
-        if step.state is not StepState.SUCCEEDED or _stands_for_more(plan, step):
+        if step.state is not _SUCCEEDED or _stands_for_more(plan, step):
             continue
 
         output = step.result.output if step.result is not None else None
@@ -43,7 +43,7 @@ def lines(plan: PlanFold, *, lines_max: int = 100) -> str:
 
 
 def _is_told(plan: PlanFold, step: StepFold) -> bool:
-    if step.state is StepState.SUCCEEDED:
+    if step.state is _SUCCEEDED:
         return not _stands_for_more(plan, step)
 
     return not step.dependents or step.state is StepState.FAILED
@@ -51,7 +51,12 @@ def _is_told(plan: PlanFold, step: StepFold) -> bool:
 
 def _stands_for_more(plan: PlanFold, step: StepFold) -> bool:
     """Whether a step that succeeded has used the output, so that this one's result stands in that one's."""
-    return any(plan.steps[dependent].state is _SUCCEEDED for dependent in step.dependents)
+    steps = plan.steps
+    for dependent in step.dependents:  # noqa: SIM110 - of every step of a plan that ends; a generator takes three times as long
+        if steps[dependent].state is _SUCCEEDED:
+            return True
+
+    return False
 
 
 def _line(step_id: str, step: StepFold) -> str:
