@@ -3,13 +3,17 @@
 The transport, as it comes, asks for one call of a method at a time, and needs five passes of the loop from one to the next:
 under load callers wait there, where nothing tells of them, and each costs all of these passes, and a look at every method that
 is asked for. Here the methods that are called often are asked for many times at once, beside the transport's own loop, and what
-comes is handed to the method's handler directly; or refused on the spot, without any of what every other call costs.
+comes is handed to the method's handler directly; or refused on the spot, without any of what every other call costs. A call with
+one answer is one task and two exchanges with the transport's core, where the transport's own is two tasks and three: whether its
+caller has gone away is asked for only of those that take long.
 
 What this uses of grpcio is not public. Where it is not there, calls are taken up one by one (docs/adr/0097).
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
@@ -19,7 +23,6 @@ import grpc.aio
 from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Awaitable, Callable, Coroutine
 
 AT_ONCE: Final[Mapping[str, int]] = {
@@ -30,22 +33,23 @@ AT_ONCE: Final[Mapping[str, int]] = {
     "/autoglm.v1.ToolService/CallTool": 4,
 }
 """How many calls of a method are asked for at once; of all methods that are not named here one together."""
-_HANDLING: Final = {
-    (False, False): "_handle_unary_unary_rpc",
-    (False, True): "_handle_unary_stream_rpc",
-    (True, False): "_handle_stream_unary_rpc",
-    (True, True): "_handle_stream_stream_rpc",
-}
-"""Who of the transport runs a handler, by whether requests and answers are streams."""
+_UNKNOWN: Final = 2
+"""The transport's code of a fault that nobody expected."""
+_log = logging.getLogger(__name__)
+WATCH_SECONDS: Final = 1.0
+"""What has not been answered by then is watched: whether its caller has gone away, which cancels it."""
 POSSIBLE: Final = all(
     hasattr(cygrpc.AioServer, name) for name in ("_make_request_call_future", "_request_registered_call", "is_running")
 ) and all(
     hasattr(cygrpc, name)
     for name in (
-        *_HANDLING.values(),
+        "_handle_unary_stream_rpc",
+        "_receive_message",
         "_schedule_rpc_coro",
         "_RequestCallError",
+        "_ServicerContext",
         "SendInitialMetadataOperation",
+        "SendMessageOperation",
         "SendStatusFromServerOperation",
         "ReceiveCloseOnServerOperation",
     )
@@ -68,7 +72,7 @@ class Door(Protocol):
         ...
 
     def guard(self, method: str, handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
-        """Give the handler of a method as it is run for all calls."""
+        """Give the handler of a method as it is run for all calls, from bytes to bytes."""
         ...
 
     async def intercept_service(
@@ -106,6 +110,11 @@ class _Accepting(cygrpc.AioServer):  # type: ignore[misc]
         self._on = loop
         self._often: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         self._under_way: set[asyncio.Task[None]] = set()
+        self._unwatched: dict[asyncio.Task[Any], Any] = {}
+        """Calls with one answer that are under way, by their tasks."""
+        self._watched: set[asyncio.Task[Any]] = set()
+        """Those of them of which it would be noticed if their callers went away."""
+        self._armed = False
 
     def add_registered_method_handlers(self, handlers: dict[str, grpc.RpcMethodHandler[Any, Any]]) -> None:
         super().add_registered_method_handlers(handlers)
@@ -131,7 +140,6 @@ class _Accepting(cygrpc.AioServer):  # type: ignore[misc]
     async def _take_up(self, method: str, name: bytes) -> None:
         """Take up one call of a method after the other, until the server stops."""
         handler = self.door.guard(method, self._often[method])
-        handle = getattr(cygrpc, _HANDLING[bool(handler.request_streaming), bool(handler.response_streaming)])
         loop, refuse, schedule = self._on, self.door.refuse, cygrpc._schedule_rpc_coro  # noqa: SLF001
 
         while True:
@@ -143,13 +151,73 @@ class _Accepting(cygrpc.AioServer):  # type: ignore[misc]
 
                 return
 
-            if (refused := refuse(method)) is None:
-                work = schedule(handle(handler, call, loop), call, loop, method)
+            if (refused := refuse(method)) is not None:
+                _ = self._start(_answer(call, refused, loop))
+            elif handler.unary_unary:
+                _ = loop.create_task(self._run(handler.unary_unary, call))
             else:
-                work = _answer(call, refused, loop)
+                stream = cygrpc._handle_unary_stream_rpc(handler, call, loop)  # noqa: SLF001
+                _ = self._start(schedule(stream, call, loop, method))
+                del stream
 
-            _ = self._start(work)
-            del call, work  # the transport keeps a call for as long as anybody knows it
+            del call  # the transport keeps a call for as long as anybody knows it
+
+    async def _run(self, behaviour: Callable[[bytes, Any], Awaitable[bytes]], call: Any) -> None:
+        """Read the request of a call, and answer it: all that the transport does for it, in one go."""
+        loop, task = self._on, asyncio.current_task()
+        assert task is not None
+        self._unwatched[task] = call  # and so the task is known to somebody
+        if not self._armed:
+            self._armed = True
+            loop.call_later(WATCH_SECONDS, self._look)
+
+        steps: tuple[Any, ...] = ()
+        try:
+            raw = await cygrpc._receive_message(call, loop)  # noqa: SLF001
+            if raw is None:  # its caller has gone away
+                return
+
+            answer = await behaviour(raw, cygrpc._ServicerContext(call, None, None, loop))  # noqa: SLF001
+            status = cygrpc.SendStatusFromServerOperation((), 0, "", 0)
+            steps = cygrpc.SendInitialMetadataOperation((), 0), cygrpc.SendMessageOperation(answer, 0), status
+        except grpc.aio.AbortError as aborted:  # a status was sent
+            aborted.__traceback__ = aborted.__context__ = None  # the call knows it, and would be known to itself
+        except cygrpc.ExecuteBatchError:  # it could not be
+            pass
+        except asyncio.CancelledError:
+            if task.cancelling():
+                raise
+        except Exception:  # noqa: BLE001 - a boundary: the door lets none through, and each call is ended all the same
+            _log.exception("call failed")
+            status = cygrpc.SendStatusFromServerOperation((), _UNKNOWN, "a fault of the server's own", 0)
+            steps = cygrpc.SendInitialMetadataOperation((), 0), status
+        finally:
+            watched = self._unwatched.pop(task, None) is None
+            self._watched.discard(task)
+
+        if not watched:
+            steps = (*steps, cygrpc.ReceiveCloseOnServerOperation(0))
+
+        if steps:
+            with suppress(cygrpc.ExecuteBatchError):
+                await cygrpc.execute_batch(call, steps, loop)
+
+    def _look(self) -> None:
+        """Have those watched that are under way, and look again when others are."""
+        self._armed = False
+        unwatched, self._unwatched = self._unwatched, {}
+        self._watched.update(unwatched)
+        for task, call in unwatched.items():
+            _ = self._start(self._watch(task, call))
+
+    async def _watch(self, task: asyncio.Task[Any], call: Any) -> None:
+        """Cancel the task of a call when its caller goes away."""
+        close = cygrpc.ReceiveCloseOnServerOperation(0)
+        with suppress(cygrpc.ExecuteBatchError):
+            await cygrpc.execute_batch(call, (close,), self._on)
+
+        if task in self._watched and close.cancelled():
+            task.cancel()
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._on.create_task(work)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -43,12 +44,15 @@ class Names(grpc.aio.ServerInterceptor):
         return handler and self.guard(handler_call_details.method, handler)
 
 
-@asynccontextmanager
-async def served(names: Names) -> AsyncIterator[grpc.aio.Channel]:
-    async def echo(raw: bytes, context: Any) -> bytes:
-        return raw
+async def echo(raw: bytes, context: Any) -> bytes:
+    return raw
 
-    handler: Any = grpc.unary_unary_rpc_method_handler(echo)
+
+@asynccontextmanager
+async def served(
+    names: Names, behaviour: Callable[[bytes, Any], Awaitable[bytes]] = echo
+) -> AsyncIterator[grpc.aio.Channel]:
+    handler: Any = grpc.unary_unary_rpc_method_handler(behaviour)
     server = accepting.server(names, [])
     accepting.add(server, SERVICE, {"CreatePlan": handler, "ListPlans": handler})
     port = server.add_insecure_port("127.0.0.1:0")
@@ -114,6 +118,67 @@ async def test_what_is_refused_at_once_is_told_so_and_nobody_behind_the_door_hea
         assert await calls(channel, SELDOM, 3) == [b"0", b"1", b"2"]
 
     assert not caplog.records
+
+
+@pytest.mark.parametrize("seconds", [0.01, 60.0])
+async def test_a_call_that_takes_long_is_cancelled_when_its_caller_goes_away(
+    seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accepting, "WATCH_SECONDS", seconds)
+    began, cut, may_end = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def slow(raw: bytes, context: Any) -> bytes:
+        began.set()
+        try:
+            await may_end.wait()
+        except asyncio.CancelledError:
+            cut.set()
+            raise
+
+        return raw
+
+    async with served(Names(), slow) as channel:
+        call: Any = channel.unary_unary(OFTEN)
+        stays, goes = call(b"stays"), call(b"goes")
+        await began.wait()
+        goes.cancel()
+        if seconds < 1:
+            await cut.wait()
+        else:
+            assert await calls(channel, SELDOM, 0) == []
+
+        may_end.set()
+        assert await stays == b"stays"
+
+    assert cut.is_set() is (seconds < 1)
+
+
+async def test_a_call_that_is_refused_or_breaks_is_let_go_of(caplog: pytest.LogCaptureFixture) -> None:
+    async def behaviour(raw: bytes, context: Any) -> bytes:
+        assert raw == b"sound", "it broke"
+        try:
+            return {}[context]
+        except KeyError:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no", (("why", "so"),))
+            raise
+
+    gc.disable()
+    try:
+        async with served(Names(), behaviour) as channel:
+            call: Any = channel.unary_unary(OFTEN)
+            ends = await asyncio.gather(*(call(b"sound") for _ in range(20)), return_exceptions=True)
+            told = {(end.code(), end.details(), *end.trailing_metadata()) for end in ends}  # type: ignore[union-attr]
+            assert told == {(grpc.StatusCode.NOT_FOUND, "no", ("why", "so"))}
+            assert not caplog.records
+            with pytest.raises(grpc.aio.AioRpcError) as broken:
+                await call(b"x")
+
+            assert broken.value.code() is grpc.StatusCode.UNKNOWN
+            assert "it broke" not in str(broken.value.details())
+    finally:  # a server stops when nobody knows its calls any more
+        gc.enable()
+
+    assert "it broke" in caplog.text
 
 
 async def test_a_server_that_takes_calls_up_stops_within_its_grace_and_leaves_nothing() -> None:
