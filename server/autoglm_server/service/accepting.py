@@ -115,6 +115,8 @@ class _Accepting(cygrpc.AioServer):  # type: ignore[misc]
         self._watched: set[asyncio.Task[Any]] = set()
         """Those of them of which it would be noticed if their callers went away."""
         self._armed = False
+        self._stopped = False
+        """Whether the core's server is gone, which then must not be called any more."""
 
     def add_registered_method_handlers(self, handlers: dict[str, grpc.RpcMethodHandler[Any, Any]]) -> None:
         super().add_registered_method_handlers(handlers)
@@ -136,6 +138,15 @@ class _Accepting(cygrpc.AioServer):  # type: ignore[misc]
             self._start(self._take_up(method.decode(), method)).add_done_callback(ended)
 
         return never
+
+    async def shutdown(self, grace: float | None) -> None:
+        """Stop, as the transport does; calls that it cuts off are to end at once."""
+        self._look()
+        await super().shutdown(grace)
+        self._stopped = True
+        left, self._unwatched = (*self._unwatched, *self._watched), {}
+        for task in left:
+            task.cancel()
 
     async def _take_up(self, method: str, name: bytes) -> None:
         """Take up one call of a method after the other, until the server stops."""
@@ -198,7 +209,7 @@ class _Accepting(cygrpc.AioServer):  # type: ignore[misc]
         if not watched:
             steps = (*steps, cygrpc.ReceiveCloseOnServerOperation(0))
 
-        if steps:
+        if steps and not self._stopped:
             with suppress(cygrpc.ExecuteBatchError):
                 await cygrpc.execute_batch(call, steps, loop)
 

@@ -181,6 +181,29 @@ async def test_a_call_that_is_refused_or_breaks_is_let_go_of(caplog: pytest.LogC
     assert "it broke" in caplog.text
 
 
+async def test_a_server_that_stops_cuts_off_the_calls_that_are_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accepting, "WATCH_SECONDS", 60.0)
+    began, cut = asyncio.Event(), asyncio.Event()
+
+    async def never(raw: bytes, context: Any) -> bytes:
+        began.set()
+        try:
+            return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
+        finally:
+            cut.set()
+
+    async with served(Names(), never) as channel:
+        call: Any = channel.unary_unary(OFTEN)
+        under_way = call(b"x")
+        await began.wait()
+
+    async with asyncio.timeout(10):
+        await cut.wait()
+
+    with pytest.raises((grpc.aio.AioRpcError, asyncio.CancelledError)):
+        await under_way
+
+
 async def test_a_server_that_takes_calls_up_stops_within_its_grace_and_leaves_nothing() -> None:
     before = asyncio.all_tasks()
     async with served(Names()) as channel:
