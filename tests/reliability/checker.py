@@ -33,7 +33,6 @@ from autoglm.model import (
     StepFailed,
     StepResolved,
     StepRetryScheduled,
-    StepSkipped,
     StepStarted,
     StepSucceeded,
     StepWaiting,
@@ -45,7 +44,6 @@ from tests.reliability.verdict import Verdict
 from tests.server.scheduler.checks import check_decisions, check_log, check_steps
 
 ENDS: Final = (PlanSucceeded, PlanFailed, PlanCancelled)
-STEP_ENDS: Final = (StepSucceeded, StepFailed, StepSkipped, StepCancelled)
 LATE_SECONDS: Final = 0.05
 """A step that starts this much after its inputs were there had to wait for something else."""
 

@@ -84,8 +84,6 @@ TOOLS = [
     Tool(name="bank.pay", description="Pay.", effect=Effect.NON_IDEMPOTENT, requires_approval=True),
 ]
 
-HINT = "autoglm: `autoglm plans` lists the plans there are\n"
-
 
 def scripted() -> ScriptedClient:
     return ScriptedClient(

@@ -43,9 +43,6 @@ from autoglm_server.scheduler.scheduler import Scheduler
 from autoglm_server.scheduler.state import State, apply
 from autoglm_server.tools.tool import Invocation
 
-FOR_EVER = 1e12
-"""A time at which everything that was ever scheduled is due."""
-
 
 def replay(events: Sequence[Event], *, revises: bool = True) -> State:
     state = State(PlanFold(events[0].plan_id), Limits(), revises=revises)

@@ -16,7 +16,6 @@ from autoglm.model import (
     Event,
     Failure,
     Json,
-    JsonObject,
     Plan,
     PlanOptions,
     StepDraft,
@@ -298,7 +297,3 @@ def step(step_id: str, tool: str = "read", after: Sequence[str] = (), **argument
 
 def failure(reason: str = "BROKEN", *, retryable: bool = False, unknown: bool = False) -> Failure:
     return Failure(reason, "read", f"it is {reason.lower()}", retryable=retryable, outcome_unknown=unknown)
-
-
-def arguments_of(invocation: Invocation) -> JsonObject:
-    return invocation.arguments

@@ -141,14 +141,6 @@ def fit(value: Value, shape: Shape) -> Json:
     return _limited(escape(fitted), shape)
 
 
-def fit_expression(text: str, shape: Shape) -> Json:
-    """Make of arithmetic, its references already in it, what ``shape`` takes."""
-    if shape.types and "string" not in shape.types:
-        raise MisfitError("arithmetic is text")
-
-    return text
-
-
 def escape(value: Json) -> Json:
     """Write ``${`` so that it is not taken for a reference, in every string of ``value``."""
     if isinstance(value, str):

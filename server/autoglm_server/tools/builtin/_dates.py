@@ -76,11 +76,6 @@ def bad_date(field: str, text: str, why: str = "is no date") -> ToolError:
     return ToolError(f"{field} is {text[:LENGTH_MAX]!r}, which {why}; {remedy}", reason="INVALID_DATE")
 
 
-def bad_time(field: str, text: str) -> ToolError:
-    remedy = "write one such as 15:30, 3pm, 下午3点, or 2026-11-22T15:30+01:00"
-    return ToolError(f"{field} is {text[:LENGTH_MAX]!r}, which is no time; {remedy}", reason="INVALID_TIME")
-
-
 def unit_of(text: str, field: str) -> str:
     """Give the unit's one name, such as days.
 

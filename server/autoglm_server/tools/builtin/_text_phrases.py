@@ -17,7 +17,6 @@ def _phrases(english: Iterable[tuple[str, str]], chinese: Iterable[tuple[str, st
 
 
 _HAS_EN: Final = "The text has {output} {what}."
-_HAS_ZH: Final = "共有 {output} 个{what}。"
 _OF_EN: Final = '"{of}" occurs {output} times.'
 _OF_ZH: Final = "“{of}”出现了 {output} 次。"
 _RESULT_EN: Final = 'The result is "{output}".'
