@@ -123,7 +123,7 @@ def begin(state: State, created: PlanCreated, steps: Sequence[Step], principal: 
 
 
 def apply(state: State, event: Event, now: float) -> None:
-    """Fold one durable event into the state."""
+    """Fold one event into the state."""
     plan = state.plan
     before = plan.state
     started = plan.start_time is not None
