@@ -34,7 +34,7 @@ class Asked:
         return len(self._known)
 
     def content(self, message: pb.CreatePlanRequest | pb.RunPlanRequest) -> bytes:
-        """Give what a request is known by; empty if it is not kept: RunPlan's, and what makes nothing, has no digest, or is large."""
+        """Give what a request is known by; empty if it is not kept: RunPlan's, or it makes nothing, has no digest or is large."""
         request_id = message.request_id
         if not request_id or type(message) is not pb.CreatePlanRequest or message.validate_only:
             return b""
