@@ -197,7 +197,7 @@ class _Accepting(cygrpc.AioServer):  # type: ignore[misc]
             pass
         except asyncio.CancelledError:
             if task.cancelling():
-                raise
+                return  # a task that is cancelled keeps the exception, which knows the call, which would be known to itself
         except Exception:  # noqa: BLE001 - a boundary: the door lets none through, and each call is ended all the same
             _log.exception("call failed")
             status = cygrpc.SendStatusFromServerOperation((), _UNKNOWN, "a fault of the server's own", 0)

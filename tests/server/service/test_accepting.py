@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -151,6 +152,42 @@ async def test_a_call_that_takes_long_is_cancelled_when_its_caller_goes_away(
         assert await stays == b"stays"
 
     assert cut.is_set() is (seconds < 1)
+
+
+async def test_a_call_whose_caller_went_away_is_let_go_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accepting, "WATCH_SECONDS", 0.01)
+    came, cut, count = asyncio.Event(), asyncio.Event(), 30
+    known: weakref.WeakSet[asyncio.Event] = weakref.WeakSet()
+    left: list[None] = []
+
+    async def never(raw: bytes, context: Any) -> bytes:
+        known.add(mine := asyncio.Event())
+        if len(known) == count:
+            came.set()
+
+        try:
+            await mine.wait()
+        finally:
+            left.append(None)
+            if len(left) == count:
+                cut.set()
+
+        return raw
+
+    gc.disable()
+    try:
+        async with served(Names(), never) as channel, asyncio.timeout(10):
+            call: Any = channel.unary_unary(OFTEN)
+            under_way = [call(b"x") for _ in range(count)]
+            await came.wait()
+            for one in under_way:
+                one.cancel()
+
+            await cut.wait()
+            await asyncio.sleep(0)
+            assert not len(known)
+    finally:
+        gc.enable()
 
 
 async def test_a_call_that_is_refused_or_breaks_is_let_go_of(caplog: pytest.LogCaptureFixture) -> None:
