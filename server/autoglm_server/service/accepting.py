@@ -146,7 +146,8 @@ class _Accepting(cygrpc.AioServer):  # type: ignore[misc]
         self._stopped = True
         left, self._unwatched = (*self._unwatched, *self._watched), {}
         for task in left:
-            task.cancel()
+            if not task.cancelling():  # its watch may have done so, and a second time would cut off how it ends
+                task.cancel()
 
     async def _take_up(self, method: str, name: bytes) -> None:
         """Take up one call of a method after the other, until the server stops."""
@@ -227,7 +228,7 @@ class _Accepting(cygrpc.AioServer):  # type: ignore[misc]
         with suppress(cygrpc.ExecuteBatchError):
             await cygrpc.execute_batch(call, (close,), self._on)
 
-        if task in self._watched and close.cancelled():
+        if task in self._watched and close.cancelled() and not task.cancelling():
             task.cancel()
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

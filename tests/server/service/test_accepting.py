@@ -6,7 +6,7 @@ import asyncio
 import gc
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import grpc
@@ -239,6 +239,46 @@ async def test_a_server_that_stops_cuts_off_the_calls_that_are_under_way(monkeyp
 
     with pytest.raises((grpc.aio.AioRpcError, asyncio.CancelledError)):
         await under_way
+
+
+async def test_calls_that_a_server_cuts_off_are_cancelled_once_and_may_take_a_moment_to_end() -> None:
+    began, ended, count = asyncio.Event(), asyncio.Event(), 50
+    cancellations: list[int] = []
+    under_way = 0
+
+    async def tidy(raw: bytes, context: Any) -> bytes:
+        nonlocal under_way
+        task = asyncio.current_task()
+        assert task is not None
+        under_way += 1
+        if under_way == count:
+            began.set()
+
+        try:
+            return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
+        finally:
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.1)
+
+            cancellations.append(task.cancelling())
+            if len(cancellations) == count:
+                ended.set()
+
+    for _ in range(8):  # whether the core tells of its end or of its calls' first is up to it
+        began.clear()
+        ended.clear()
+        cancellations.clear()
+        under_way = 0
+        async with served(Names(), tidy) as channel:
+            call: Any = channel.unary_unary(OFTEN)
+            calls_made = [call(b"x") for _ in range(count)]
+            await began.wait()
+
+        async with asyncio.timeout(10):
+            await ended.wait()
+
+        await asyncio.gather(*calls_made, return_exceptions=True)
+        assert cancellations == [1] * count
 
 
 async def test_a_server_that_takes_calls_up_stops_within_its_grace_and_leaves_nothing() -> None:
