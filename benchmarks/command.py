@@ -46,7 +46,10 @@ GROUPS: dict[str, tuple[str, Callable[[Options], Awaitable[list[Row]]]]] = {
     "codec": ("the codec beside protobuf alone", codec.rows),
     "journal": ("the journal beside bare SQLite", journal.rows),
     "model": ("plans that a model writes beside their lower bound; needs the extras llm and dev", model),
-    "peers": ("DBOS, LangGraph, Restate and Prefect with the same work; only when it is named", peers.peers),
+    "peers": (
+        "DBOS, LangGraph, Restate and Prefect with the same work; only when it is named, or with --peers-dir",
+        peers.peers,
+    ),
 }
 PARTS = {"latency": "steps"}
 """Rows that another group measures."""

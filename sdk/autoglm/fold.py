@@ -224,7 +224,6 @@ class PlanFold:
         "output",
         "pending",
         "planning",
-        "planning_due",
         "principal",
         "ready",
         "rounds",
@@ -238,7 +237,6 @@ class PlanFold:
         "succeeded",
         "unapproved",
         "waiting",
-        "waiting_since",
     )
 
     def __init__(self, plan_id: str) -> None:
@@ -252,8 +250,6 @@ class PlanFold:
         self.rounds: list[RoundFold] = []
         self.planning = False
         """A round is under way."""
-        self.planning_due: datetime | None = None
-        """When a round that failed will be made again."""
         self.answer = ""
         self.output: Any = None
         self.failure: Failure | None = None
@@ -267,7 +263,6 @@ class PlanFold:
         self.end_time: datetime | None = None
         self.deadline: datetime | None = None
         self.last_event_time: datetime | None = None
-        self.waiting_since: datetime | None = None
         self._remaining: timedelta | None = None
         # Ordered sets: what is in which situation, so that nobody has to look through all steps.
         self.ready: dict[str, None] = {}
@@ -393,15 +388,12 @@ class PlanFold:
 
         self.state = state
         if state is _PLAN_WAITING:
-            self.waiting_since = now
             if self.deadline is not None and now is not None:
                 self._remaining = self.deadline - now
                 self.deadline = None
-        elif before is _PLAN_WAITING:
-            self.waiting_since = None
-            if self._remaining is not None and now is not None:
-                self.deadline = now + self._remaining
-                self._remaining = None
+        elif before is _PLAN_WAITING and self._remaining is not None and now is not None:
+            self.deadline = now + self._remaining
+            self._remaining = None
 
     def _state(self) -> PlanState:
         if self.state.terminal:
@@ -453,7 +445,6 @@ class PlanFold:
     def _planning_started(self, event: Event, fact: PlanningStarted) -> None:
         self._begin(event.event_time)
         self.planning = True
-        self.planning_due = None
         if not self.rounds or self.rounds[-1].number != event.round:
             self.rounds.append(RoundFold(event.round, start_time=event.event_time))
 
@@ -470,8 +461,6 @@ class PlanFold:
         self._end_round(event, fact.usage)
         if self.rounds:
             self.rounds[-1].failure = fact.failure
-
-        self.planning_due = fact.next_attempt_time
 
     def _end_round(self, event: Event, usage: Usage | None) -> None:
         self.planning = False
@@ -676,7 +665,6 @@ class PlanFold:
     def _end(self, event: Event, state: PlanState, usage: Usage | None) -> None:
         self.state = state
         self.end_time = event.event_time
-        self.planning_due = None
         self.deadline = None
         if usage is not None:
             self._used, self._calls = usage, 0

@@ -44,8 +44,8 @@ _REMOVED_AT_ONCE = 50
 _PAGE = 2_000
 _START_EVENTS = 100
 _START_BYTES = 256 << 10
-"""Of the logs of a batch what is read and folded together, by one turn of a thread each. A busy server waits for each turn: when
-each plan took some, retention fell behind."""
+"""So much is read of each log of a batch at first, and the logs that are whole by that are folded together: one turn of a thread
+for each of the two. A busy server waits for each turn: when each plan took some, retention fell behind."""
 
 
 @dataclass(frozen=True, slots=True)

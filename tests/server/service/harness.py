@@ -206,7 +206,6 @@ async def serving(
     limits: LimitSettings | None = None,
     times: WatchTimes | None = None,
     deadline: float = 10.0,
-    unix: str = "",
 ) -> AsyncIterator[Edge]:
     limits = limits or LimitSettings()
     times = times or WatchTimes()
@@ -250,12 +249,12 @@ async def serving(
             timeout=timedelta(seconds=30),
         )
         server = edge.build(plans=service, tools=tools, health=health, boundary=boundary, calls_per_connection=1000)
-        port = server.add_insecure_port(unix or "127.0.0.1:0")
+        port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         health.set(serving=True)
         stack.push_async_callback(journal.close)
         stack.push_async_callback(server.stop, None)
-        address = unix or f"127.0.0.1:{port}"
+        address = f"127.0.0.1:{port}"
         yield Edge(
             plans, catalog, journal, feed, health, boundary, watches, disconnects, artifacts, server, address, stack
         )
