@@ -35,6 +35,7 @@ AT_ONCE: Final[Mapping[str, int]] = {
 """How many calls of a method are asked for at once; of all methods that are not named here one together."""
 _UNKNOWN: Final = 2
 """The transport's code of a fault that nobody expected."""
+_DEADLINE_EXCEEDED: Final = 4
 _log = logging.getLogger(__name__)
 WATCH_SECONDS: Final = 1.0
 """What has not been answered by then is watched: whether its caller has gone away, which cancels it."""
@@ -189,9 +190,16 @@ class _Accepting(cygrpc.AioServer):  # type: ignore[misc]
             if raw is None:  # its caller has gone away
                 return
 
-            answer = await behaviour(raw, cygrpc._ServicerContext(call, None, None, loop))  # noqa: SLF001
-            status = cygrpc.SendStatusFromServerOperation((), 0, "", 0)
-            steps = cygrpc.SendInitialMetadataOperation((), 0), cygrpc.SendMessageOperation(answer, 0), status
+            context = cygrpc._ServicerContext(call, None, None, loop)  # noqa: SLF001
+            if (
+                context.time_remaining() == 0
+            ):  # it waited for the loop too long: what is made for it now nobody waits for
+                status = cygrpc.SendStatusFromServerOperation((), _DEADLINE_EXCEEDED, "Deadline Exceeded", 0)
+                steps = cygrpc.SendInitialMetadataOperation((), 0), status
+            else:
+                answer = await behaviour(raw, context)
+                status = cygrpc.SendStatusFromServerOperation((), 0, "", 0)
+                steps = cygrpc.SendInitialMetadataOperation((), 0), cygrpc.SendMessageOperation(answer, 0), status
         except grpc.aio.AbortError as aborted:  # a status was sent
             aborted.__traceback__ = aborted.__context__ = None  # the call knows it, and would be known to itself
         except cygrpc.ExecuteBatchError:  # it could not be

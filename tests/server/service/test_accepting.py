@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -152,6 +153,24 @@ async def test_a_call_that_takes_long_is_cancelled_when_its_caller_goes_away(
         assert await stays == b"stays"
 
     assert cut.is_set() is (seconds < 1)
+
+
+async def test_nothing_is_begun_for_calls_whose_deadlines_have_passed_while_the_loop_was_busy() -> None:
+    handled: list[bytes] = []
+
+    async def busy(raw: bytes, context: Any) -> bytes:
+        handled.append(raw)
+        time.sleep(0.5)  # noqa: ASYNC251 - what is to be seen is what comes of those that wait for the loop meanwhile
+        return raw
+
+    async with served(Names(), busy) as channel:
+        call: Any = channel.unary_unary(OFTEN)
+        await channel.channel_ready()
+        ends = await asyncio.gather(*(call(b"x", timeout=0.2) for _ in range(12)), return_exceptions=True)
+        assert {end.code() for end in ends if isinstance(end, grpc.aio.AioRpcError)} == {
+            grpc.StatusCode.DEADLINE_EXCEEDED
+        }
+        assert len(handled) <= 1
 
 
 async def test_a_call_whose_caller_went_away_is_let_go_of(monkeypatch: pytest.MonkeyPatch) -> None:
