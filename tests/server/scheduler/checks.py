@@ -66,6 +66,10 @@ def check_decisions(events: Sequence[Event], *, revises: bool = True) -> None:
             (StepStarted, StepSkipped, PlanningStarted, PlanSucceeded, PlanFailed, PlanCancelled),
         ):
             commands = decide(state, _seconds(event), 1 << 30).commands
+            if not any(_causes(command, event) for command in commands):
+                # What is due at that very moment need not have been due by the process's own clock, which rounds otherwise.
+                commands = decide(state, _seconds(event) - 1e-6, 1 << 30).commands
+
             assert any(_causes(command, event) for command in commands), f"{event} was not decided: {commands}"
 
         apply(state, event, _seconds(event))
