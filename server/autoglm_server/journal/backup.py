@@ -224,6 +224,8 @@ def restore(file: Path, data_dir: Path, *, now: datetime, force: bool, tell: Tel
                 journal_id, verified = _prove(stage / FILE, manifest, tell)
                 _link(stage, manifest, tell)
                 aside = put_in_place(stage, data_dir, now=now, name="replaced")
+            except tarfile.ReadError as error:
+                raise BackupError(f"{file} is no backup, or it is cut off; use another one") from error
             except (OSError, tarfile.TarError) as error:
                 told = getattr(error, "strerror", None) or error
                 raise BackupError(f"the backup {file} cannot be put into {data_dir}: {told}") from error

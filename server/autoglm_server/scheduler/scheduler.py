@@ -45,6 +45,7 @@ from autoglm_server.journal.journal import (
     JournalDamagedError,
     RequestKey,
 )
+from autoglm_server.planner.llm.models import EXTRA_LINE
 from autoglm_server.planner.planner import OptionsChecker, PlannerError
 from autoglm_server.scheduler import families
 from autoglm_server.scheduler.admission import Admission
@@ -535,7 +536,8 @@ class Scheduler:
         planner: object = self.planners.get(options.planner)
         if planner is None:
             known = ", ".join(sorted(self.planners))
-            description = f"there is no planner {options.planner!r}; this server has: {known}"
+            needs = f"; models need {EXTRA_LINE} where it runs" if options.planner == "llm" else ""
+            description = f"there is no planner {options.planner!r}; this server has: {known}{needs}"
             return [Violation("options.planner", description, "UNKNOWN_PLANNER")]
 
         return list(planner.check(options)) if isinstance(planner, OptionsChecker) else []

@@ -150,7 +150,8 @@ class ToolService(tool_service_pb2_grpc.ToolServiceServicer):
             return tool
 
         near = self._catalog.nearest(name)
-        hint = f"did you mean {', '.join(near[:3])}?" if near else "ListTools says which there are"
+        there = "ListTools (autoglm tools) says which there are; some need an extra or a setting (autoglm doctor)"
+        hint = f"did you mean {', '.join(near[:3])}?" if near else there
         raise error(ErrorReason.TOOL_NOT_FOUND, f"there is no tool {name!r}; {hint}", tool=name)
 
     def _admit(self, request: pb.CallToolRequest, tool: Tool) -> None:

@@ -768,3 +768,14 @@ def test_settings_of_the_embedded_server_do_not_go_with_another(monkeypatch: pyt
 
     with pytest.raises(InputError, match="--provider is for the embedded server, but AUTOGLM_ADDRESS names another"):
         session.client()
+
+
+@pytest.mark.parametrize("missing", ["mcp_types", "anyio"])
+def test_mcp_without_its_extra_says_which_it_is(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("autoglm.mcp_server", raising=False)
+    monkeypatch.delitem(sys.modules, "autoglm.mcp_server", raising=False)
+    monkeypatch.setitem(sys.modules, missing, None)
+    ran = cli("mcp")
+
+    assert ran.status == 2
+    assert "pip install 'open-autoglm[mcp]'" in ran.err

@@ -227,6 +227,15 @@ def test_a_backup_that_is_not_there_is_told_in_words(tmp_path: Path, capsys: pyt
     assert "Errno" not in told
 
 
+@pytest.mark.parametrize("content", [b"", b"a list of what to buy", b"\x1f\x8b" + bytes(2000)])
+def test_what_is_no_backup_is_called_so(content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "list.tar").write_bytes(content)
+    status, _, told = run(capsys, "restore", "--data-dir", tmp_path / "new", tmp_path / "list.tar")
+
+    assert status == 2
+    assert "list.tar is no backup, or it is cut off" in told
+
+
 async def test_a_damaged_backup_changes_nothing(live: Plans, data: Path, tmp_path: Path, capsys: Any) -> None:
     run(capsys, "backup", "--data-dir", data, tmp_path / "b.tar")
     raw = (tmp_path / "b.tar").read_bytes()

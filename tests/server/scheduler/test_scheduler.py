@@ -763,6 +763,14 @@ async def test_every_fault_of_a_request_at_once(world: World) -> None:
     assert any(violation.field == "steps[2].arguments.b" for violation in caught.value.violations)
 
 
+async def test_who_asks_for_models_where_they_are_not_is_told_what_they_need(world: World) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        await world.create(planner="llm", request="x")
+
+    (violation,) = caught.value.violations
+    assert violation.description.endswith("; models need pip install 'open-autoglm[server,llm]' where it runs")
+
+
 async def test_cycles_are_named(world: World) -> None:
     with pytest.raises(InvalidRequestError, match="a → b → c → a"):
         await world.create(step("a", after=["b"]), step("b", x="${c}"), step("c", after=["a"]))

@@ -21,8 +21,9 @@ Examples:
   autoglm backup plans.tar
   autoglm backup plans.tar --data-dir /srv/autoglm --json
 
-The server may go on meanwhile. The backup has the plans, their events and their files, and was read as a whole before it
-counts. Exit status: 0 when it is there, 1 when the journal is damaged, 2 when it cannot be made as asked.
+The server may go on meanwhile. The backup has the plans, their events and the files of their results, and was read as a whole
+before it counts; what tools wrote into the workspace is not in it. Exit status: 0 when it is there, 1 when the journal is
+damaged, 2 when it cannot be made as asked.
 """
 RESTORE_EXAMPLES = """\
 Examples:
@@ -31,9 +32,9 @@ Examples:
   autoglm restore plans.tar --data-dir /srv/autoglm
   autoglm restore plans.tar --force
 
-The server must be stopped. Everything is checked before anything is put in place. With --force what the data directory
-holds is put aside in it, as replaced-TIME. Exit status: 0 when it is restored, 1 when a server has the directory, 2 when the
-backup cannot be trusted or the directory is not empty.
+The server must be stopped. Everything is checked before anything is put in place. With --force the plans that
+are there are put aside in it, as replaced-TIME; the workspace stays as it is. Exit status: 0 when it is restored, 1 when a
+server has the directory, 2 when the backup cannot be trusted or the directory is not empty.
 """
 
 
@@ -46,7 +47,7 @@ def backup(
     address: Address = None,
     data_dir: DataDir = None,
 ) -> int:
-    """Back up plans, events and files."""
+    """Back up plans, events and the files of their results."""
     session = session_of(context, address, data_dir)
     return maintain(session, "backup", [*(["--force"] if force else []), "--", str(file.absolute())], json=json)
 
@@ -56,7 +57,7 @@ def restore(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The backup to put in place.")],
     *,
     force: Annotated[
-        bool, typer.Option("--force", help="Put aside what the data directory holds, as replaced-TIME in it.")
+        bool, typer.Option("--force", help="Put aside the plans that are there, as replaced-TIME in it.")
     ] = False,
     json: AsJson = False,
     address: Address = None,

@@ -52,7 +52,7 @@ def mcp(
     try:
         from autoglm import mcp_server  # noqa: PLC0415, F401 - an extra, and a second to import
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in {"mcp", "mcp_types"}:
+        if (error.name or "").partition(".")[0] == "autoglm":
             raise
 
         raise InputError("this needs an extra: pip install 'open-autoglm[mcp]'") from None
