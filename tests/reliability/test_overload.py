@@ -7,7 +7,7 @@ from tests.reliability.overload import GOODPUT, HEALTH, KEPT, REFUSED, SETTLE_SE
 from tests.reliability.rows import Result
 
 
-def measured(*, good: tuple[int, ...] = (90, 80), refused: tuple[float, ...] = (0.05, 0.5)) -> Measured:
+def measured(*, good: tuple[int, ...] = (90, 80), refused: tuple[float, ...] = (0.05, 0.5), name: str = "") -> Measured:
     """Rounds with a peak of 100 a second: so many came to their end in time, and so long it took to refuse."""
     found = Measured(health=[0.01] * 100)
     for number, (count, took) in enumerate(zip(good, refused, strict=True)):
@@ -15,10 +15,10 @@ def measured(*, good: tuple[int, ...] = (90, 80), refused: tuple[float, ...] = (
             Seconds("closed", 1.0, began_wall=10),
             Seconds("open", 1.0 + SETTLE_SECONDS, [SETTLE_SECONDS] * 300, refused=[took] * 100, began_wall=19.5),
         )
-        closed.acknowledged = {f"c{number}-{index}": 10.0 for index in range(100)}
-        over.acknowledged = {f"o{number}-{index}": 20.5 for index in range(100)}
+        closed.acknowledged = {f"{name}c{number}-{index}": 10.0 for index in range(100)}
+        over.acknowledged = {f"{name}o{number}-{index}": 20.5 for index in range(100)}
         found.ends |= dict.fromkeys(closed.acknowledged, 10.5)
-        found.ends |= {name: 21.0 if at < count else 23.0 for at, name in enumerate(over.acknowledged)}
+        found.ends |= {plan: 21.0 if at < count else 23.0 for at, plan in enumerate(over.acknowledged)}
         found.closed.append([closed])
         found.over.append(over)
 
@@ -86,6 +86,14 @@ def test_one_refusal_without_a_time_one_lost_plan_or_one_missing_answer_is_enoug
 
 
 def test_a_second_time_is_judged_with_the_first() -> None:
-    found = measured(good=(70, 70))
-    found.more(measured(good=(95, 95)))
-    assert (len(found.goodput), len(found.closed)) == (4, 4)
+    for first, kept in ((70, set()), (60, {GOODPUT})):
+        found = measured(good=(first, first))
+        found.more(measured(good=(95, 95), name="again-"))
+        assert (found.goodput, broken(found)) == ([first / 100, first / 100, 0.95, 0.95], kept)
+
+
+def test_what_a_second_time_lost_is_told() -> None:
+    found, again = measured(), measured(name="again-")
+    again.states["again-o1-5"] = PlanState.RUNNING
+    found.more(again)
+    assert broken(found) == {KEPT}
