@@ -920,5 +920,6 @@ def _must_wait(plan: PlanFold, step_id: str, wait_sequence: int, decision: Decis
 
 
 def _wait_changed(step_id: str, asked: int, current: int) -> AutoglmError:
-    message = f"step {step_id}: wait {asked} is over, the newest is {current}; look at it and decide anew"
+    told = "is over" if asked < current else "has not been"
+    message = f"step {step_id}: wait {asked} {told}, the newest is {current}; look at it and decide anew"
     return error(ErrorReason.WAIT_CHANGED, message, wait_sequence=str(current))
