@@ -35,8 +35,10 @@ AT_ONCE: Final[Mapping[str, int]] = {
 """How many calls of a method are asked for at once; of all methods that are not named here one together."""
 _UNKNOWN: Final = 2
 """The transport's code of a fault that nobody expected."""
-_DEADLINE_EXCEEDED: Final = 4
 _log = logging.getLogger(__name__)
+_PASSES: Final = 4
+_PASS_SECONDS: Final = 0.005
+"""So many passes of the loop, each no sooner than this, the core has to say that a call's time is over."""
 WATCH_SECONDS: Final = 1.0
 """What has not been answered by then is watched: whether its caller has gone away, which cancels it."""
 POSSIBLE: Final = all(
@@ -196,13 +198,12 @@ class _Accepting(cygrpc.AioServer):  # type: ignore[misc]
             context = cygrpc._ServicerContext(call, None, None, loop)  # noqa: SLF001
             if (
                 context.time_remaining() == 0
-            ):  # it waited for the loop too long: what is made for it now nobody waits for
-                status = cygrpc.SendStatusFromServerOperation((), _DEADLINE_EXCEEDED, "Deadline Exceeded", 0)
-                steps = cygrpc.SendInitialMetadataOperation((), 0), status
-            else:
-                answer = await behaviour(raw, context)
-                status = cygrpc.SendStatusFromServerOperation((), 0, "", 0)
-                steps = cygrpc.SendInitialMetadataOperation((), 0), cygrpc.SendMessageOperation(answer, 0), status
+            ):  # it waited for the loop too long: what was made for it nobody would wait for
+                await self._look_at(task, call)
+
+            answer = await behaviour(raw, context)
+            status = cygrpc.SendStatusFromServerOperation((), 0, "", 0)
+            steps = cygrpc.SendInitialMetadataOperation((), 0), cygrpc.SendMessageOperation(answer, 0), status
         except grpc.aio.AbortError as aborted:  # a status was sent
             aborted.__traceback__ = aborted.__context__ = None  # the call knows it, and would be known to itself
         except cygrpc.ExecuteBatchError:  # it could not be
@@ -224,6 +225,19 @@ class _Accepting(cygrpc.AioServer):  # type: ignore[misc]
         if steps and not self._stopped:
             with suppress(cygrpc.ExecuteBatchError):
                 await cygrpc.execute_batch(call, steps, loop)
+
+    async def _look_at(self, task: asyncio.Task[Any], call: Any) -> None:
+        """Have a call cancelled whose time is over, as it seems.
+
+        It seems so by the wall clock, which somebody may have set. The core goes by a clock that nobody sets: if it says nothing
+        for some passes of the loop, there is time left.
+        """
+        if self._unwatched.pop(task, None) is not None:
+            self._watched.add(task)
+            _ = self._start(self._watch(task, call))
+
+        for _ in range(_PASSES):
+            await asyncio.sleep(_PASS_SECONDS)
 
     def _look(self) -> None:
         """Have those watched that are under way, and look again when others are."""

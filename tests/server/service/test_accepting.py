@@ -155,6 +155,19 @@ async def test_a_call_that_takes_long_is_cancelled_when_its_caller_goes_away(
     assert cut.is_set() is (seconds < 1)
 
 
+async def test_a_step_of_the_clock_ends_no_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = time.time
+
+    async def stepping(raw: bytes, context: Any) -> bytes:
+        monkeypatch.setattr(time, "time", lambda: real() + 3600)
+        return raw
+
+    async with served(Names(), stepping) as channel:
+        call: Any = channel.unary_unary(OFTEN)
+        await channel.channel_ready()
+        assert await asyncio.gather(*(call(b"x", timeout=10) for _ in range(12))) == [b"x"] * 12
+
+
 async def test_nothing_is_begun_for_calls_whose_deadlines_have_passed_while_the_loop_was_busy() -> None:
     handled: list[bytes] = []
 
