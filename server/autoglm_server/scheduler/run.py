@@ -525,7 +525,7 @@ class PlanRun:
                 happened()
 
             if may_wait and not self.plan.ready and not self.plan.unapproved:
-                self._turn_in_next_pass()
+                self._turn_later()
                 return
 
             self._due = False
@@ -560,7 +560,7 @@ class PlanRun:
 
         host.moved(self)
 
-    def _turn_in_next_pass(self) -> None:
+    def _turn_later(self) -> None:
         if not self._due:
             self._due = True
             loop = asyncio.get_running_loop()

@@ -196,10 +196,8 @@ class _Accepting(cygrpc.AioServer):  # type: ignore[misc]
                 return
 
             context = cygrpc._ServicerContext(call, None, None, loop)  # noqa: SLF001
-            if (
-                context.time_remaining() == 0
-            ):  # it waited for the loop too long: what was made for it nobody would wait for
-                await self._look_at(task, call)
+            if context.time_remaining() == 0:  # nobody would wait any more for what was made for it
+                await self._let_it_end(task, call)
 
             answer = await behaviour(raw, context)
             status = cygrpc.SendStatusFromServerOperation((), 0, "", 0)
@@ -226,15 +224,14 @@ class _Accepting(cygrpc.AioServer):  # type: ignore[misc]
             with suppress(cygrpc.ExecuteBatchError):
                 await cygrpc.execute_batch(call, steps, loop)
 
-    async def _look_at(self, task: asyncio.Task[Any], call: Any) -> None:
-        """Have a call cancelled whose time is over, as it seems.
+    async def _let_it_end(self, task: asyncio.Task[Any], call: Any) -> None:
+        """Have a call cancelled whose time is over, as it seems: it waited for the loop too long.
 
         It seems so by the wall clock, which somebody may have set. The core goes by a clock that nobody sets: if it says nothing
         for some passes of the loop, there is time left.
         """
         if self._unwatched.pop(task, None) is not None:
-            self._watched.add(task)
-            _ = self._start(self._watch(task, call))
+            self._begin_to_watch(task, call)
 
         for _ in range(_PASSES):
             await asyncio.sleep(_PASS_SECONDS)
@@ -243,9 +240,12 @@ class _Accepting(cygrpc.AioServer):  # type: ignore[misc]
         """Have those watched that are under way, and look again when others are."""
         self._armed = False
         unwatched, self._unwatched = self._unwatched, {}
-        self._watched.update(unwatched)
         for task, call in unwatched.items():
-            _ = self._start(self._watch(task, call))
+            self._begin_to_watch(task, call)
+
+    def _begin_to_watch(self, task: asyncio.Task[Any], call: Any) -> None:
+        self._watched.add(task)
+        _ = self._start(self._watch(task, call))
 
     async def _watch(self, task: asyncio.Task[Any], call: Any) -> None:
         """Cancel the task of a call when its caller goes away."""
