@@ -30,7 +30,7 @@ CORES: Final = 2.0
 """Of the machine that this is sized for: units run beside each other as long as they find room on them."""
 REGRESSIONS: Final = Path(__file__).parent / "regressions.txt"
 """Seeds that failed once. They are run at every level, for ever."""
-WORLDS_A_UNIT: Final = 105
+WORLDS_A_UNIT: Final = 96
 """Simulated runs in one unit, of twelve plans each."""
 
 
@@ -124,7 +124,7 @@ PARTS: Final[dict[str, Part]] = {
     "storm": Part(storm, (1, 200), (10, 4_900), (TOLD, RECOVERED), seconds=9.0),
     "hostile": Part(hostile, (1, 20_000), (20, 50_000), (UP, FLAT, PROPER), seconds=32.0),
     "mutated": Part(mutated, (2, 500_000), (40, 500_000), (PROPER, CHEAP, FLAT, UP), seconds=68.0),
-    "fuzz": Part(fuzz, (1, 3), (2, 300), (PARSERS,), cores=0.75, seconds=46.0, timed=True),
+    "fuzz": Part(fuzz, (1, 2), (2, 300), (PARSERS,), cores=0.75, seconds=38.0, timed=True),
     "models": Part(models, (1, 40), (10, 500), MODEL_PROMISES, seconds=28.0),
     "power": Part(power_cuts, (1, 100), (10, 100), cores=0.7, seconds=9.0),
     "disks": Part(broken_disks, (1, 20), (5, 50), cores=0.7, seconds=5.0),
@@ -132,7 +132,7 @@ PARTS: Final[dict[str, Part]] = {
     "damage": Part(damage, (1, 4), (5, 60), (FOUND, NOT_WRITTEN_OVER, SAVED, BACKUP, VERSIONS), seconds=18.0),
     "clocks": Part(clocks, (1, 1), (4, 5), (TIME, *PROMISES), cores=0.4, seconds=24.0),
     "soak": Part(soak, (1, 24), (1, 1800), (MEMORY, DISK, GONE), cores=0.5, seconds=27.0, timed=True),
-    "overload": Part(overload, (1, 3), (1, 20), (GOODPUT, REFUSED, HEALTH, KEPT), seconds=42.0, alone=True),
+    "overload": Part(overload, (1, 8), (1, 60), (GOODPUT, REFUSED, HEALTH, KEPT), seconds=46.0, alone=True),
 }
 
 

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from autoglm.model import PlanState
-from tests.reliability.overload import GOODPUT, HEALTH, KEPT, REFUSED, SETTLE_SECONDS, Measured, Seconds, judge
+from tests.reliability.overload import GOODPUT, HEALTH, KEPT, REFUSED, Measured, Seconds, judge
 from tests.reliability.rows import Result
 
 
-def measured(*, good: tuple[int, ...] = (90, 80), refused: tuple[float, ...] = (0.05, 0.5), name: str = "") -> Measured:
+def measured(
+    *, good: tuple[int, ...] = (90, 80), refused: tuple[float, ...] = (0.05, 0.05), name: str = ""
+) -> Measured:
     """Rounds with a peak of 100 a second: so many came to their end in time, and so long it took to refuse."""
-    found = Measured(health=[0.01] * 100)
+    found = Measured()
     for number, (count, took) in enumerate(zip(good, refused, strict=True)):
-        closed, over = (
-            Seconds("closed", 1.0, began_wall=10),
-            Seconds("open", 1.0 + SETTLE_SECONDS, [SETTLE_SECONDS] * 300, refused=[took] * 100, began_wall=19.5),
-        )
+        closed = Seconds("closed", 1.5, 0.5, [0.5] * 100, began_wall=9.5)
+        over = Seconds("open", 1.75, 0.75, [0.75] * 300, refused=[took] * 100, began_wall=19.75, health=[0.01] * 50)
         closed.acknowledged = {f"{name}c{number}-{index}": 10.0 for index in range(100)}
         over.acknowledged = {f"{name}o{number}-{index}": 20.5 for index in range(100)}
         found.ends |= dict.fromkeys(closed.acknowledged, 10.5)
         found.ends |= {plan: 21.0 if at < count else 23.0 for at, plan in enumerate(over.acknowledged)}
-        found.closed.append([closed])
+        found.closed.append(closed)
         found.over.append(over)
 
     found.states = dict.fromkeys(found.ends, PlanState.SUCCEEDED)
@@ -33,31 +33,33 @@ def broken(found: Measured) -> set[str]:
     return {promise for promise, count in result.violations.items() if count}
 
 
-def test_what_holds_in_all_rounds_together_or_in_one_for_refusals_is_kept() -> None:
+def test_what_holds_in_all_rounds_together_is_kept_and_for_refusals_in_half_of_them() -> None:
     assert broken(measured()) == set()
-    assert broken(measured(good=(99, 42))) == set()
+    assert broken(measured(good=(99, 62))) == set()
+    assert broken(measured(good=(90, 90, 90), refused=(0.05, 0.05, 0.5))) == set()
 
 
 def test_less_than_is_promised_is_told() -> None:
-    assert broken(measured(good=(70, 69))) == {GOODPUT}
-    assert broken(measured(refused=(0.11, 0.8))) == {REFUSED}
+    assert broken(measured(good=(80, 79))) == {GOODPUT}
+    assert broken(measured(good=(90, 90, 90), refused=(0.05, 0.11, 0.5))) == {REFUSED}
 
 
 def test_who_asked_for_too_little_has_not_shown_it() -> None:
     found = measured()
     found.over[1].asked.pop()
     assert broken(found) == {GOODPUT}
-    found.over[0].asked.append(SETTLE_SECONDS)
+    found.over[0].asked.append(0.75)
     assert broken(found) == set()
     found.over[0].asked[-1] -= 0.1  # the beginning does not count
     assert broken(found) == {GOODPUT}
 
 
-def test_the_peak_is_the_number_of_callers_that_got_more_done_in_all() -> None:
-    found, slower, faster = measured(), Seconds("slower", 2.0, began_wall=10), Seconds("faster", 0.5, began_wall=10)
-    slower.acknowledged = faster.acknowledged = found.closed[0][0].acknowledged
-    found.closed = [[found.closed[0][0], slower], [found.closed[1][0], faster]]
-    assert (found.peak, found.goodput) == (125, [0.72, 0.64])
+def test_the_peak_is_what_closed_loops_got_done_once_they_had_begun() -> None:
+    found = measured()
+    found.closed[1].length = 2.5
+    assert (found.peak, found.goodput) == (75, 85 / 75)
+    found.closed[0].began_wall += 0.1
+    assert found.peak == 25
 
 
 def test_what_an_overload_begins_with_does_not_count() -> None:
@@ -68,11 +70,11 @@ def test_what_an_overload_begins_with_does_not_count() -> None:
     assert broken(found) == {GOODPUT}
 
 
-def test_calls_that_meet_their_deadline_in_every_round_are_told() -> None:
-    found = measured(refused=(0.05, 0.05))
+def test_calls_that_meet_their_deadline_are_told_if_they_are_more_than_one_in_a_hundred() -> None:
+    found = measured()
     found.over[0].untold += ["DEADLINE_EXCEEDED: "] * 2
     assert broken(found) == set()
-    found.over[1].untold += ["DEADLINE_EXCEEDED: "] * 2
+    found.over[1].untold += ["DEADLINE_EXCEEDED: "]
     assert broken(found) == {REFUSED}
 
 
@@ -81,15 +83,15 @@ def test_one_refusal_without_a_time_one_lost_plan_or_one_missing_answer_is_enoug
     untold.over[0].untold.append("RESOURCE_EXHAUSTED: no more")
     lost.states.pop("o1-5")
     open_.states["c0-7"] = PlanState.RUNNING
-    dead.health.append(5.0)
+    dead.over[1].health.append(5.0)
     assert [broken(found) for found in (untold, lost, open_, dead)] == [{REFUSED}, {KEPT}, {KEPT}, {HEALTH}]
 
 
 def test_a_second_time_is_judged_with_the_first() -> None:
-    for first, kept in ((50, set()), (40, {GOODPUT})):
+    for first, kept in ((65, set()), (64, {GOODPUT})):
         found = measured(good=(first, first))
         found.more(measured(good=(95, 95), name="again-"))
-        assert (found.goodput, broken(found)) == ([first / 100, first / 100, 0.95, 0.95], kept)
+        assert (found.goodput, broken(found)) == ((first + 95) / 200, kept)
 
 
 def test_what_a_second_time_lost_is_told() -> None:
