@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from functools import cache
 from itertools import islice
-from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from autoglm._dataclasses import dataclass, maker
@@ -46,7 +45,6 @@ VIOLATIONS_MAX = 1_000
 # In a module's own names a member of an enum is found at a tenth of what its class takes.
 _NON_IDEMPOTENT, _PENDING = Effect.NON_IDEMPOTENT, StepState.PENDING
 
-_DEPENDS_ON = attrgetter("depends_on")
 _ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}\Z")
 
 
@@ -101,20 +99,38 @@ def check_given(drafts: Sequence[StepDraft], rules: Rules) -> tuple[list[Checked
         violations += _repeated(drafts)
 
     checked: list[Checked] = []
+    edges: dict[str, tuple[str, ...]] = {}
     for index, draft in enumerate(drafts):
-        one, faults = _check(draft, f"steps[{index}].", rules, given)
+        one, faults, depends_on = _check(draft, f"steps[{index}].", rules, given)
+        if depends_on:
+            edges.setdefault(draft.id, depends_on)
+
         if one is not None:
             checked.append(one)
             continue
 
         violations += faults
         if len(violations) >= VIOLATIONS_MAX:
-            break
+            return [], violations[:VIOLATIONS_MAX]
 
+    if not edges:
+        return ([], violations) if violations else (checked, [])
+
+    order, circle = _sorted((draft.id for draft in drafts), _known(edges, given) if violations else edges)
+    violations += circle
     if violations:
-        return [], violations[:VIOLATIONS_MAX]
+        return [], violations
 
-    return _sorted(checked) if any(map(_DEPENDS_ON, checked)) else (checked, [])
+    by_id = {one.draft.id: one for one in checked}
+    return [by_id[step_id] for step_id in order], []
+
+
+def _known(edges: Mapping[str, tuple[str, ...]], given: Given) -> dict[str, tuple[str, ...]]:
+    """Leave out what is told of each step by itself: that it depends on itself, or on a step that is not there."""
+    return {
+        step_id: tuple(other for other in depends_on if other != step_id and other in given.tools)
+        for step_id, depends_on in edges.items()
+    }
 
 
 class Checks:
@@ -169,7 +185,7 @@ def check_planned(
     except WireError as error:
         return None, [*violations, *error.violations]
 
-    one, faults = _check(draft, "", rules, Before(steps))
+    one, faults, _ = _check(draft, "", rules, Before(steps))
     violations += faults
     for dependency in one.depends_on if one is not None else ():
         step = steps[dependency]
@@ -180,8 +196,10 @@ def check_planned(
     return (None, violations) if violations else (one, [])
 
 
-def _check(draft: StepDraft, at: str, rules: Rules, known: Known) -> tuple[Checked | None, list[Violation]]:
-    """Check a draft; ``at`` is what stands before its fields in violations."""
+def _check(
+    draft: StepDraft, at: str, rules: Rules, known: Known
+) -> tuple[Checked | None, list[Violation], tuple[str, ...]]:
+    """Check a draft; ``at`` is what stands before its fields in violations. Gives what it depends on, too, at fault or not."""
     violations: list[Violation] = []
     if not _ID.match(draft.id):
         description = f"id {draft.id[:80]!r} must be 1 to 64 letters, digits, '_' or '-', not beginning with '-'"
@@ -224,9 +242,9 @@ def _check(draft: StepDraft, at: str, rules: Rules, known: Known) -> tuple[Check
             violations += _made_of_data(arguments, references, f"{at}arguments")
 
     if violations or tool is None or references is None:
-        return None, violations
+        return None, violations, depends_on
 
-    return _make_checked(draft, tool, references, depends_on), violations
+    return _make_checked(draft, tool, references, depends_on), violations, depends_on
 
 
 def _depended_on(
@@ -246,37 +264,36 @@ def _made_of_data(arguments: JsonObject, references: References, field: str) -> 
     return [Violation(place(field, path), description, "NOT_HERE") for path in places]
 
 
-def _sorted(checked: list[Checked]) -> tuple[list[Checked], list[Violation]]:
+def _sorted(ids: Iterable[str], edges: Mapping[str, tuple[str, ...]]) -> tuple[Iterable[str], list[Violation]]:
     """Sort so that each step follows what it depends on, keeping the given order where it already does."""
-    by_id = {one.draft.id: one for one in checked}
-    done: dict[str, Checked] = {}
-    for start in checked:
+    done: dict[str, None] = {}
+    for start in ids:
         path: dict[str, int] = {}
-        stack = [start.draft.id]
+        stack = [start]
         while stack:
             step_id = stack[-1]
             if step_id in done:
                 stack.pop()
                 continue
 
-            dependencies = by_id[step_id].depends_on
+            dependencies = edges.get(step_id, ())
             position = path.setdefault(step_id, 0)
             while position < len(dependencies) and dependencies[position] in done:
                 position += 1
 
             path[step_id] = position
             if position == len(dependencies):
-                done[step_id] = by_id[step_id]
+                done[step_id] = None
                 del path[step_id]
                 stack.pop()
             elif dependencies[position] in path:
                 around = [*stack[stack.index(dependencies[position]) :], dependencies[position]]
                 told = " → ".join(around if len(around) <= 12 else [*around[:11], "…"])
-                return [], [Violation("steps", f"the steps depend on each other in a circle: {told}", "CYCLE")]
+                return (), [Violation("steps", f"the steps depend on each other in a circle: {told}", "CYCLE")]
             else:
                 stack.append(dependencies[position])
 
-    return list(done.values()), []
+    return done, []
 
 
 def resolve(checked: Checked, rules: Rules, round_number: int, now: datetime | None) -> Step:

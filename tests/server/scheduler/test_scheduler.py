@@ -776,6 +776,32 @@ async def test_cycles_are_named(world: World) -> None:
         await world.create(step("a", after=["b"]), step("b", x="${c}"), step("c", after=["a"]))
 
 
+async def test_a_circle_is_told_beside_every_other_fault(world: World) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        await world.create(
+            step("a", "nope", after=["b", "a", "ghost"]), step("b", x="${c}"), step("c", after=["a"]), step("b")
+        )
+
+    told = [(violation.field, violation.reason) for violation in caught.value.violations]
+    assert told == [
+        ("steps[3].id", "DUPLICATE"),
+        ("steps[0].depends_on", "CYCLE"),
+        ("steps[0].depends_on", "UNKNOWN_STEP"),
+        ("steps[0].tool", "UNKNOWN_TOOL"),
+        *[fault for fault in told if fault[0].startswith(("steps[1].arg", "steps[3].arg"))],
+        ("steps", "CYCLE"),
+    ]
+    assert "a → b → c → a" in caught.value.violations[-1].description
+
+
+async def test_steps_that_are_at_fault_and_in_no_circle_are_not_told_of_one(world: World) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        await world.create(step("a", "nope"), step("b", "nope", after=["a", "a"]), step("c", "nope", after=["b", "x"]))
+
+    reasons = [violation.reason for violation in caught.value.violations]
+    assert reasons == ["UNKNOWN_TOOL", "UNKNOWN_TOOL", "UNKNOWN_STEP", "UNKNOWN_TOOL"]
+
+
 async def test_allowed_tools_bound_given_and_planned_steps(world: World) -> None:
     with pytest.raises(InvalidRequestError, match="allowed_tools"):
         await world.create(step("a", "read"), allowed_tools=("add",))
