@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import replace
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
@@ -96,7 +97,7 @@ def check_given(drafts: Sequence[StepDraft], rules: Rules) -> tuple[list[Checked
 
     given = Given({draft.id: draft.tool for draft in drafts})
     if len(given.tools) < len(drafts):
-        violations += _repeated(drafts)
+        violations += islice(_repeated(drafts), VIOLATIONS_MAX)
 
     checked: list[Checked] = []
     edges: dict[str, tuple[str, ...]] = {}
@@ -116,20 +117,27 @@ def check_given(drafts: Sequence[StepDraft], rules: Rules) -> tuple[list[Checked
     if not edges:
         return ([], violations) if violations else (checked, [])
 
-    order, circle = _sorted((draft.id for draft in drafts), _known(edges, given) if violations else edges)
-    violations += circle
+    ids = [draft.id for draft in drafts]
+    order, around = _sorted(ids, _told_apart(ids, edges) if violations else edges)
+    if around:  # first, as it is of all of them together, and a caller is told some faults only
+        told = " → ".join(around if len(around) <= 12 else [*around[:11], "…"])
+        description = f"the steps depend on each other in a circle: {told}"
+        violations.insert(0, Violation(f"steps[{ids.index(around[0])}].depends_on", description, "CYCLE"))
+
     if violations:
-        return [], violations
+        return [], violations[:VIOLATIONS_MAX]
 
     by_id = {one.draft.id: one for one in checked}
     return [by_id[step_id] for step_id in order], []
 
 
-def _known(edges: Mapping[str, tuple[str, ...]], given: Given) -> dict[str, tuple[str, ...]]:
-    """Leave out what is told of each step by itself: that it depends on itself, or on a step that is not there."""
+def _told_apart(ids: Sequence[str], edges: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """Leave out what is told of each step by itself: on which step it cannot depend, and whose id says nothing."""
+    sound = {step_id for step_id, times in Counter(ids).items() if times == 1 and _ID.match(step_id)}
     return {
-        step_id: tuple(other for other in depends_on if other != step_id and other in given.tools)
+        step_id: tuple(other for other in depends_on if other != step_id and other in sound)
         for step_id, depends_on in edges.items()
+        if step_id in sound
     }
 
 
@@ -264,8 +272,8 @@ def _made_of_data(arguments: JsonObject, references: References, field: str) -> 
     return [Violation(place(field, path), description, "NOT_HERE") for path in places]
 
 
-def _sorted(ids: Iterable[str], edges: Mapping[str, tuple[str, ...]]) -> tuple[Iterable[str], list[Violation]]:
-    """Sort so that each step follows what it depends on, keeping the given order where it already does."""
+def _sorted(ids: Iterable[str], edges: Mapping[str, tuple[str, ...]]) -> tuple[Iterable[str], list[str]]:
+    """Sort so that each step follows what it depends on, keeping the given order where it already does; or give a circle."""
     done: dict[str, None] = {}
     for start in ids:
         path: dict[str, int] = {}
@@ -287,9 +295,7 @@ def _sorted(ids: Iterable[str], edges: Mapping[str, tuple[str, ...]]) -> tuple[I
                 del path[step_id]
                 stack.pop()
             elif dependencies[position] in path:
-                around = [*stack[stack.index(dependencies[position]) :], dependencies[position]]
-                told = " → ".join(around if len(around) <= 12 else [*around[:11], "…"])
-                return (), [Violation("steps", f"the steps depend on each other in a circle: {told}", "CYCLE")]
+                return (), [*stack[stack.index(dependencies[position]) :], dependencies[position]]
             else:
                 stack.append(dependencies[position])
 

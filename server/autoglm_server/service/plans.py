@@ -310,7 +310,8 @@ class PlanService(plan_service_pb2_grpc.PlanServiceServicer):
 
 def _overlap(one: str, other: str) -> bool:
     """Tell whether two fields are the same, or one is a part of the other."""
-    return one.startswith(other) or other.startswith(one)
+    whole, part = sorted((one, other), key=len)
+    return part.startswith(whole) and (not whole or part[len(whole) :][:1] in ("", ".", "["))
 
 
 def accept(violations: Sequence[Violation]) -> None:

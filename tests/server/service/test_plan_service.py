@@ -74,7 +74,7 @@ async def test_the_shape_is_refused_before_anything_is_handed_over(served: Edge)
 async def test_the_meaning_is_refused_with_every_violation(served: Edge) -> None:
     violations = [
         Violation("steps[0].tool", "there is no tool 't'", "UNKNOWN_TOOL"),
-        Violation("steps", "cycle", "CYCLE"),
+        Violation("steps[0].depends_on", "cycle", "CYCLE"),
     ]
 
     def refuse() -> None:
@@ -83,7 +83,19 @@ async def test_the_meaning_is_refused_with_every_violation(served: Edge) -> None
     served.plans.before = refuse
     told = await refused((await served.stub()).CreatePlan(pb.CreatePlanRequest(request="r")))
 
-    assert told.fields == {"steps[0].tool": "UNKNOWN_TOOL", "steps": "CYCLE"}
+    assert told.fields == {"steps[0].tool": "UNKNOWN_TOOL", "steps[0].depends_on": "CYCLE"}
+
+
+async def test_a_fault_of_a_field_hides_none_of_another_that_begins_like_it(served: Edge) -> None:
+    served.plans.faults = [
+        Violation("request", "says nothing", "MALFORMED"),
+        Violation("steps[1].depends_on", "a circle", "CYCLE"),
+    ]
+    request = pb.CreatePlanRequest(
+        request="r", request_id="é", steps=[plan_pb2.StepDraft(id="a", tool="t", title="t" * 10_000)]
+    )
+    told = await refused((await served.stub()).CreatePlan(request))
+    assert told.fields.keys() == {"request", "request_id", "steps[0].title", "steps[1].depends_on"}
 
 
 async def test_faults_of_shape_and_of_meaning_are_told_at_once(served: Edge) -> None:
