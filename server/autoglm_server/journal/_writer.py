@@ -39,7 +39,7 @@ _ASK_BYTES = 1 << 20
 commit, and ask for the interpreter's lock in the middle of it."""
 
 IDLE_SECONDS = 5.0
-"""How long nothing is handed over before the WAL is emptied."""
+"""How long nothing is handed over before all of the WAL is moved into the database."""
 
 BUSY_MS = 5000
 """How long a statement waits for another connection's lock; SQLite's own default is not at all."""

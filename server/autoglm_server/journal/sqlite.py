@@ -91,7 +91,7 @@ class SqliteJournal:
             what: tells a process that finds the directory in use what uses it.
             vfs: the SQLite VFS to go through; the system's own by default.
             retry_seconds: how long to wait between tries while the disk is full.
-            idle_seconds: how long nothing is written before the WAL is emptied.
+            idle_seconds: how long nothing is written before all of the WAL is moved into the database.
             wal_bytes: the size that the WAL has from the beginning, and keeps; a sync is quicker where the file does not grow.
             runner: what lets the writer go on beside the loop; a thread of its own by default.
         """

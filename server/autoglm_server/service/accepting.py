@@ -41,23 +41,29 @@ _PASS_SECONDS: Final = 0.005
 """So many passes of the loop, each no sooner than this, the core has to say that a call's time is over."""
 WATCH_SECONDS: Final = 1.0
 """What has not been answered by then is watched: whether its caller has gone away, which cancels it."""
-POSSIBLE: Final = all(
-    hasattr(cygrpc.AioServer, name) for name in ("_make_request_call_future", "_request_registered_call", "is_running")
-) and all(
-    hasattr(cygrpc, name)
-    for name in (
-        "_handle_unary_stream_rpc",
-        "_receive_message",
-        "_schedule_rpc_coro",
-        "_RequestCallError",
-        "_ServicerContext",
-        "execute_batch",
-        "ExecuteBatchError",
-        "get_working_loop",
-        "SendInitialMetadataOperation",
-        "SendMessageOperation",
-        "SendStatusFromServerOperation",
-        "ReceiveCloseOnServerOperation",
+_TRANSPORT: Final[Any] = getattr(getattr(grpc.aio, "_server", None), "Server", object)
+POSSIBLE: Final = (
+    _TRANSPORT is not object
+    and all(
+        hasattr(cygrpc.AioServer, name)
+        for name in ("_make_request_call_future", "_request_registered_call", "is_running")
+    )
+    and all(
+        hasattr(cygrpc, name)
+        for name in (
+            "_handle_unary_stream_rpc",
+            "_receive_message",
+            "_schedule_rpc_coro",
+            "_RequestCallError",
+            "_ServicerContext",
+            "execute_batch",
+            "ExecuteBatchError",
+            "get_working_loop",
+            "SendInitialMetadataOperation",
+            "SendMessageOperation",
+            "SendStatusFromServerOperation",
+            "ReceiveCloseOnServerOperation",
+        )
     )
 )
 
@@ -272,7 +278,7 @@ async def _answer(call: Any, refused: Refused, loop: asyncio.AbstractEventLoop) 
         await cygrpc.execute_batch(call, steps, loop)
 
 
-class _Server(grpc.aio._server.Server):  # type: ignore[misc,name-defined]  # noqa: SLF001 - see the module's docstring
+class _Server(_TRANSPORT):  # type: ignore[misc]
     def __init__(self, door: Door, options: Sequence[tuple[str, int]]) -> None:
         """As :func:`grpc.aio.server`, around another core."""
         self._loop = cygrpc.get_working_loop()
