@@ -60,6 +60,8 @@ class Part:
     """Of how many cores a unit makes use, about: beside one that mostly waits, there is room for more."""
     seconds: float = 30.0
     """What a unit of a push takes, about: the longest begin first."""
+    fixed: float = 0.0
+    """How much of it a unit of any size takes."""
     alone: bool = False
     """It measures, so nothing else runs meanwhile."""
     timed: bool = False
@@ -124,7 +126,7 @@ PARTS: Final[dict[str, Part]] = {
     "storm": Part(storm, (1, 200), (10, 4_900), (TOLD, RECOVERED), seconds=9.0),
     "hostile": Part(hostile, (1, 20_000), (20, 50_000), (UP, FLAT, PROPER), seconds=32.0),
     "mutated": Part(mutated, (2, 500_000), (40, 500_000), (PROPER, CHEAP, FLAT, UP), seconds=68.0),
-    "fuzz": Part(fuzz, (1, 2), (2, 300), (PARSERS,), cores=0.75, seconds=38.0, timed=True),
+    "fuzz": Part(fuzz, (1, 2), (2, 300), (PARSERS,), cores=0.75, seconds=38.0, fixed=22.0, timed=True),
     "models": Part(models, (1, 40), (10, 500), MODEL_PROMISES, seconds=28.0),
     "power": Part(power_cuts, (1, 100), (10, 100), cores=0.7, seconds=9.0),
     "disks": Part(broken_disks, (1, 20), (5, 50), cores=0.7, seconds=5.0),
@@ -132,14 +134,15 @@ PARTS: Final[dict[str, Part]] = {
     "damage": Part(damage, (1, 4), (5, 60), (FOUND, NOT_WRITTEN_OVER, SAVED, BACKUP, VERSIONS), seconds=18.0),
     "clocks": Part(clocks, (1, 1), (4, 5), (TIME, *PROMISES), cores=0.4, seconds=24.0),
     "soak": Part(soak, (1, 24), (1, 1800), (MEMORY, DISK, GONE), cores=0.5, seconds=27.0, timed=True),
-    "overload": Part(overload, (1, 8), (1, 60), (GOODPUT, REFUSED, HEALTH, KEPT), seconds=46.0, alone=True),
+    "overload": Part(overload, (1, 8), (1, 60), (GOODPUT, REFUSED, HEALTH, KEPT), seconds=46.0, fixed=14.0, alone=True),
 }
 
 
 def work_of(unit: Unit) -> float:
     """Give about how many seconds of a core a unit takes, by what its part takes at a push."""
     part = PARTS[unit.part]
-    return part.seconds * unit.size / part.push[1] * (CORES if part.alone else part.cores)
+    seconds = part.fixed + (part.seconds - part.fixed) * unit.size / part.push[1]
+    return seconds * (CORES if part.alone else part.cores)
 
 
 def units(level: str, seed: int, only: str = "") -> list[Unit]:

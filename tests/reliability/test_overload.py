@@ -37,11 +37,13 @@ def test_what_holds_in_all_rounds_together_is_kept_and_for_refusals_in_half_of_t
     assert broken(measured()) == set()
     assert broken(measured(good=(99, 62))) == set()
     assert broken(measured(good=(90, 90, 90), refused=(0.05, 0.05, 0.5))) == set()
+    assert broken(measured(good=(90, 90, 90, 90), refused=(0.05, 0.05, 0.05, 0.5))) == set()
 
 
 def test_less_than_is_promised_is_told() -> None:
     assert broken(measured(good=(80, 79))) == {GOODPUT}
     assert broken(measured(good=(90, 90, 90), refused=(0.05, 0.11, 0.5))) == {REFUSED}
+    assert broken(measured(refused=(0.01, 0.11))) == {REFUSED}
 
 
 def test_who_asked_for_too_little_has_not_shown_it() -> None:
@@ -60,6 +62,13 @@ def test_the_peak_is_what_closed_loops_got_done_once_they_had_begun() -> None:
     assert (found.peak, found.goodput) == (75, 85 / 75)
     found.closed[0].began_wall += 0.1
     assert found.peak == 25
+
+
+def test_a_server_that_does_nothing_at_all_has_not_shown_it() -> None:
+    found = measured()
+    found.ends.clear()
+    assert (found.peak, found.times, found.goodput) == (0, 0, 0)
+    assert broken(found) == {GOODPUT}
 
 
 def test_what_an_overload_begins_with_does_not_count() -> None:
