@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from autoglm.model import PlanState
-from tests.reliability.overload import GOODPUT, HEALTH, KEPT, REFUSED, Measured, Seconds, judge
+from tests.reliability.overload import GOODPUT, HEALTH, KEPT, REFUSED, Measured, Phase, judge
 from tests.reliability.rows import Result
 
 
@@ -13,8 +13,8 @@ def measured(
     """Rounds with a peak of 100 a second: so many came to their end in time, and so long it took to refuse."""
     found = Measured()
     for number, (count, took) in enumerate(zip(good, refused, strict=True)):
-        closed = Seconds("closed", 1.5, 0.5, [0.5] * 100, began_wall=9.5)
-        over = Seconds("open", 1.75, 0.75, [0.75] * 300, refused=[took] * 100, began_wall=19.75, health=[0.01] * 50)
+        closed = Phase(1.5, 0.5, [0.5] * 100, began_wall=9.5)
+        over = Phase(1.75, 0.75, [0.75] * 300, refused=[took] * 100, began_wall=19.75, health=[0.01] * 50)
         closed.acknowledged = {f"{name}c{number}-{index}": 10.0 for index in range(100)}
         over.acknowledged = {f"{name}o{number}-{index}": 20.5 for index in range(100)}
         found.ends |= dict.fromkeys(closed.acknowledged, 10.5)
@@ -79,11 +79,16 @@ def test_what_an_overload_begins_with_does_not_count() -> None:
     assert broken(found) == {GOODPUT}
 
 
-def test_calls_that_meet_their_deadline_are_told_if_they_are_more_than_one_in_a_hundred() -> None:
+def test_a_call_that_met_its_deadline_is_late_and_nothing_else() -> None:
     found = measured()
-    found.over[0].untold += ["DEADLINE_EXCEEDED: "] * 2
+    for over in found.over:
+        over.untold.append("DEADLINE_EXCEEDED: ")
+        over.refused = [0.05] * 199 + [1.0]
+
     assert broken(found) == set()
-    found.over[1].untold += ["DEADLINE_EXCEEDED: "]
+    for over in found.over:
+        over.refused[-2] = 1.0
+
     assert broken(found) == {REFUSED}
 
 

@@ -75,7 +75,7 @@ class Before:
 def unmet(own: str, place: str, step_id: str, member: str, catalog: Catalog, known: Known) -> Violation | None:
     """Say what is wrong with a dependency, if anything is; ``member`` is what a reference takes of the output."""
     if step_id == own:
-        return Violation(place, f"step {own!r} depends on itself", "CYCLE")
+        return Violation(place, f"step {own!r} depends on itself; leave that out", "CYCLE")
 
     name = known.tool(step_id)
     if name is None:

@@ -104,7 +104,7 @@ def check_given(drafts: Sequence[StepDraft], rules: Rules) -> tuple[list[Checked
     for index, draft in enumerate(drafts):
         one, faults, depends_on = _check(draft, f"steps[{index}].", rules, given)
         if depends_on:
-            edges.setdefault(draft.id, depends_on)
+            edges[draft.id] = depends_on
 
         if one is not None:
             checked.append(one)
@@ -119,9 +119,9 @@ def check_given(drafts: Sequence[StepDraft], rules: Rules) -> tuple[list[Checked
 
     ids = [draft.id for draft in drafts]
     order, around = _sorted(ids, _told_apart(ids, edges) if violations else edges)
-    if around:  # first, as it is of all of them together, and a caller is told some faults only
+    if around:  # first, as a caller is told some faults only
         told = " → ".join(around if len(around) <= 12 else [*around[:11], "…"])
-        description = f"the steps depend on each other in a circle: {told}"
+        description = f"the steps depend on each other in a circle: {told}; leave one of these dependencies out"
         violations.insert(0, Violation(f"steps[{ids.index(around[0])}].depends_on", description, "CYCLE"))
 
     if violations:
@@ -135,7 +135,7 @@ def _told_apart(ids: Sequence[str], edges: Mapping[str, tuple[str, ...]]) -> dic
     """Leave out what is told of each step by itself: on which step it cannot depend, and whose id says nothing."""
     sound = {step_id for step_id, times in Counter(ids).items() if times == 1 and _ID.match(step_id)}
     return {
-        step_id: tuple(other for other in depends_on if other != step_id and other in sound)
+        step_id: tuple(other for other in depends_on if other != step_id)
         for step_id, depends_on in edges.items()
         if step_id in sound
     }
