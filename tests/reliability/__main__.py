@@ -51,6 +51,10 @@ def main() -> int:
         print(f"--only {given.only}: there is no such part or promise; known are: {', '.join(known)}", file=sys.stderr)
         return 2
 
+    if given.json and not given.json.parent.is_dir():
+        print(f"--json {given.json}: there is no folder {given.json.parent}; make it first", file=sys.stderr)
+        return 2
+
     start = time.monotonic()
     night = given.level == "night"
     work = sorted(units(given.level, given.seed, given.only), key=_turn_at_night if night else _turn)
@@ -91,13 +95,20 @@ def _flags() -> argparse.ArgumentParser:
     flags.add_argument("--level", choices=("push", "night"), default="push", help="how much of it (push)")
     flags.add_argument("--only", default="", metavar="NAME", help="one part, or one promise")
     flags.add_argument("--seed", type=int, default=1, help="with a commit, says exactly what is run (1)")
-    flags.add_argument("--size", type=int, default=0, help="one unit of this size alone, such as one simulated run")
+    flags.add_argument("--size", type=_size, default=0, help="one unit of this size alone, such as one simulated run")
     flags.add_argument("--json", type=Path, metavar="FILE", help="write the table's rows there")
     flags.add_argument("--state", type=Path, metavar="FILE", help="keep what is done there, and go on from it")
     flags.add_argument("--mixed", action="store_true", help="go on from a --state of other code, too")
     flags.add_argument("--unit", default="", help=argparse.SUPPRESS)
     flags.add_argument("--out", default="", help=argparse.SUPPRESS)
     return flags
+
+
+def _size(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+
+    return int(text)
 
 
 def _caught(results: list[Result]) -> bool:
@@ -171,7 +182,7 @@ class _Progress:
         self._units_left -= 1
         seconds = (time.monotonic() - self._began) * self._left / self._done
         far = f"{self._units - self._units_left} of {self._units} units, {1 - self._left / self._all:.0%}"
-        return f"{far}, about {seconds / 60:.0f} min left"
+        return f"{far}, about {max(0.0, seconds) / 60:.0f} min left"
 
 
 def _end_all(running: list[subprocess.Popen[bytes]]) -> None:

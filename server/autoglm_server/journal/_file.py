@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -34,7 +34,11 @@ REMEDY: Final = (
 _CHECKED: Final = 1
 """In the file's user_version: its pages have checksums, whatever else a damaged header says."""
 
-_DAMAGED: Final = frozenset({apsw.SQLITE_IOERR_DATA, apsw.SQLITE_IOERR_CORRUPTFS, apsw.SQLITE_IOERR_SHORT_READ})
+_DAMAGED: Final[Mapping[int, str]] = {
+    apsw.SQLITE_IOERR_DATA: "a page of its file is not what was written: its checksum differs",
+    apsw.SQLITE_IOERR_CORRUPTFS: "the file system says that its file is damaged",
+    apsw.SQLITE_IOERR_SHORT_READ: "its file ends within a page",
+}
 
 
 def load_checksums() -> bool:
@@ -82,7 +86,8 @@ def is_damage(error: BaseException) -> bool:
 
 def damage_of(error: BaseException) -> JournalDamagedError:
     """Say in a sentence what is damaged, and what to do."""
-    what = str(error) if isinstance(error, JournalDamagedError) else f"{type(error).__name__}: {error}"
+    what = _DAMAGED.get(getattr(error, "extendedresult", 0), f"{type(error).__name__}: {error}")
+    what = str(error) if isinstance(error, JournalDamagedError) else what
     told = JournalDamagedError(what if REMEDY in what else f"the journal is damaged: {what}; {REMEDY}")
     told.__cause__ = error
     return told

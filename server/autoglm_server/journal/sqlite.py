@@ -225,7 +225,15 @@ class SqliteJournal:
 
             self._reader = self._connect(path, apsw.SQLITE_OPEN_READONLY)
             self._reader.execute("PRAGMA trusted_schema = 0")
-            counters = Counters.of(db)
+            try:
+                counters = Counters.of(db)
+            except apsw.Error as error:
+                if not is_damage(error):
+                    raise
+
+                self._damage = self._damage or damage_of(error)
+                db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+                counters = Counters(0, 0)  # nothing is written any more, so nobody is given a number
         except BaseException:
             db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)  # what is there stays as it is
             db.close()

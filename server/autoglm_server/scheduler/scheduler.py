@@ -660,7 +660,9 @@ class Scheduler:
     def _refuse_above_limit(self) -> None:
         if len(self._runs) + len(self._recovery) >= self.limits.open_plans:  # as open_plans is, without a call
             message = f"{self.open_plans} plans are open, the limit limits.open_plans; try again when some have ended"
-            raise error(ErrorReason.TOO_MANY_PLANS, message, retry_after=_RETRY_LATER)
+            raise error(
+                ErrorReason.TOO_MANY_PLANS, message, retry_after=_RETRY_LATER, limit=str(self.limits.open_plans)
+            )
 
     def _new(
         self,

@@ -54,7 +54,8 @@ def to_status(error: AutoglmError) -> Status:
 
     if limit := _QUOTAS.get(error.reason):
         limit = error.metadata.get("setting", limit)
-        description = f"at most {error.metadata.get('limit', 'so many')} ({limit})"
+        most = error.metadata.get("limit")
+        description = f"at most {most} ({limit})" if most else f"more than {limit} allows"
         _add(status, error_details_pb2.QuotaFailure(violations=[{"subject": limit, "description": description}]))
 
     if error.violations:

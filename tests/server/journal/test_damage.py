@@ -301,31 +301,52 @@ async def test_a_wal_without_its_database_is_noticed(tmp_path: Path, hand_of: An
     assert (left / "journal.db-wal").exists()
 
 
+async def test_where_the_last_number_cannot_be_read_the_rest_can(tmp_path: Path, whole: Content) -> None:
+    """Who opens a journal asks for the last number of an event: here the last page of events is damaged."""
+    path = tmp_path / "whole" / "journal.db"
+    db = apsw.Connection(str(path))
+    last = "SELECT pageno FROM dbstat WHERE name = 'event' AND pagetype = 'leaf' ORDER BY path DESC LIMIT 1"
+    page = db.execute(last).get
+    db.close()
+    flipped = bytearray(path.read_bytes())
+    flipped[page * 4096 - 100] ^= 8
+    path.write_bytes(flipped)
+    found = await content(path.parent)
+    assert found["damaged"]
+    assert wrong(found, whole) == []
+    assert found["row a"] == whole["row a"]
+    assert path.read_bytes() == bytes(flipped)
+
+
 # --- while it serves
 
 
 async def test_what_the_writer_meets_stops_it_for_good(tmp_path: Path, hand_of: Any) -> None:
+    """Who opens a journal does not look for a plan by its id; who writes does."""
     await write(tmp_path, hand_of)
     path = tmp_path / "journal.db"
     db = apsw.Connection(str(path))
-    root = db.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'event'").get
+    roots = [
+        root for (root,) in db.execute("SELECT rootpage FROM sqlite_schema WHERE tbl_name = 'plan' AND type = 'index'")
+    ]
     db.close()
     raw = bytearray(path.read_bytes())
-    raw[(root - 1) * 4096 + 300] ^= 8
+    for root in roots:
+        raw[root * 4096 - 100] ^= 8
+
     path.write_bytes(raw)
     journal = SqliteJournal(tmp_path, idle_seconds=3600.0)
     told = asyncio.Event()
     journal.on_health = told.set
-    with suppress(JournalDamagedError):
-        await journal.open()
-        hand = hand_of(journal)
-        assert isinstance(await hand.send("a", 9), JournalDamagedError)
-        await told.wait()
-        assert "doctor --repair" in journal.damaged
-        assert journal.failure is None
-        assert isinstance(await hand.send("b", 9), JournalDamagedError)
-        await journal.close()
-
+    await journal.open()
+    assert not journal.damaged
+    hand = hand_of(journal)
+    assert isinstance(await hand.send("a", 9), JournalDamagedError)
+    await told.wait()
+    assert "doctor --repair" in journal.damaged
+    assert journal.failure is None
+    assert isinstance(await hand.send("b", 9), JournalDamagedError)
+    await journal.close()
     assert path.read_bytes() == bytes(raw)
 
 

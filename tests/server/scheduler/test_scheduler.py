@@ -171,6 +171,7 @@ async def test_open_plans_are_bounded() -> None:
             await world.create(step("b"))
 
         assert caught.value.retry_after is not None
+        assert caught.value.metadata["limit"] == "1"
 
 
 # --- failures and retries
