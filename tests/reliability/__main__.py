@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import math
 import os
 import resource
@@ -20,6 +21,7 @@ import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 from tests.reliability.hangs import STACKS, tell_where_on_request
 from tests.reliability.parts import CORES, PARTS, Part, Unit, promises, units, work_of
@@ -39,7 +41,7 @@ def main() -> int:
     """Run; gives the exit status."""
     given = _flags().parse_args()
     if given.unit:
-        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+        signal.signal(signal.SIGTERM, _leave)
         unit = Unit(**json.loads(given.unit))
         tell_where_on_request(Path(given.out).with_suffix(STACKS))
         result = PARTS[unit.part].run(unit.seed, unit.size)
@@ -88,6 +90,12 @@ def main() -> int:
     good = holds(rows) if whole else bool(rows) and not any(row.violations for row in rows) and _caught(results)
     print("every promise holds" if good else "FAILED")
     return 0 if good else 1
+
+
+def _leave(number: int, _frame: object) -> NoReturn:
+    """End a unit that is given up; of the tasks that this breaks off nothing is told."""
+    logging.getLogger("asyncio").disabled = True
+    sys.exit(128 + number)
 
 
 def _flags() -> argparse.ArgumentParser:

@@ -28,7 +28,7 @@ READERS: Final = 24
 ON_A_CONNECTION: Final = 3
 SLOW_SECONDS: Final = 4.0
 """For how long they read one message a second, or nothing."""
-PATIENCE_SECONDS: Final = 60.0
+PATIENCE_SECONDS: Final = 20.0
 COST_MAX: Final = 4 << 20
 """The most that one may cost, in bytes: a message of 1 MiB as we made it and as the transport holds it, the transport's window,
 and a part of what all share. The plans they read have 16 MB."""

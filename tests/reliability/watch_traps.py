@@ -97,7 +97,7 @@ def keep_places() -> None:
 
 def hoard() -> None:
     """Break the streams: each has a mailbox without bound, that is filled as fast as the journal can be read."""
-    follow = AllCursor.next
+    follow, close = AllCursor.next, AllCursor.close
     boxes: dict[AllCursor, tuple[deque[Any], asyncio.Event, asyncio.Task[None]]] = {}
 
     async def fill(cursor: AllCursor, box: deque[Any], news: asyncio.Event) -> None:
@@ -117,7 +117,14 @@ def hoard() -> None:
 
         return box.popleft()
 
+    def closing(self: AllCursor) -> None:
+        if self in boxes:
+            boxes.pop(self)[2].cancel()  # a cursor that is closed does not wait any more: who followed it would spin
+
+        close(self)
+
     AllCursor.next = following  # type: ignore[method-assign]
+    AllCursor.close = closing  # type: ignore[method-assign]
 
 
 TRAPS: Final[dict[str, tuple[Callable[[], None], ...]]] = {
