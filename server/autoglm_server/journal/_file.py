@@ -86,8 +86,11 @@ def is_damage(error: BaseException) -> bool:
 
 def damage_of(error: BaseException) -> JournalDamagedError:
     """Say in a sentence what is damaged, and what to do."""
-    what = _DAMAGED.get(getattr(error, "extendedresult", 0), f"{type(error).__name__}: {error}")
-    what = str(error) if isinstance(error, JournalDamagedError) else what
+    if isinstance(error, JournalDamagedError):
+        what = str(error)
+    else:
+        what = _DAMAGED.get(getattr(error, "extendedresult", 0), f"{type(error).__name__}: {error}")
+
     told = JournalDamagedError(what if REMEDY in what else f"the journal is damaged: {what}; {REMEDY}")
     told.__cause__ = error
     return told

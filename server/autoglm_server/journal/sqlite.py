@@ -211,8 +211,7 @@ class SqliteJournal:
             try:
                 check(db, found, str(path))
             except JournalDamagedError as damaged:  # an end is missing, and what is left can be read
-                self._damage = damage_of(damaged)
-                db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+                self._only_read(db, damaged)
                 self._journal_id = identify(db, str(path))
             else:
                 refuse_others(db, str(path))
@@ -231,8 +230,7 @@ class SqliteJournal:
                 if not is_damage(error):
                     raise
 
-                self._damage = self._damage or damage_of(error)
-                db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+                self._only_read(db, error)
                 counters = Counters(0, 0)  # nothing is written any more, so nobody is given a number
         except BaseException:
             db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)  # what is there stays as it is
@@ -240,6 +238,11 @@ class SqliteJournal:
             raise
 
         return db, counters
+
+    def _only_read(self, db: apsw.Connection, damage: BaseException) -> None:
+        """Leave the file as it is: something of it is damaged, and the rest is served."""
+        self._damage = self._damage or damage_of(damage)
+        db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
 
     def _create(self, path: Path) -> None:
         """Make the file whole under another name: one that is empty, or lacks its beginning, was damaged."""
