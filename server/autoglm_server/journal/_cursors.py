@@ -120,22 +120,26 @@ class Cursor:
 
     async def _read(self) -> Batch | None:
         """Give a page from the journal, or None if it holds nothing more."""
+        plan_id, tail = self._tail.plan_id, self._tail
         try:
-            bodies = await self._feed.pages.read(self._tail.plan_id, self._sequence)
+            bodies = await self._feed.pages.read(plan_id, self._sequence)
+            if bodies:
+                return self._give(bodies)
+
+            gone = 0
+            if tail.first and self._sequence + 1 < tail.first:
+                gone = tail.last
+            elif not tail.live and self._sequence < tail.final:  # removed as a whole since the plan was looked at
+                gone = tail.final
+
+            if not gone:
+                tail.ends_at(self._sequence)
+            elif not await self._feed.journal.read(plan_id, self._sequence, limit=1):
+                raise self._compacted(gone)
         except EventsRemovedError as removed:
             raise self._compacted(removed.sequence) from None
 
-        if bodies:
-            return self._give(bodies)
-
-        if self._tail.first and self._sequence + 1 < self._tail.first:
-            raise self._compacted(self._tail.last)
-
-        if not self._tail.live and self._sequence < self._tail.final:  # removed as a whole since the plan was looked at
-            raise self._compacted(self._tail.final)
-
-        self._tail.ends_at(self._sequence)
-        return None
+        return None  # what came after the read, and may have left memory, is read next
 
     def _compacted(self, last: int) -> AutoglmError:
         plan_id = self._tail.plan_id
